@@ -41,13 +41,12 @@ from .sparse.csr_swap import convert_linears_to_csr_ as convert_linears_to_csr_
 from .sparse.linear_csr import LinearCSR as LinearCSR
 from .study.budget import Within as Within
 from .study.budget import level_within as level_within
-from .study.derived.layer_metrics import sensitivity_correlation as sensitivity_correlation
 from .study.files.csv_files import write_csv as write_csv
 from .study.harness_results import read_lm_eval as read_lm_eval
-from .study.levels.sweep import sweep as sweep
 from .study.patterns import weight_patterns as weight_patterns
 from .study.published_scores import Reproduction as Reproduction
 from .study.published_scores import reproduce as reproduce
+from .study.sweep import sweep as sweep
 from .study.variants import Variant as Variant
 from .study.variants import analyze_layers as analyze_layers
 from .study.variants import csr as csr

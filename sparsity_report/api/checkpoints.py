@@ -21,8 +21,8 @@ from sparsity_report.pairing.paired_reading import compare_parameters
 from sparsity_report.pairing.parameter_plan import plan_comparison
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED, Tally
 from sparsity_report.study.layers import layer_frame
-from sparsity_report.study.pairs.match_frames import match_frame, removed_frame
 from sparsity_report.study.schema import SIDES, typed
+from sparsity_report.study.survival import match_frame, removed_frame
 from sparsity_report.study.variants import Variant, fingerprint, variant_row
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.weights import Weights

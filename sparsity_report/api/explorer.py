@@ -20,7 +20,7 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.files.json_files import study_or_saved
-from sparsity_report.study.levels.sweep import pruned_at
+from sparsity_report.study.sweep import pruned_at
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.embed import embed

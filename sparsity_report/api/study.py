@@ -15,20 +15,19 @@ from sparsity_report.counting.counts import count_notes, count_weights
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
-from sparsity_report.study.derived.expert_use import experts_frame
+from sparsity_report.study.derived.heads_experts import experts_frame
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import content_of, read_figures, study_or_saved
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.layers import check_context, check_convention, with_shares
-from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
+from sparsity_report.study.sweep import level_table
 from sparsity_report.study.variants import (
     Variant,
     csr_note,
     fingerprint,
     listed,
-    variant_layers,
     variant_row,
 )
 
@@ -329,8 +328,7 @@ def compare(
         without a context and for unknown attention.
     patterns : bool
         Whether to find the positions of zeros in each matrix, which reads the prunable weights
-        once more, see :func:`sparsity_report.weight_patterns`. Of a mixture of experts it also
-        finds the errors of rounding experts to few bits, for :attr:`Study.expert_budgets`.
+        once more, see :func:`sparsity_report.weight_patterns`.
     progress : callable, optional
         Called with the bytes read, the bytes in all and the name of the tensor.
 
@@ -359,7 +357,7 @@ def compare(
         raise SparsityReportError("compare: there are no variants; give at least one")
     _check_distinct([variant.name for variant in listed("compare", variants)])
     counts = {v.weights: count_weights(v.weights, progress) for v in variants}
-    frames = [variant_layers(v, counts[v.weights], convention) for v in variants]
+    frames = [v.layers(convention) for v in variants]
     prints = {model: fingerprint(model, counted) for model, counted in counts.items()}
     described = [variant_row(v, counts[v.weights], prints[v.weights], context) for v in variants]
     notes: list[str] = []

@@ -20,8 +20,8 @@ from sparsity_report.findings.checkpoint_findings import (
     blocks_axis,
     both,
 )
+from sparsity_report.study.derived.removed_strips import block_shares
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.pairs.removed_strips import block_shares
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.display_names import group_name, head, layout_name

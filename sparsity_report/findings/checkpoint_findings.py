@@ -18,7 +18,7 @@ from sparsity_report.words.number_format import UNKNOWN, known
 from sparsity_report.words.sentences import say, some
 
 if TYPE_CHECKING:
-    from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
+    from sparsity_report.study.derived.removed_strips import BlockShares, Strip
 
 # Keys by kind of removed part: counted in the model, and counted in each block.
 _REMOVED = {

@@ -16,7 +16,7 @@ from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.sparse.shares import ratio, zero_shares
-from sparsity_report.study.derived.expert_use import fewer_experts, router_use
+from sparsity_report.study.derived.heads_experts import fewer_experts, router_use
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.study.layers import records

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
-from sparsity_report.study.derived.expert_use import fewer_experts
+from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.words.sentences import say

@@ -8,8 +8,8 @@ from sparsity_report.findings.checkpoint_findings import blocks_title, is_identi
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, Viewer, chart_of
 from sparsity_report.report.tables import checkpoint_tables, study_tables
 from sparsity_report.report.tables.table_model import Table
+from sparsity_report.study.derived.removed_strips import block_shares
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.pairs.removed_strips import block_shares
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.sentences import say
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from sparsity_report.errors import SparsityReportError, legible, spelled
 from sparsity_report.files.filesystem import scratch
-from sparsity_report.report.tables.table_model import Row, Table
+from sparsity_report.report.tables.table_model import FOLD, Row, Table
 from sparsity_report.report.templates import render
 from sparsity_report.untrusted.display_text import BREAK, breakable
 
@@ -121,7 +121,7 @@ def to_typst(table: Table) -> dict[str, Any]:
         "columns": columns,
         "spans": table.spans,
         "bodies": bodies,
-        "fold": table.fold,
+        "fold": FOLD,
         # May break over pages.
         "long": len(table.rows) > (12 if len(bodies) == 1 else 30),
     }

@@ -8,7 +8,7 @@ from sparsity_report.report import sections
 from sparsity_report.report.sections import Block, Chart, Medium, Text, chart_of
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.latex import variant_commands
-from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
+from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.study.heatmap_grid import OUTSIDE

@@ -232,7 +232,6 @@ def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     if sentences["experts"] and medium != "kit":
         yield Bullets(tuple(sentences["experts"]))
     yield from study_maps.use_of_experts(study, medium)
-    yield study_tables.expert_budgets(study)
 
 
 def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -328,10 +327,8 @@ def _runtimes(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Ite
         yield table
 
 
-def _audit(study: StudyFigures) -> Iterator[Block | None]:
-    """Yield unusual matrices of the headline's pruning, and unclassified modules."""
-    for variant in study_maps.headline_first(study)[:1]:
-        yield study_tables.unusual(study, variant)
+def _audit(study: StudyFigures) -> Iterator[Block]:
+    """Yield the modules that no rule classifies."""
     if names := [clip(name, 200) for name in study.unclassified]:
         yield Text(say("page.unclassified_intro"))
         yield Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)

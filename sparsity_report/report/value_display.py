@@ -16,9 +16,9 @@ from sparsity_report.report.tables import checkpoint_tables
 from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.table_model import Table, table_of
 from sparsity_report.report.template_files import template_text
+from sparsity_report.study.derived.removed_strips import base_maps
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
-from sparsity_report.study.pairs.removed_strips import base_maps
 from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED, columns_of
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say, some

@@ -93,21 +93,6 @@ def bitmask_bytes(total: int, nonzero: int, v: int) -> int:
     return nonzero * v - -total // 8
 
 
-def marlin_two_four_bytes(total: int) -> int:
-    """Return the bytes of 4-bit values in the 2:4 format of Sparse-Marlin, ``n/4 + n/8 + n/64``.
-
-    Half of the weights take 4 bits and a 2-bit index each; every 128 weights of a row share a
-    16-bit scale. The values are rounded. Castro and Alistarh 2024, ``Layer_2_4`` of
-    github.com/IST-DASLab/Sparse-Marlin, with groups of 128.
-
-    Examples
-    --------
-    >>> marlin_two_four_bytes(4096 * 4096) / (4096 * 4096 * 2)
-    0.1953125
-    """
-    return total // 4 + -(-total // 8) + -(-total // 128) * 2
-
-
 def two_four_bytes(total: int, v: int) -> int:
     """Return the bytes of a 2:4 sparse matrix, ``n·v/2 + n/8``.
 

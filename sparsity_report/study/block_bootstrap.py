@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-#: Confidence of all statements of a table together, and that of its wider intervals.
-LEVEL, WIDE = 0.95, 0.99
+#: Confidence of all statements of a table together.
+LEVEL = 0.95
 #: Fewest blocks for an interval.
 BLOCKS = 5
 
@@ -100,11 +100,11 @@ def mean_over(
     return Mean(estimate, math.sqrt(variance) / float(sizes.mean()), blocks, block)
 
 
-def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float]:
+def holm_levels(p_values: Sequence[float]) -> list[float]:
     """Return the confidence of each comparison after Holm's correction for several (1979).
 
     The interval of a comparison at its confidence excludes zero exactly if Holm's procedure
-    rejects equality. One that does so wrongly has a probability of at most 1 − `level`.
+    rejects equality. One that does so wrongly has a probability of at most 5 %.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float]:
     levels = [0.0] * len(p_values)
     left, is_open = len(p_values), True
     for place in order:
-        share = (1 - level) / left
+        share = (1 - LEVEL) / left
         levels[place] = 1 - share
         is_open = is_open and p_values[place] < share
         left -= is_open

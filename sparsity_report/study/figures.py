@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
+from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.derived.expert_use import expert_budgets
+from sparsity_report.sparse.runtime_support import RUNTIMES, layouts_of
+from sparsity_report.study.derived.existing_zeros import n_m_positions
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.paired_scores import score_pairs
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
-from sparsity_report.study.derived.runtime_frame import runtime_frame
 from sparsity_report.study.derived.strip import Tile, strip
 from sparsity_report.study.derived.tracker_metrics import study_metrics
 from sparsity_report.study.derived.tradeoff import Tradeoff, places, tradeoff
 from sparsity_report.study.frames import StudyFrames
+from sparsity_report.study.layers import records
+from sparsity_report.study.policy_names import EXISTING
+
+_RUNTIMES = ("variant", "layout", "runtime", "verdict", "version", "note", "source", "looked_at")
+_SPARSE_TENSOR_CORES = Pattern(2, 4)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,12 +93,12 @@ class StudyFigures(StudyFrames):
     def score_pairs(self) -> pd.DataFrame | None:
         """Paired comparisons of perplexities, and distances from dense; None without losses.
 
-        The columns are ``text, protocol, variant, against, p, separated, figure, value, low, high,
-        low_99, high_99``. Figures are ``perplexity_ratio`` and ``perplexity_difference`` of
-        ``variant`` to ``against``, and ``kl``, ``reverse_kl`` and ``agreement``. Intervals from
-        ``low`` to ``high`` have a confidence of 95 %, the wider ones of 99 %. Those of perplexities
-        are corrected for the number of comparisons (Holm), those of distances are not. ``p`` is not
-        corrected; it and ``separated`` are null for distances.
+        The columns are ``text, protocol, variant, against, p, separated, figure, value`` and the
+        ends ``low`` and ``high`` of the interval at 95 %. Figures are ``perplexity_ratio`` and
+        ``perplexity_difference`` of ``variant`` to ``against``, and ``kl``, ``reverse_kl`` and
+        ``agreement``. Intervals of perplexities are corrected for the number of comparisons (Holm),
+        those of distances are not. ``p`` is not corrected; it and ``separated`` are null for
+        distances.
 
         Examples
         --------
@@ -128,26 +135,6 @@ class StudyFigures(StudyFrames):
         return None if tasks is None else paired_tasks(tasks, compared_variants(self.facts, tasks))
 
     @cached_property
-    def expert_budgets(self) -> pd.DataFrame | None:
-        """Experts that fit in more bits into the bytes of all in fewer; None without patterns.
-
-        One row per budget, which is the bytes of all experts in ``budget_bits``, and per width:
-        ``fitting`` of the ``experts`` of a module and their ``bytes``, scales included;
-        ``gate_share`` and ``token_share`` of so many experts with the highest saliency in each
-        module, null if a token uses more; ``rounding_error`` = ‖W − Q(W)‖₂ ÷ ‖W‖₂ of all experts.
-        None for packed weights, unknown errors, and modules with unequal numbers of experts, too.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
-        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
-        >>> study.expert_budgets is None  # no patterns were counted
-        True
-        """
-        return expert_budgets(self.facts)
-
-    @cached_property
     def runtimes(self) -> pd.DataFrame:
         """Runtimes beside variants: sparse kernels, dense kernels or a refusal, with a source.
 
@@ -163,7 +150,7 @@ class StudyFigures(StudyFrames):
         >>> study.runtimes.query("variant == 'CSR30' and runtime == 'vLLM'")["verdict"].tolist()
         ['refused']
         """
-        return runtime_frame(self.facts)
+        return _runtime_frame(self.facts)
 
     def metrics(self) -> dict[str, float]:
         """Return a flat dict of figures for W&B, TensorBoard, MLflow or trackio.
@@ -253,3 +240,49 @@ class StudyFigures(StudyFrames):
         order = list(dict.fromkeys(self.groups["group"]))
         indexed = self.groups.set_index(["group", "variant"])[metric]
         return indexed.unstack().reindex(index=order, columns=list(self.variants["variant"]))
+
+
+def _runtime_frame(facts: Facts) -> pd.DataFrame:
+    """Return one row per variant, layout of its weights and runtime of the table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :attr:`sparsity_report.Study.runtimes`.
+    """
+    rows = [
+        {"variant": row["variant"], **RUNTIMES[runtime].cells[layout]._asdict()}
+        for row in records(facts.study.variants)
+        for layout in _layouts(facts, row)
+        for runtime in RUNTIMES
+    ]
+    return pd.DataFrame(rows, columns=[*_RUNTIMES])
+
+
+def _layouts(facts: Facts, row: dict[str, Any]) -> tuple[str, ...]:
+    variant, method = row["variant"], row["method"]
+    is_opened = pd.isna(method) or method == EXISTING
+    share = facts.total(variant, "sparsity_prunable") or 0.0
+    pruned = {name for names in facts.already_pruned.values() for name in names}
+    measured = n_m_positions(facts.patterns(variant))
+    asked = "" if is_opened else method
+    pattern = parse_pattern(measured.figures["pattern"] if measured else asked)
+    # Without patterns, zeros of an opened model may be 2:4.
+    is_unclear = is_opened and pattern is None and facts.study.patterns is None and share >= 0.5
+    return layouts_of(
+        facts.packings(variant) if is_opened else (),
+        is_gguf=is_opened and row["source"] == "gguf",
+        is_csr=row["layout"] == "csr",
+        has_zeros=not is_unclear and (variant in pruned if is_opened else share > 0),
+        is_2_4=pattern is not None and pattern.implies(_SPARSE_TENSOR_CORES),
+        is_uneven=_is_uneven(facts.layers(variant)),
+    )
+
+
+def _is_uneven(layers: pd.DataFrame) -> bool:
+    """Return whether one projection has different shapes in different blocks."""
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    for row in records(layers.loc[layers["block"].notna(), ["module_name", "block", "shape"]]):
+        words = (word for word in row["module_name"].split(".") if word != str(row["block"]))
+        shapes.setdefault(".".join(words), set()).add(tuple(row["shape"]))
+    return any(len(each) > 1 for each in shapes.values())

@@ -10,12 +10,12 @@ import pandas as pd
 
 from sparsity_report.counting.pruning import Ladder
 from sparsity_report.study.layers import group_frame, total_frame
-from sparsity_report.study.levels.levels import Levels, level_rows
-from sparsity_report.study.levels.sweep import ladders
+from sparsity_report.study.levels import Levels, level_rows
 from sparsity_report.study.losses import losses_frame
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.study.survival import change_frame, survival_frame
+from sparsity_report.study.sweep import ladders
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say, says
 
@@ -108,8 +108,8 @@ class StudyFrames:
     def changes(self) -> pd.DataFrame | None:
         """Sizes of two checkpoints per ``group``, null for the model; None without matches.
 
-        The figures are ``prunable_weights``, ``parameters``, ``active_parameters``,
-        ``flops_per_token`` of a token and ``stored_bytes``.
+        The figures are ``prunable_weights``, ``parameters``, ``active_parameters`` and
+        ``flops_per_token`` of a token, and ``stored_bytes``.
         ``removed`` is before − after, so it is negative if something was added. Zeros that are
         still stored are not removed.
 
@@ -157,10 +157,8 @@ class StudyFrames:
         included. For BSR it assumes zeros in whole blocks; for 2:4 it is the sparsity of the
         layout.
 
-        Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int16`` has
-        int16 columns, for at most 32,768 of them, and int32 row pointers. ``csr_int32`` holds at
-        most 2³¹ − 1 nonzeros and columns in a tensor. ``marlin_2:4`` needs rows of whole groups of
-        128, and rounds.
+        Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int32`` holds
+        at most 2³¹ − 1 nonzeros and columns in a tensor.
 
         Examples
         --------

@@ -1,34 +1,38 @@
-"""Scores on tasks from the result files of evaluation harnesses, as a tidy frame.
+"""Scores on tasks, and outcomes per document, from the files of lm-evaluation-harness.
 
-Files of lm-evaluation-harness (EleutherAI) are read with or without a filter after the metric
-(``"acc,none"``, since 0.4), and files of lighteval (Hugging Face). Keys of a task that are not
-scores are left out, as is the mean of all tasks that lighteval adds.
+Keys of a task with or without a filter after the metric (``"acc,none"``, since 0.4) are read. Those
+that are not scores are left out.
+
+With ``--log_samples``, the harness writes ``samples_<task>_<date>.jsonl`` beside its results. A
+study keeps one bit per document, in the order of the documents' hashes, and fingerprints of all
+documents, prompts and targets. Two runs are paired if these fingerprints are equal.
 """
 
+import base64
 import hashlib
+import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from sparsity_report.errors import printable
-from sparsity_report.study.harness_samples import (
-    PAIRING,
-    reading,
-    results_file,
-    unpack,
-    with_outcomes,
-)
+from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.study.schema import TABLES, check, refuse, typed
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_nesting, open_file, parse_json
 
-LM_EVAL, LIGHTEVAL = "lm-evaluation-harness", "lighteval"
+LM_EVAL = "lm-evaluation-harness"
 #: Columns that identify a score: no two rows of a study agree in all of them.
 KEYS = ("variant", "task", "metric", "filter", "n_shot")
+#: Columns that pair two runs; null without outcomes per document.
+PAIRING = ("documents_fingerprint", "targets_fingerprint", "prompts_fingerprint", "outcomes")
+# Outcomes of wrong and right answers; True and 1.0 equal 1.
+_OUTCOMES = (0, 1)
 # Metrics that are shares of 1 whatever the task.
 _SHARES = ("acc", "acc_norm")
 # Keys that harnesses write next to the scores of a task.
@@ -41,19 +45,27 @@ _ROUNDING = 1e-6
 # Arguments that name the model, in the order of the harness: an adapter before its base.
 _MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
 _Object = Mapping[str, Any]
-# Facts about a task, its scores, and by metric whether higher is better.
-_Task = tuple[dict[str, Any], _Object, _Object]
+_Key = tuple[str, str | None]
+
+
+class _Sample(NamedTuple):
+    """One document: its hashes, its number, and the scores by metric and filter."""
+
+    document: str
+    target: str
+    prompt: str
+    number: str
+    scores: Mapping[_Key, Any]
 
 
 def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd.DataFrame:
-    """Read the scores on tasks that an evaluation harness wrote, as a tidy frame.
+    """Read the scores on tasks that lm-evaluation-harness wrote, as a tidy frame.
 
     Parameters
     ----------
     path : path-like
-        A ``results_….json`` of lm-evaluation-harness or lighteval, or a folder that holds one.
-        Samples that were logged with it (``--log_samples``, or ``--save-details`` of lighteval)
-        are read, too. Its details are parquet files, which need pyarrow.
+        A ``results_….json`` of the harness, or a folder that holds one. Samples that were logged
+        with it (``--log_samples``) are read, too.
     variant : str, optional
         Name of the variant that was evaluated, for
         :meth:`~sparsity_report.Study.with_measured`. A file names only a model, which may
@@ -74,7 +86,7 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
     Raises
     ------
     SparsityReportError
-        A file is not of a known harness, too large, damaged, or contradicts itself; or a folder
+        A file is not of the harness, too large, damaged, or contradicts itself; or a folder
         holds several results.
 
     Examples
@@ -89,9 +101,8 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
     >>> frame[["variant", "task", "metric", "value", "stderr"]].to_numpy().tolist()
     [['Dense', 'boolq', 'acc', 0.75, 0.01]]
     """
-    file = results_file(Path(path))
-    kind = f"a results file of {LM_EVAL} or {LIGHTEVAL}"
-    with reading(file, kind, "give a file that one of them wrote"):
+    file = _results_file(Path(path))
+    with _reading(file, f"a results file of {LM_EVAL}", "give a file that it wrote"):
         with open_file(file) as opened:
             data = opened.read(limits.RESULTS_BYTES + 1)
         if len(data) > limits.RESULTS_BYTES:
@@ -112,7 +123,7 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
         frame = pd.DataFrame([row | facts for row in rows], columns=names)
         frame = typed("tasks", frame)
         check("tasks", frame)
-        frame = with_outcomes(frame, file)
+        frame = _with_outcomes(frame, file)
         check_results(frame)
     return frame if variant is not None else frame.assign(variant=None)
 
@@ -135,20 +146,8 @@ def check_results(frame: pd.DataFrame) -> None:
 def _rows(results: Any) -> Iterator[dict[str, Any]]:
     """Yield a row per score of a task."""
     data = _object(results, "it")
-    if data.get("config_general") is not None:
-        tasks = _lighteval_tasks(data)
-    elif any(key in data for key in ("config", "configs", "versions")):
-        tasks = _lm_eval_tasks(data)
-    else:
-        raise ValueError("it has neither config nor config_general")
-    for described, scores, better in tasks:
-        for score in _scores(described["task"], scores):
-            higher = better.get(score["metric"])
-            known = higher if isinstance(higher, bool) else None
-            yield {**described, **score, "higher_is_better": known}
-
-
-def _lm_eval_tasks(data: _Object) -> Iterator[_Task]:
+    if not any(key in data for key in ("config", "configs", "versions")):
+        raise ValueError("it has neither config nor versions")
     config = _member(data, "config")
     n_shot, versions, configs, counts, better = (
         _member(data, part)
@@ -169,39 +168,14 @@ def _lm_eval_tasks(data: _Object) -> Iterator[_Task]:
             "task": task,
             "n_shot": _count(shots, "n-shot"),
             "samples": samples,
-            "limited": _limited(samples, number.get("original"), config, "limit"),
+            "limited": _limited(samples, number.get("original"), config),
             "task_version": _version(versions.get(task)),
         }
-        yield facts | described, scores, _member(better, task)
-
-
-def _lighteval_tasks(data: _Object) -> Iterator[_Task]:
-    general = _member(data, "config_general")
-    sha = _text(general, "lighteval_sha")
-    config = _member(general, "model_config")
-    facts = {
-        "evaluated_model": _text(general, "model_name") or _text(config, "model_name"),
-        "harness": LIGHTEVAL,
-        "harness_version": None if sha == "?" else sha,
-    }
-    configs, versions = _member(data, "config_tasks"), _member(data, "versions")
-    for task, scores in _all_tasks(data):
-        if task == "all":
-            continue
-        # Tasks are named (suite|)task|examples, and their configurations without the examples.
-        name, _, shots = task.rpartition("|")
-        is_number = shots.isdecimal() and shots.isascii() and len(shots) <= 9
-        number = _member(configs, task) or _member(configs, name)
-        samples = number.get("effective_num_docs")
-        samples = None if samples == -1 else _count(samples, "effective_num_docs", low=1)
-        described = {
-            "task": task,
-            "n_shot": _count(int(shots), "examples") if is_number else None,
-            "samples": samples,
-            "limited": _limited(samples, number.get("original_num_docs"), general, "max_samples"),
-            "task_version": _version(versions.get(task)),
-        }
-        yield facts | described, scores, {}
+        is_higher = _member(better, task)
+        for score in _scores(task, scores):
+            higher = is_higher.get(score["metric"])
+            known = higher if isinstance(higher, bool) else None
+            yield {**facts, **described, **score, "higher_is_better": known}
 
 
 def _all_tasks(data: _Object) -> Iterator[tuple[str, _Object]]:
@@ -238,12 +212,12 @@ def _scores(task: str, results: Any) -> Iterator[dict[str, Any]]:
         }
 
 
-def _limited(samples: int | None, original: Any, config: _Object, key: str) -> bool | None:
+def _limited(samples: int | None, original: Any, config: _Object) -> bool | None:
     """Return whether only a part of a task was run, by its samples or by the configuration."""
-    every = None if original == -1 else _count(original, "samples", low=1)
+    every = _count(original, "samples", low=1)
     if samples is not None and every is not None:
         return samples < every
-    return config[key] is not None if key in config else None
+    return config["limit"] is not None if "limit" in config else None
 
 
 def _number(value: Any, label: str) -> float | None:
@@ -299,3 +273,135 @@ def _object(value: Any, label: str) -> _Object:
 
 def _short(name: str) -> str:
     return printable(name, 80)
+
+
+def _results_file(path: Path) -> Path:
+    """Return the results file of a folder that a harness wrote; a file as it is.
+
+    Raises
+    ------
+    SparsityReportError
+        The folder holds no results file, or several.
+    """
+    if not path.is_dir():
+        return path
+    files = sorted(path.rglob("results_*.json"))
+    if len(files) == 1:
+        return files[0]
+    names = " and ".join(printable(str(file.relative_to(path)), 120) for file in files[:2])
+    several = f"holds {len(files):,} results files, such as {names}; give one of them"
+    raise SparsityReportError(
+        f"{path}: {several if files else 'holds no results_….json; give a folder of a harness'}"
+    )
+
+
+def _reading(path: Path, kind: str, advice: str) -> AbstractContextManager[None]:
+    """Turn errors from reading a file that a harness wrote into one-line errors."""
+
+    def explain(error: Exception) -> str:
+        if isinstance(error, OSError):
+            return f"cannot read {path}: {error.strerror or error}"
+        return f"{path}: is not {kind}: {error}; {advice}"
+
+    return explained(explain, OSError, ValueError)
+
+
+def _with_outcomes(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """Return scores with the outcomes per document that are logged beside their file.
+
+    Metrics whose outcomes are not all 0 or 1, or for which lower is better, keep none.
+
+    Raises
+    ------
+    SparsityReportError
+        A file of samples is damaged or too large.
+    """
+    date = file.stem.rpartition("_")[2]
+    # A name from the file must not lead to another folder.
+    paths = {path.name: path for path in file.parent.glob("samples_*.jsonl")}
+    columns: dict[str, Any] = {name: [None] * len(frame) for name in PAIRING}
+    for task, rows in frame.reset_index().groupby("task", sort=False):
+        if (path := paths.get(f"samples_{task}_{date}.jsonl")) is None:
+            continue
+        keys: dict[_Key, int] = {
+            (row["metric"], row["filter"] or None): row["index"]
+            for row in rows.to_dict("records")
+            if row["higher_is_better"] is not False
+        }
+        for key, texts in _packed(path, keys).items():
+            for name, text in zip(PAIRING, texts, strict=True):
+                columns[name][keys[key]] = text
+    return frame.assign(**columns)
+
+
+def unpack(outcomes: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return whether each document was answered right.
+
+    Raises
+    ------
+    ValueError
+        The text is not one that :func:`pack` returns.
+
+    Examples
+    --------
+    >>> unpack(pack([1, 0, 1])).tolist()
+    [True, False, True]
+    """
+    number, _, text = outcomes.partition(":")
+    bits = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    if not number.isdecimal() or len(number) > 9 or not 0 <= 8 * len(bits) - int(number) < 8:
+        raise ValueError("outcomes: do not hold one bit per document")
+    return np.unpackbits(bits, count=int(number)).astype(bool)
+
+
+def pack(outcomes: Collection[int]) -> str:
+    """Return outcomes as their number and one bit each, in base64."""
+    bits = np.packbits(np.fromiter(outcomes, bool, len(outcomes))).tobytes()
+    return f"{len(outcomes)}:{base64.b64encode(bits).decode()}"
+
+
+def _packed(path: Path, keys: Collection[_Key]) -> dict[_Key, tuple[str, ...]]:
+    """Return the columns of :data:`PAIRING` by metric and filter; empty without hashes."""
+    samples: dict[_Key, list[_Sample]] = {key: [] for key in keys}
+    advice = "give one that the harness wrote, or move the results file to another folder to read "
+    with _reading(path, "a file of samples", f"{advice}its scores alone"):
+        for row in _json_rows(path):
+            check_nesting(row)
+            if (sample := _sample(row, keys)) is None:
+                return {}
+            for key in sample.scores:
+                samples[key].append(sample)
+            if any(len(each) > limits.DOCUMENTS for each in samples.values()):
+                raise ValueError(f"it has more than {limits.DOCUMENTS:,} documents")
+    columns = {}
+    for key, listed in samples.items():
+        listed.sort(key=lambda sample: sample[:4])
+        scores = [sample.scores[key] for sample in listed]
+        if scores and all(isinstance(s, int | float) and s in _OUTCOMES for s in scores):
+            hashes = (json.dumps([sample[place] for sample in listed]) for place in range(3))
+            prints = (hashlib.sha256(each.encode()).hexdigest()[:16] for each in hashes)
+            columns[key] = (*prints, pack(scores))
+    return columns
+
+
+def _sample(row: Any, keys: Collection[_Key]) -> _Sample | None:
+    """Return a document; None if it was logged without hashes."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{printable(repr(row), 60)} is not an object")
+    hashes: list[Any] = [row.get(f"{part}_hash") for part in ("doc", "target", "prompt")]
+    if not all(isinstance(each, str) and len(each) <= limits.DIGITS * 4 for each in hashes):
+        return None
+    of_filter = row.get("filter", "none")
+    known = (key for key in keys if (key[1] or "none") == of_filter and key[0] in row)
+    number = f"{row.get('doc_id')!s:.40}"
+    document, target, prompt = hashes
+    return _Sample(document, target, prompt, number, {key: row[key[0]] for key in known})
+
+
+def _json_rows(path: Path) -> Iterator[Any]:
+    """Yield the objects of a file with one JSON text per line."""
+    with open_file(path) as file:
+        while line := file.readline(limits.SAMPLE_BYTES + 1):
+            if len(line) > limits.SAMPLE_BYTES:
+                raise ValueError(f"a line has more than {limits.SAMPLE_BYTES:,} bytes")
+            yield parse_json(line, once=True)

@@ -209,19 +209,6 @@ def summed(grouped: Any) -> pd.DataFrame:
     return sums.mask(grouped.count().ne(grouped.size(), axis=0))
 
 
-def added(numbers: Integers, codes: npt.NDArray[np.intp], size: int) -> Integers:
-    """Return the sums of the rows of numbers that share a code.
-
-    Examples
-    --------
-    >>> added(np.array([[1, 2], [3, 4], [5, 6]]), np.array([1, 1, 0]), 2).tolist()
-    [[5, 6], [4, 6]]
-    """
-    sums = np.zeros((size, *numbers.shape[1:]), dtype=np.int64)
-    np.add.at(sums, codes, numbers)
-    return sums
-
-
 def group_frame(layers: pd.DataFrame) -> pd.DataFrame:
     """Return the sums of layers per variant and group; variants keep their order."""
     variants, _ = pd.factorize(layers["variant"])

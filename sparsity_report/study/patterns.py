@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pandas as pd
 
 from sparsity_report.counting.histogram import Moments
@@ -26,7 +25,6 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.matrix_direction import Matrix
-from sparsity_report.weights.packed.group_rounding import ROUNDING, squared_errors
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
@@ -59,9 +57,7 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
         2:4 and 4:8 that 99 % of the groups of M weights along the input comply with, or else the
         pattern that most groups comply with; ``n_m_share`` is the share of groups that comply.
 
-        ``fill_b`` is the share of b × b blocks with a nonzero. Of experts that are not packed,
-        ``weight_norm`` is ‖W‖₂ before pruning and ``rounding_b`` is ‖W − Q(W)‖₂, where Q rounds to
-        b bits in groups of weights.
+        ``fill_b`` is the share of b × b blocks with a nonzero.
 
     Raises
     ------
@@ -134,8 +130,6 @@ def _patterns(
     if any(cut.input_first for cut in cuts.values()):
         step = max(rows, 1)  # groups along the inputs go across rows
     values = [Moments() for _ in range(parameter.experts)]
-    is_rounded = parameter.experts > 1 and not parameter.packing
-    errors = np.full((parameter.experts, len(ROUNDING)), 0.0 if is_rounded else np.nan)
     zeros = {key: MatrixCount(matrix, KNOWN, blocks=BLOCKS) for key in prunings}
     parts = pieces(weights.as_in_memory(parameter.name))
     # itertools.tee would keep dozens of blocks in memory.
@@ -143,8 +137,6 @@ def _patterns(
     stays = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items()}
     for number, start, tensor in matrix_blocks(parts, matrix, step, torch.cat):
         values[number].add(tensor)
-        if is_rounded:
-            errors[number] += squared_errors(tensor.T if parameter.transposed else tensor)
         nonzero = tensor != 0
         for key, count in zeros.items():
             mask = nonzero
@@ -169,7 +161,6 @@ def _patterns(
                 "std": std,
                 "least_abs": values[number].least_abs,
             }
-            row |= dict(zip(ROUNDING, np.sqrt(errors[number]).tolist(), strict=True))
             rows_of[key].append(row | zero_figures(zeros[key], number, parameter))
     return rows_of
 

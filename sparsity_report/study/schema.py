@@ -18,16 +18,15 @@ from sparsity_report.errors import writable
 from sparsity_report.pairing.alignment import ALIGNMENTS
 from sparsity_report.pairing.removed import KINDS
 from sparsity_report.weights.anatomy.groups import GROUPS
-from sparsity_report.weights.packed.group_rounding import ROUNDING
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.display_names import head
 from sparsity_report.words.value_formats import Format
 
 BLOCKS = (4, 8, 16, 32)
 LAYOUTS = (
-    *("dense", "csr_int16", "csr_int32", "csr_int64"),
+    *("dense", "csr_int32", "csr_int64"),
     *(f"bsr_{size}" for size in BLOCKS),
-    *("bitmask", "2:4", "marlin_2:4"),
+    *("bitmask", "2:4"),
 )
 SCOPES = ("layer", "group", "prunable", "model")
 # Sources of the weights of a timed layer.
@@ -171,11 +170,10 @@ COLUMNS = {
         """, **_POSITIVE),
         *_columns("int64", "tokens runs threads scored stride among", low=1),
         *_columns("int64", "window", low=2),
-        *_columns("int64", "bits budget_bits fitting experts per_token", low=0),
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token row_pointers columns
             file_bytes bytes expert weight_bytes cores
-            cache_bytes n_shot index before after budget_bytes
+            cache_bytes n_shot index before after
         """, **_POSITIVE),
         *_columns("Int64", "block", formats.WORDS, **_POSITIVE),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
@@ -185,7 +183,6 @@ COLUMNS = {
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
             zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32
             crossover_low crossover_high certainty kept_share iou
-            gate_share token_share
         """, formats.SHARE, **_SHARES),
         *_columns("float64", "crossover_sparsity", formats.share(0), **_SHARES),
         *_columns("float64", "agreement flips", formats.share(2), **_SHARES),
@@ -193,7 +190,6 @@ COLUMNS = {
             uses realised_share control_high others load
             dense_perplexity stderr norm gate_mass output_norm saliency
         """, **_POSITIVE),
-        *_columns("float64", " ".join(ROUNDING), **_POSITIVE),
         *_columns("float64", "threshold", formats.THRESHOLD, **_POSITIVE),
         *_columns("float64", """
             ratio promised_speedup realised_low realised_high
@@ -201,7 +197,7 @@ COLUMNS = {
         *_columns("float64", "mean_abs std kl", formats.figures("#.3g"), **_POSITIVE),
         *_columns("float64", "least_abs", **_POSITIVE),
         *_columns("float64", "perplexity", formats.perplexity(None), **_POSITIVE),
-        *_columns("float64", "relative_change rounding_error", formats.SHARE, **_POSITIVE),
+        *_columns("float64", "relative_change", formats.SHARE, **_POSITIVE),
         *_columns("float64", "seconds", formats.DURATION, low=_PICOSECOND),
         *_columns("float64", "seconds_low seconds_high", low=_PICOSECOND),
         *_columns("float64", "nll", low=0),
@@ -229,7 +225,7 @@ COLUMNS = {
         *_columns("text", "weights_fingerprint", formats.CODE),
         *_columns("text", "policy", formats.name_format(80)),
         *_columns("text", "pair outcome", formats.WORDS),
-        *_columns("float64", "observed expected_zeros gone_of_base zeros", formats.SHARE),
+        *_columns("float64", "gone_of_base zeros", formats.SHARE),
         *_columns("float64", "accuracy", formats.SCORE),
         *_columns("float64", "ratio_to_dense model_ratio", formats.TIMES),
         *_columns("float64", "reverse_kl", formats.figures("#.3g")),
@@ -238,8 +234,7 @@ COLUMNS = {
         *_columns("float64", "perplexity_difference", formats.figures(",.2f")),
         *_columns("float64", "bits_per_weight", formats.figures(".2f")),
         *_columns("float64", "p", formats.P_VALUE),
-        *_columns("float64", "n_m_compliance", formats.PATTERN),
-        *_columns("float64", "interval interval_99", formats.interval(formats.POINTS)),
+        *_columns("float64", "interval", formats.interval(formats.POINTS)),
         *_columns("float64", "realised perplexity_vs_dense", formats.REALISED),
         *_columns("float64", "control_span", formats.SPAN),
         *_columns("float64", "crossover", formats.CROSSOVER),
@@ -331,7 +326,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "patterns": _table(
         "variant module_name parameter expert block group rows columns sparsity "
         "expected_sparsity mean_abs std least_abs zero_rows zero_columns head_sparsity n_m "
-        "n_m_share " + " ".join(f"fill_{size}" for size in BLOCKS) + f" {' '.join(ROUNDING)}",
+        "n_m_share " + " ".join(f"fill_{size}" for size in BLOCKS),
         columns={"dtype": "int64", "optional": False},
     ),
     "storage": _table(
@@ -373,11 +368,6 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "variant module_name block expert is_kept tokens gate_mass output_norm saliency",
         expert={"dtype": "int64", "optional": False},
         tokens={**_NULLABLE, "low": 0},
-    ),
-    # See derived.expert_use.
-    "expert_budgets": _table(
-        "variant budget_bits budget_bytes bits fitting experts per_token bytes gate_share "
-        "token_share rounding_error"
     ),
     # Two checkpoints, see Study.matches.
     "matches": _table(

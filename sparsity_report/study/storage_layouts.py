@@ -1,7 +1,6 @@
 """Bytes of the prunable matrices of each variant in every storage layout."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from sparsity_report.study.layers import summed
 from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
 
 _Size = Callable[[Any], Any]
+# Layouts of the curve of bytes against sparsity.
+_CURVE = ("dense", "csr_int32", "csr_int64", "bitmask")
 _SUMMED = ["total", "nonzero", "bytes", "dense", "empty", "full"]
 
 
@@ -57,8 +58,7 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     )
     frame["ratio"] = frame["bytes"] / frame["dense"]
     frame["break_even"] = break_even(frame["dense"], frame["full"], frame["empty"])
-    fixed = frame["layout"].isin(["2:4", "marlin_2:4"]) & frame["bytes"].notna()
-    frame.loc[fixed, "break_even"] = 0.5
+    frame.loc[frame["layout"].eq("2:4") & frame["bytes"].notna(), "break_even"] = 0.5
     return typed("storage", frame)
 
 
@@ -80,23 +80,21 @@ def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
     return summed(sizes[["total", "dense", "full", "empty"]])
 
 
-def layout_curve(ends: pd.DataFrame, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
-    """Return the bytes of layouts at several sparsities, from their lines, see :func:`layout_ends`.
+def layout_curve(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the bytes of layouts at 0, 1, … 100 % sparsity, the same in every matrix.
 
     Parameters
     ----------
-    ends : pandas.DataFrame
-        Of :func:`layout_ends`, for the layouts of the curve.
-    sparsities : sequence of float, optional
-        By default 0, 1, … 100 %.
+    layers : pandas.DataFrame
+        The rows of one variant in ``study.layers``.
 
     Returns
     -------
     pandas.DataFrame
-        ``sparsity, layout, bytes, ratio`` (to dense bytes).
+        ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
     """
-    shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
-    lines = ends.astype("int64")
+    shares = np.arange(101) / 100
+    lines = layout_ends(layers).reindex([*_CURVE]).dropna().astype("int64")
     total, dense, full, empty = (lines[[name]].to_numpy() for name in lines)
     # Both weights and bytes are whole numbers.
     left = total - np.rint(total * shares)
@@ -135,59 +133,39 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
     n: Any = layers["weight_total"].astype("Int64")
     z: Any = layers["weight_nonzero"].astype("Int64")
     v: Any = layers["dtype"].map(cost.value_bytes).astype("int64")  # even of no layers
-    pointers: Any = layers["row_pointers"]
+    rows: Any = layers["row_pointers"] - 1
+    dense, runs = cost.dense_bytes(n, v), layers["runs_as_csr"].astype(bool)
     facts = layers[["variant", "module_name", "group"]].rename(columns={"module_name": "name"})
-    facts = facts.assign(scope="layer", total=n, nonzero=z, dense=cost.dense_bytes(n, v))
+    facts = facts.assign(scope="layer", total=n, nonzero=z, dense=dense)
     sums = _pattern_sums(facts, patterns)
-    parts: dict[str, dict[str, pd.Series]] = {}
 
-    def add(
-        layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = None, kept: Any = True
-    ) -> None:
-        sizes = {"bytes": size(used), "empty": size(0 * slots), "full": size(slots)}
-        lossless = pd.Series(kept, index=facts.index, dtype="boolean")
-        if used is not z:  # of patterns, which may be unknown
-            lossless = lossless.where(sizes["bytes"].notna())
-        part = sizes | {"lossless": lossless}
-        parts[layout] = part if fits is None else {k: part[k].where(fits) for k in part}
+    def csr(i: int) -> _Size:
+        return lambda k: cost.csr_bytes(k, rows, v, i).where(runs, dense)  # type: ignore[attr-defined]
 
-    add("dense", lambda _: facts["dense"])
-    runs: Any = layers["runs_as_csr"].astype(bool)
+    def bsr(b: int) -> _Size:
+        return lambda k: cost.bsr_bytes(k, b, sums[f"pointers_{b}"] - 1, v, 4)  # type: ignore[arg-type]
 
-    def add_csr(layout: str, size: _Size, fits: Any = None) -> None:
-        fits = None if fits is None else ~runs | fits.fillna(True).astype(bool)
-        add(layout, lambda k: size(k).where(runs, facts["dense"]), fits=fits)
-
-    narrow = layers["columns"] <= 2**15
-    int32 = (z < 2**31) & (layers["columns"] < 2**31)
-    add_csr("csr_int16", lambda k: cost.csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, narrow)
-    add_csr("csr_int32", lambda k: cost.csr_bytes(k, pointers - 1, v, 4), int32)
-    add_csr("csr_int64", lambda k: cost.csr_bytes(k, pointers - 1, v, 8))
-    for b in BLOCKS:
-        ends = sums[f"pointers_{b}"]
-        add(
-            f"bsr_{b}",
-            lambda k, b=b, ends=ends: cost.bsr_bytes(k, b, ends - 1, v, 4),  # type: ignore[misc]
-            used=sums[f"filled_{b}"],
-            slots=sums[f"slots_{b}"],
-        )
-    add("bitmask", lambda k: cost.bitmask_bytes(n, k, v))
-    add("2:4", lambda _: cost.two_four_bytes(n, v), kept=sums["two_four"])
-    groups = _in_whole_groups(layers)
-    add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=groups, kept=False)
-    columns = {
-        name: pd.concat([part[name] for part in parts.values()]).array
-        for name in ("bytes", "empty", "full", "lossless")
+    # The stored values or blocks, the most of them, and the bytes of a number of them.
+    formulas: dict[str, tuple[Any, Any, _Size]] = {
+        "dense": (z, n, lambda _: dense),
+        "csr_int32": (z, n, csr(4)),
+        "csr_int64": (z, n, csr(8)),
+        **{f"bsr_{b}": (sums[f"filled_{b}"], sums[f"slots_{b}"], bsr(b)) for b in BLOCKS},
+        "bitmask": (z, n, lambda k: cost.bitmask_bytes(n, k, v)),
+        "2:4": (z, n, lambda _: cost.two_four_bytes(n, v)),
     }
-    frame = pd.concat([facts] * len(parts))
-    frame = frame.assign(layout=np.repeat(list(parts), len(facts)), **columns)
-    return frame.sort_index(kind="stable")
-
-
-def _in_whole_groups(layers: pd.DataFrame) -> pd.Series:
-    """Return whether each layer has equal matrices whose rows are whole groups of 128."""
-    sizes = pd.Series([math.prod(shape) for shape in layers["shape"]], index=layers.index)
-    return (sizes == layers["weight_total"]) & (layers["columns"] % 128 == 0)
+    parts = []
+    for layout, (used, slots, size) in formulas.items():
+        figures = {"bytes": size(used), "empty": size(0 * slots), "full": size(slots)}
+        lossless = sums["two_four"] if layout == "2:4" else pd.Series(True, facts.index, "boolean")
+        if layout.startswith("bsr"):  # patterns may be unknown
+            lossless = lossless.where(figures["bytes"].notna())
+        part = pd.DataFrame({"layout": layout, **figures, "lossless": lossless})
+        if layout == "csr_int32":
+            fits = (z < 2**31) & (layers["columns"] < 2**31)
+            part = part.where(~runs | fits.fillna(True).astype(bool)).assign(layout=layout)
+        parts.append(facts.join(part))
+    return pd.concat(parts).sort_index(kind="stable")
 
 
 def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:

@@ -129,7 +129,14 @@ class Variant:
         >>> int(weights["weight_total"].sum() - weights["weight_nonzero"].sum()) == pruning.pruned
         True
         """
-        return variant_layers(self, count_weights(self.weights, progress), convention)
+        return layer_frame(
+            self.weights,
+            count_weights(self.weights, progress),
+            variant=self.name,
+            pruning=self.pruning,
+            csr=self.layout == "csr",
+            convention=convention,
+        )
 
     @property
     def is_pruned(self) -> bool:
@@ -411,20 +418,6 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
         "sparsity": zero_share(total, nonzero) or 0.0,
         "size_mb": sum(p.total * p.itemsize for p in stored) / 2**20,
     }
-
-
-def variant_layers(
-    variant: Variant, counts: Mapping[str, Magnitudes], convention: str
-) -> pd.DataFrame:
-    """Return the :meth:`Variant.layers` of a counted model."""
-    return layer_frame(
-        variant.weights,
-        counts,
-        variant=variant.name,
-        pruning=variant.pruning,
-        csr=variant.layout == "csr",
-        convention=convention,
-    )
 
 
 def variant_row(

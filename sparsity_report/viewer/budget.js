@@ -1,4 +1,4 @@
-// Budgets of bytes, FLOPs or perplexity, as study/levels/budget.py reads and solves them.
+// Budgets of bytes, FLOPs or perplexity, as study/budget.py reads and solves the first two.
 import { ratio } from "./figures.js";
 
 const NUMBER = "(\\d+(?:\\.\\d+)?)\\s*";

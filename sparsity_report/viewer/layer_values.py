@@ -8,9 +8,9 @@ import pandas as pd
 from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
-from sparsity_report.study.levels.levels import dense_sizes, in_layout
-from sparsity_report.study.levels.sweep import thresholds
+from sparsity_report.study.levels import dense_sizes, in_layout
 from sparsity_report.study.policy_names import GLOBAL
+from sparsity_report.study.sweep import thresholds
 from sparsity_report.viewer.payload import Codes, Contents, Floats, common_ratio
 from sparsity_report.viewer.view_state import AT_LEVEL, State
 from sparsity_report.viewer.viewer_metrics import aligned, compared_layers, spreads

@@ -18,16 +18,16 @@ from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import both, strip_names, strip_title
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.study.budget import measured_levels
-from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
+from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use
 from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
+from sparsity_report.study.derived.removed_strips import strips
+from sparsity_report.study.derived.tradeoff import measured_levels
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
-from sparsity_report.study.levels.levels import Levels, bytes_beside, dense_sizes
-from sparsity_report.study.levels.sweep import ladders, thresholds
-from sparsity_report.study.pairs.removed_strips import strips
+from sparsity_report.study.levels import Levels, bytes_beside, dense_sizes
 from sparsity_report.study.policy_names import GLOBAL, is_level_of, selection_rule
+from sparsity_report.study.sweep import ladders, thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import CopiedCode
 from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode
@@ -562,7 +562,7 @@ def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, An
             "policy": policy,
         }
         for policy in study.by_policy
-        for share, score in measured_levels(study, policy)
+        for share, score in measured_levels(study.facts, policy)
     ]
     return {"quality": quality, "scores": scores}
 

@@ -162,10 +162,6 @@ QUARTILES = Format(lambda ends: numbers.span(*ends), "s")
 THRESHOLD = Format(numbers.threshold)
 P_VALUE = Format(numbers.p_value, "")
 SIZES = Format(lambda sizes: " / ".join(numbers.count(size) for size in sizes))
-# An N:M pattern and the share of groups that comply with it.
-PATTERN = Format(
-    lambda n_m: "–" if n_m is None else f"{clip(n_m[0], 20)}, {numbers.percent(n_m[1])}", ""
-)
 # Pairs of a value and its standard error: a share, and a figure in any unit.
 SCORE = Format(
     lambda pair: numbers.with_error(*(pair or (None, None))).removesuffix(f"{numbers.THIN}%"),

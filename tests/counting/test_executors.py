@@ -32,7 +32,7 @@ def everything(weights, executor):
         pruning.cuts,
         sr.layerwise_magnitude(weights, 0.5, executor=executor).cuts,
         sr.n_m(weights, 2, 4, executor=executor).cuts,
-        sr.sweep(weights, exact=True, executor=executor),
+        sr.sweep(weights, executor=executor),
     )
 
 

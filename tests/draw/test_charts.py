@@ -291,9 +291,7 @@ def test_a_large_map_stays_small_and_loses_nothing(study, blocks, inner):
 
 def test_curve_is_the_storage_arithmetic(study):
     n, rows_and_one = 2 * (4 * 16 * 16 + 2 * 16 * 32), 2 * (4 * 17 + 33 + 17)
-    frame = study.facts.curve([0.0, 0.5, 1.0]).pivot_table(
-        index="layout", columns="sparsity", values="bytes"
-    )
+    frame = study.facts.curve().pivot_table(index="layout", columns="sparsity", values="bytes")
     for sparsity, nonzero in [(0.0, n), (0.5, n // 2), (1.0, 0)]:
         assert frame[sparsity].to_dict() == {
             "dense": 4 * n,

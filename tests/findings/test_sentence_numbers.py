@@ -32,7 +32,7 @@ from sparsity_report.findings.audit import audit
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.study.derived.paired_scores import ranked_parts
-from sparsity_report.study.harness_samples import pack
+from sparsity_report.study.harness_results import pack
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say

@@ -14,7 +14,7 @@ from wording import key_of, statements_of
 
 import sparsity_report as sr
 from sparsity_report.findings.verdict import size_change, verdict
-from sparsity_report.study.derived.expert_use import fewer_experts
+from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.words.catalogue import catalogue
 
 KEYS = {key for key in catalogue() if key.startswith("verdict.")} - {"verdict.sentences"}

@@ -1,10 +1,7 @@
 import hashlib
 import math
 
-import numpy as np
-import pandas as pd
 import pytest
-import scipy.stats
 import torch
 from helpers import command, small_llama
 from torch import nn
@@ -225,23 +222,6 @@ def test_sensitivity_is_perplexity_of_one_part_pruned(demo, by):
         weights = torch.cat([layer.weight_orig.detach().flatten() for layer in chosen])
         assert row["std"] == pytest.approx(float(weights.double().std(correction=0)))
         assert row["pruned"] == round(0.6 * len(weights))
-
-
-def test_correlation_is_spearmans():
-    generator = np.random.default_rng(0)
-    frame = pd.DataFrame(
-        generator.random((9, 5)),
-        columns=["weight_total", "threshold", "std", "global_sparsity", "nll_increase"],
-    )
-    frame["std"] = 1.0
-    found = sr.sensitivity_correlation(frame).set_index("structure")["rho"]
-    for column in ("weight_total", "threshold", "global_sparsity"):
-        rho = scipy.stats.spearmanr(frame[column], frame["nll_increase"]).statistic
-        assert found[column] == pytest.approx(rho)
-    rho = scipy.stats.spearmanr(range(9), frame["nll_increase"]).statistic
-    assert found["position"] == pytest.approx(rho)
-    assert math.isnan(found["std"])
-    assert sr.sensitivity_correlation(frame.head(2))["rho"].isna().all()
 
 
 def test_parts_of_a_csr_model_are_put_back(demo):

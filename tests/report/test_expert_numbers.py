@@ -7,7 +7,7 @@ import re
 import experts
 import pandas as pd
 import pytest
-from papers import bare, latex_table, poppler, tables_of
+from papers import bare, poppler, tables_of
 from payloads import decode
 from wording import of_key
 
@@ -72,33 +72,11 @@ def grid(column):
     ]
 
 
-def budget_grid(study):
-    """The heads of columns, then the title and the rows of each budget, in kilobytes."""
-    frame = study.expert_budgets
-    keys = ("bits_per_weight", "fitting", "bytes", "gate_share", "token_share", "rounding_error")
-    table = [[(t := say(f"column.{key}"))[:1].upper() + t[1:] for key in keys]]
-    sizes = [*frame["bytes"], *frame["budget_bytes"]]
-    digits = max(0, 2 - (len(str(min(sizes) // 1000)) - 1))
-    for size, part in frame.groupby("budget_bytes", sort=False):
-        bits = part["budget_bits"].iloc[0]
-        shown = f"{size / 1000:.{digits}f}"
-        table.append([f"All {COUNT} experts in {bits} bits: {shown} kB"])
-        for row in part.to_dict("records"):
-            table.append([
-                str(row["bits"]), str(row["fitting"]), f"{row['bytes'] / 1000:.{digits}f}",
-                share(row["gate_share"]), share(row["token_share"]),
-                share(row["rounding_error"]),
-            ])  # fmt: skip
-    return table
-
-
-def test_tables_of_the_page(study, written):
+def test_tables_of_the_page(written):
     shown = dict(tables_of(written / "page.html"))
     for column, key in (("gate_mass", "expert_use"), ("saliency", "expert_saliency")):
         caption = say(f"caption.{key}", variant="Kept", removed=BLOCKS, experts=BLOCKS * COUNT)
         assert shown[caption] == grid(column)
-    (caption,) = (text for text in shown if "byte budget" in text)
-    assert shown[caption] == budget_grid(study)
 
 
 @pytest.mark.tools
@@ -119,24 +97,6 @@ def test_maps_show_each_expert_and_cross_out_removed_ones(written):
     assert bare(say("chart.expert_use_title")) in paper
     files = {path.stem for path in (written / "thesis" / "figures").glob("*.svg")}
     assert {"expert_use_kept_text", "expert_saliency_kept_column"} <= files
-
-
-def test_budgets_say_where_a_token_uses_more(study, written):
-    text = (written / "page.html").read_text(encoding="utf-8")
-    few = int((study.expert_budgets["fitting"] < 2).sum())
-    assert few
-    assert text.count(f"<small>{say('label.too_few_experts')}</small>") == few
-
-
-def test_the_kit_has_the_budgets(study, written):
-    table = latex_table(written / "thesis" / "tables" / "expert_budgets.tex")
-    rows = [row for row in table if len(row) == 6 and row[0].isdigit()]
-    wanted = [row for row in budget_grid(study) if len(row) == 6][1:]
-    assert [row[:1] for row in rows] == [row[:1] for row in wanted]
-    for row, due in zip(rows, wanted, strict=True):
-        assert [cell.replace("\\textendash{}", "–").strip("{}") for cell in row[2:]] == [
-            cell.removesuffix("\u202f%") for cell in due[2:]
-        ]
 
 
 def test_the_explorer_has_the_same_figures(study):

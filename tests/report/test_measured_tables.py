@@ -4,7 +4,6 @@ The numbers measured are made up in ``measurements.py``, so what a cell has to s
 """
 
 import html
-import math
 import re
 from dataclasses import replace
 from decimal import Decimal
@@ -21,7 +20,7 @@ import sparsity_report as sr
 from sparsity_report.report.tables.task_tables import zero_shot
 from sparsity_report.study.derived.paired_tasks import interval
 from sparsity_report.study.derived.zero_shot import seven_tasks
-from sparsity_report.study.harness_samples import pack
+from sparsity_report.study.harness_results import pack
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
@@ -225,31 +224,6 @@ def test_models_and_variants(study, page, demo):
         ["Masked30", "masked", "global magnitude", "30.0 %", shown, fingerprint],
         ["CSR30", "CSR", "global magnitude", "30.0 %", shown, fingerprint],
     ]
-
-
-def test_pattern_table_has_the_computed_figures(study, page, demo):
-    grid = table(page, ["Matrix"])
-    assert grid[0] == [
-        "Matrix", "Observed", "Expected", "Mean |w|", "Std", "Zero rows", "Zero columns",
-        head("column.n_m_compliance"), "8 × 8 blocks filled",
-    ]  # fmt: skip
-    threshold = study.variants.set_index("variant")["threshold"]["Masked30"]
-    for name, seen, expected, mean, std, *rest in grid[1:4]:
-        weight = demo.tensor(name).double()
-        kept = weight.abs() > threshold
-        assert seen == f"{100 * (1 - kept.double().mean().item()):.1f} %"
-        spread = weight.std(correction=0).item()
-        gaussian = math.erf(threshold / spread / math.sqrt(2))
-        assert expected == f"{100 * gaussian:.1f} %"
-        assert float(mean) == pytest.approx(weight.abs().mean().item(), rel=6e-3)
-        assert float(std) == pytest.approx(spread, rel=6e-3)
-        fours = (kept.reshape(len(kept), -1, 4).sum(-1) <= 2).double().mean().item()
-        blocks = kept.reshape(len(kept) // 8, 8, -1, 8).any(3).any(1).double().mean().item()
-        dead = [1 - kept.any(axis).double().mean().item() for axis in (1, 0)]
-        assert rest == [
-            *(f"{100 * part:.1f} %" for part in dead), f"2:4, {100 * fours:.1f} %",
-            f"{100 * blocks:.1f} %",
-        ]  # fmt: skip
 
 
 def test_totals_of_attention(page):

@@ -25,9 +25,8 @@ GROUPS = {
     for group in ("embedding", "attention_linear", "mlp_linear", "lm_head", "norm", "other_linear")
 }
 LAYOUTS = {
-    "dense": "layout.dense", "csr_int16": "layout.csr_int16", "csr_int32": "layout.csr_int32",
+    "dense": "layout.dense", "csr_int32": "layout.csr_int32",
     "csr_int64": "layout.csr_int64", "bitmask": "layout.bitmask", "2:4": "2:4",
-    "marlin_2:4": "layout.marlin_2:4",
     **{f"bsr_{side}": f"BSR {side} × {side}" for side in (4, 8, 16, 32)},
 }  # fmt: skip
 LOSSLESS = {True: "format.yes", False: "format.no", None: "explorer.value_unknown"}

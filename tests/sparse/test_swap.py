@@ -379,5 +379,5 @@ def test_tables_of_a_model_that_partly_runs_as_csr_agree(pruned, tmp_path):
     assert abs(size - total["stored_bytes"]) <= 8 * slack
     assert abs(flops - total["flops_per_token"]) <= 2 * slack + len(study.layers)
     # Where nothing is pruned CSR is as large as it gets: a line, and it meets that of its end.
-    curve = study.facts.curve([0.0]).set_index("layout")["bytes"]
+    curve = study.facts.curve().query("sparsity == 0").set_index("layout")["bytes"]
     assert curve["csr_int32"] == study.facts.storage("Dense")["bytes"]["csr_int32"]

@@ -88,8 +88,8 @@ def test_break_even_is_one_number_and_where_the_lines_of_the_curve_cross(study):
         found = {facts.break_even(variant, layout) for variant in study.variants["variant"]}
         assert len(found) == 1
         (share,) = found
-        at = facts.curve([share - 1e-3, share + 1e-3]).set_index("layout").loc[layout, "ratio"]
-        assert at.iloc[0] > 1 > at.iloc[1]
+        curve = facts.curve().query("layout == @layout")
+        assert (curve["ratio"] > 1).equals(curve["sparsity"] < share)
 
 
 def test_prunings_are_distinct_where_zeros_are(demo):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import re
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import packing
@@ -17,6 +18,7 @@ import sparsity_report as sr
 from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.pairing.paired_reading import PairedSlice
+from sparsity_report.study.files.value_bounds import check_study
 from sparsity_report.weights.tensor_slices import HeldSlice
 from sparsity_report.words.sentences import say
 
@@ -328,3 +330,20 @@ def test_masks_of_wanda_and_of_magnitude(demo):
         )
         both, either = both + (one & other).sum(), either + (one | other).sum()
     assert pair.survival.iloc[0]["iou"] == both / either < 1
+
+
+@pytest.mark.parametrize(
+    ("column", "most"),
+    [("revived", "zeros_before"), ("new", "zeros_after"), ("changed", "compared")],
+)
+def test_parts_of_more_weights_than_there_are_are_refused(column, most):
+    """One more than the zeros of a side, or than all compared weights."""
+    weights = sr.load()
+    study = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+    check_study(study)
+    matches = study.matches.copy()
+    row = int(matches["new"].argmax())
+    matches.loc[row, column] += matches["compared"][row] if column == "changed" else 1
+    message = f"matches, row {row}, {most}: is less than its parts"
+    with pytest.raises(ValueError, match=message):
+        check_study(replace(study, matches=matches))

@@ -86,42 +86,38 @@ def distances(study, seed=5):
     return measurements.put_in(study, quality=frame), columns
 
 
-def test_both_intervals_by_definition(rivals):
+def test_intervals_by_definition(rivals):
     sums = nats(0, 0.1, 0.1004, 0.4)
     study, spans = distances(scored(rivals, sums))
     frame, names = study.score_pairs, ("Dense", "Global", "Layerwise", "Random")
-    ends, wide = ["value", "low", "high"], ["value", "low_99", "high_99"]
+    ends = ["value", "low", "high"]
     ratios = frame[frame["figure"] == "perplexity_ratio"].sort_values("p", kind="stable")
     assert len(ratios) == 6
-    still = {0.95: True, 0.99: True}
-    rank = dict.fromkeys(still, 0)
+    still, rank = True, 0
     for row in ratios.to_dict("records"):
         one, other = (sums[names.index(row[side])] for side in ("variant", "against"))
-        for level, columns in ((0.95, ends), (0.99, wide)):
-            expected = by_definition(one, other, 6, rank[level], level)
-            assert [row[key] for key in columns] == pytest.approx(expected, rel=1e-6)
-            still[level] &= row["p"] < (1 - level) / (6 - rank[level])
-            rank[level] += still[level]
+        expected = by_definition(one, other, 6, rank, 0.95)
+        assert [row[key] for key in ends] == pytest.approx(expected, rel=1e-6)
+        still &= row["p"] < 0.05 / (6 - rank)
+        rank += still
         assert row["separated"] == (row["low"] > 1 or row["high"] < 1)
-    assert rank == {0.95: 5, 0.99: 5}
+    assert rank == 5
     for figure, column in (("kl", "span_kl"), ("reverse_kl", "span_reverse_kl"),
                            ("agreement", "span_agreed")):  # fmt: skip
         rows = frame[frame["figure"] == figure]
         assert rows["variant"].tolist() == ["Global", "Layerwise", "Random"]
         for row, each in zip(rows.to_dict("records"), spans[column][1:], strict=True):
-            for level, keys in ((0.95, ends), (0.99, wide)):
-                expected = measurements.mean_ends(each, level)
-                assert [row[key] for key in keys] == pytest.approx(expected, rel=1e-6)
+            expected = measurements.mean_ends(each, 0.95)
+            assert [row[key] for key in ends] == pytest.approx(expected, rel=1e-6)
     # The table writes these numbers, the difference of perplexities apart.
     table = score_pairs(study)
     shown = frame[frame["figure"] != "perplexity_difference"]
     assert len(table.rows) == len(shown) == 15
     row, first = [cell.text for cell in table.rows[0].cells], shown.iloc[0]
-    low, high, low_99, high_99 = first[["low", "high", "low_99", "high_99"]]
-    assert row[:4] == ["Global against Dense", f"{first['value']:.3f}", f"{low:.3f} to {high:.3f}",
-                       f"{low_99:.3f} to {high_99:.3f}"]  # fmt: skip
-    assert row[5] == "worse"
-    # The results have the intervals at 95 %.
+    low, high = first[["low", "high"]]
+    written = ["Global against Dense", f"{first['value']:.3f}", f"{low:.3f} to {high:.3f}"]
+    assert row[:3] == written
+    assert row[4] == "worse"
     kl = next(row for row in shown.to_dict("records") if row["figure"] == "kl")
     text = f"{kl['value']:#.3g} ({kl['low']:#.3g}–{kl['high']:#.3g})"
     assert text in [cell.text for cell in results(study).rows[1].cells]

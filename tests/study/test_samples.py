@@ -3,20 +3,17 @@
 import itertools
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import harnesses
 import numpy as np
 import pandas as pd
-import pyarrow
 import pytest
 import saved
-from pyarrow import parquet
 from scipy import stats
 
 import sparsity_report as sr
-from sparsity_report.study import harness_samples
+from sparsity_report.study import harness_results
 from sparsity_report.study.derived.paired_tasks import interval, mcnemar, paired_tasks, winners
 
 LOGGED = Path(harnesses.__file__).parent / "lm_eval_samples"
@@ -51,10 +48,10 @@ def test_outcomes_of_a_real_run():
     for metric in ("acc", "acc_norm"):
         packed = frame.loc[("demo_next_line", metric, "none")]
         expected = [row[metric] == 1 for row in rows]
-        assert harness_samples.unpack(packed["outcomes"]).tolist() == expected
+        assert harness_results.unpack(packed["outcomes"]).tolist() == expected
         assert packed["value"] == pytest.approx(np.mean(expected))
     words = frame.loc[("demo_last_word", "exact_match", "first-word")]
-    assert harness_samples.unpack(words["outcomes"]).sum() == 4 * words["value"]
+    assert harness_results.unpack(words["outcomes"]).sum() == 4 * words["value"]
 
 
 def test_a_results_file_finds_its_samples_and_a_folder_its_results(copy):
@@ -129,7 +126,7 @@ def made_up(answers, **cells):
     """Rows of tasks by variant and task, with fingerprints of the same documents."""
     rows = [
         {"variant": variant, "task": task, "metric": "acc", "filter": "none", "n_shot": 0,
-         "value": np.mean(right), "outcomes": harness_samples.pack(right), "harness": "h",
+         "value": np.mean(right), "outcomes": harness_results.pack(right), "harness": "h",
          "harness_version": "1", "task_version": "1",
          **{f"{part}_fingerprint": f"{part} of {task}"
             for part in ("documents", "targets", "prompts")}}
@@ -188,7 +185,7 @@ def test_a_winner_beats_every_other_one():
 def test_samples_without_outcomes_or_hashes_are_unpaired(copy, change):
     rewrite(copy, lambda row: row | change)
     frame = read(copy)
-    assert frame.loc["demo_next_line"][[*harness_samples.PAIRING]].isna().all(axis=None)
+    assert frame.loc["demo_next_line"][[*harness_results.PAIRING]].isna().all(axis=None)
     assert frame.loc["demo_last_word", "outcomes"].notna().all()
 
 
@@ -225,58 +222,11 @@ def test_outcomes_of_a_saved_study_that_cannot_be(text):
         study.with_measured(tasks=tasks.assign(prompts_fingerprint=None))
 
 
-def details(rows):
-    """Rows as lighteval 0.13 writes them to its details."""
-    return [
-        {"doc": {"query": f"q{n}", "choices": ["a", "b"], "gold_index": n % 2, "id": str(n)},
-         "metric": {"acc": right}, "model_response": {"input": None, "input_tokens": [0, n]}}
-        for n, right in rows
-    ]  # fmt: skip
-
-
-def lighteval(folder, rows, suffix="jsonl"):
-    result = harnesses.lighteval()
-    task = "helm|boolq|0"
-    result["results"] = {task: {"acc": float(np.mean([right for _, right in rows]))}}
-    place = folder / "results" / "org" / "m"
-    place.mkdir(parents=True)
-    harnesses.write(place / f"results_{DATE}.json", result)
-    logged = folder / "details" / "org" / "m" / DATE
-    logged.mkdir(parents=True)
-    file = logged / f"details_{task}_{DATE}.{suffix}"
-    if suffix == "parquet":
-        parquet.write_table(pyarrow.Table.from_pylist(details(rows)), file)
-    else:
-        file.write_text("".join(json.dumps(row) + "\n" for row in details(rows)))
-    return folder
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
-def test_details_of_lighteval_are_paired_by_document(tmp_path, suffix):
-    rows = [(0, 1), (1, 1), (2, 0), (3, 1)]
-    other = [(3, 0), (1, 1), (0, 1), (2, 1)]
-    tasks = pd.concat(
-        [sr.read_lm_eval(lighteval(tmp_path / "a", rows, suffix), "A"),
-         sr.read_lm_eval(lighteval(tmp_path / "b", other, suffix), "B")]
-    )  # fmt: skip
-    (row,) = paired_tasks(tasks, [("B", "A")]).to_dict("records")
-    assert (row["lost"], row["gained"], row["documents"]) == (1, 1, 4)
-
-
-def test_parquet_without_its_library_says_so(tmp_path, monkeypatch):
-    folder = lighteval(tmp_path, [(0, 1)])
-    (file,) = (folder / "details").rglob("*.jsonl")
-    file.rename(file.with_suffix(".parquet"))
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(sr.SparsityReportError, match="parquet needs pyarrow, which is not instal"):
-        sr.read_lm_eval(folder)
-
-
 def test_a_study_keeps_outcomes_in_little_room(tmp_path):
     study, n = saved.study(), 10_000
     right = np.random.default_rng(0).random(n) < 0.7
     tasks = harnesses.padded(made_up({("Dense", "x"): right.tolist()}))
     kept = study.with_measured(tasks=tasks)
     again = sr.read_study(kept.save(tmp_path / "s.json"), strict=True)
-    assert harness_samples.unpack(again.tasks["outcomes"][0]).tolist() == right.tolist()
+    assert harness_results.unpack(again.tasks["outcomes"][0]).tolist() == right.tolist()
     assert len(again.tasks["outcomes"][0]) < 1700

@@ -43,7 +43,6 @@ def sizes(matrix):
     arrays = {
         "dense": [dense],
         "csr_int32": [csr.data, csr.indices, csr.indptr],
-        "csr_int16": [csr.data, csr.indices.astype(np.int16), csr.indptr],
         "csr_int64": [wide.values(), wide.crow_indices(), wide.col_indices()],
         "bitmask": [csr.data, np.packbits(dense != 0)],
     }
@@ -55,19 +54,6 @@ def sizes(matrix):
     return {layout: sum(a.nbytes for a in own) for layout, own in arrays.items()}
 
 
-def test_sparse_marlin_rounds_and_takes_rows_of_whole_groups():
-    model = nn.ModuleDict({"fc1": nn.Linear(256, 64), "fc2": nn.Linear(96, 64)}).half()
-    study = sr.compare(sr.masked(sr.n_m(sr.load(model), 2, 4)), patterns=True)
-    frame = study.storage.set_index(["scope", "name", "layout"])
-    known, unknown = (frame.loc["layer", name, "marlin_2:4"] for name in ("fc1", "fc2"))
-    # Half of the weights in half a byte, two bits for each of four, two bytes to each 128.
-    assert known["bytes"] == 256 * 64 // 2 // 2 + 256 * 64 * 2 // 16 + 64 * 2 * 2
-    assert known["break_even"] == 0.5
-    assert known["lossless"] == False  # noqa: E712
-    assert unknown[["bytes", "break_even", "lossless"]].isna().all()
-    assert "marlin_2:4" not in study.facts.lossless(study.variants["variant"][0]).index
-
-
 def test_layers_are_as_large_as_the_arrays(variant):
     study = sr.compare(variant, patterns=True)
     frame = study.storage[study.storage["scope"] == "layer"].set_index(["name", "layout"])
@@ -76,7 +62,7 @@ def test_layers_are_as_large_as_the_arrays(variant):
         for layout, size in pd.DataFrame(sizes(each) for each in found).sum().items():
             assert frame.loc[(name, layout), "bytes"] == size, (name, layout)
             seen += 1
-    layouts = {*LAYOUTS} - {"2:4", "marlin_2:4"}
+    layouts = {*LAYOUTS} - {"2:4"}
     assert seen == len(layouts) * frame.index.get_level_values("name").nunique() > 0
 
 
@@ -105,9 +91,8 @@ def test_break_even_is_where_the_sizes_meet():
     assert edges["2:4"] == 0.5
     n, pointers = 96 * 64 + 64 * 32, 65 + 33
     assert edges["csr_int32"] == pytest.approx(1 - (4 * n - 4 * pointers) / (8 * n))
-    assert edges["csr_int16"] == pytest.approx(1 - (4 * n - 4 * pointers) / (6 * n))
     assert edges["bitmask"] == pytest.approx(1 / 32)
-    for layout in ("csr_int16", "csr_int32", "csr_int64"):
+    for layout in ("csr_int32", "csr_int64"):
         ratios = [ratio(model, edges[layout] + step, layout) for step in (-0.01, 0.01)]
         assert ratios[0] > 1 > ratios[1]
 
@@ -138,15 +123,13 @@ def test_two_four_is_lossless_only_where_every_group_complies():
 
 def test_limits_of_narrow_indices_are_told_from_integers():
     study = sr.compare(sr.dense(nn.ModuleDict({"fc1": nn.Linear(8, 4, bias=False)})))
-    layers = study.layers.assign(weight_total=2**33, weight_nonzero=2**31, columns=2**15 + 1)
+    layers = study.layers.assign(weight_total=2**33, weight_nonzero=2**31)
     frame = storage_frame(layers).set_index(["scope", "layout"])["bytes"]
     assert frame["layer", "csr_int64"] == 2**31 * 12 + 5 * 8
     assert pd.isna(frame["layer", "csr_int32"])
-    assert pd.isna(frame["layer", "csr_int16"])
-    layers = layers.assign(weight_nonzero=2**31 - 1, columns=2**15)
+    layers = layers.assign(weight_nonzero=2**31 - 1)
     frame = storage_frame(layers).set_index(["scope", "layout"])["bytes"]
     assert frame["layer", "csr_int32"] == (2**31 - 1) * 8 + 5 * 4
-    assert frame["layer", "csr_int16"] == (2**31 - 1) * 6 + 5 * 4
 
 
 def test_unknown_values_give_unknown_bytes():

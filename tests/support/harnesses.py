@@ -1,7 +1,7 @@
 """Files as evaluation harnesses write them, with numbers of our own.
 
 Their shape is that of lm-evaluation-harness 0.4.9 (``EvaluationTracker.save_results_aggregated``)
-and 0.3, and of lighteval 0.8 (``EvaluationTracker.save``), as published files have it.
+and 0.3, as published files have it.
 """
 
 import json
@@ -82,32 +82,6 @@ def old_lm_eval(model="some/model", scores=SEVEN):
             "model_args": f"pretrained={model},use_accelerate=True", "num_fewshot": 0,
             "batch_size": "auto", "no_cache": True, "limit": None, "description_dict": {},
         },
-    }  # fmt: skip
-
-
-def lighteval(model="some/model"):
-    """One of lighteval: no filters either, the number of examples in the name."""
-    arc, truth = "leaderboard|arc:challenge|25", "helm|boolq|0"
-    return {
-        "config_general": {
-            "lighteval_sha": "8b6a9c0e", "num_fewshot_seeds": 1, "max_samples": 200,
-            "job_id": "0", "start_time": 1.5, "model_name": model, "model_sha": "main",
-            "model_dtype": "torch.bfloat16", "config": None,
-        },
-        "results": {
-            arc: {"acc": 0.4375, "acc_stderr": 0.03125, "acc_norm": 0.5,
-                  "acc_norm_stderr": 0.03125},
-            truth: {"pem": 0.625, "pem_stderr": 0.03125},
-            "all": {"acc": 0.4375, "acc_stderr": 0.03125, "pem": 0.625},
-        },
-        "versions": {arc: 0, truth: 0},
-        "config_tasks": {
-            "leaderboard|arc:challenge": {"name": "arc:challenge", "original_num_docs": 1172,
-                                          "effective_num_docs": 200},
-            "helm|boolq": {"name": "boolq", "original_num_docs": -1, "effective_num_docs": -1},
-        },
-        "summary_tasks": {arc: {"truncated": 0}},
-        "summary_general": {"truncated": 0},
     }  # fmt: skip
 
 

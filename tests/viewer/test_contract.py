@@ -11,6 +11,7 @@ import pytest
 import torch
 from browser import node
 from helpers import Tiny, study_of
+from measurements import put_in, quality
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -18,7 +19,7 @@ import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.sparse.shares import break_even, ratio
 from sparsity_report.study.layers import used
-from sparsity_report.study.levels.levels import dense_sizes
+from sparsity_report.study.levels import dense_sizes
 from sparsity_report.study.storage_layouts import layout_ends
 from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.layer_values import LayerValues
@@ -293,9 +294,12 @@ def check_budgets(study, state, answer):
             assert "level" not in have, budget
         else:
             assert have["level"] == solved.sparsity, budget
-            assert have.get("dense", False) == solved.dense, budget
-            write = solved.budget.write(solved.value)
-            assert str(write).replace("\u202f", " ") in have["text"].replace("\u202f", " "), budget
+            assert have.get("dense", False) == (solved.layout == "dense"), budget
+            unit = "FLOPs" if "FLOPs" in budget else "B"
+            written = number_format.scaled(solved.value, unit, " ")
+            if "×" in budget or "x" in budget or "%" in budget:
+                written = number_format.times(solved.value, " ")
+            assert written in have["text"].replace("\u202f", " "), budget
 
 
 def check_texts(answer, space):
@@ -341,6 +345,23 @@ def test_script_shows_the_figures_of_the_study(study, tmp_path):
             check_budgets(study, state, answer)
         check_texts(answer, " ")
         assert with_consequences(header, answer["before"], some) == answer["after"]
+
+
+# Measured at 0, 30 and 90 %: 10, 12.5 and 1,234.
+LEVELS_OF_SCORES = {"9": None, "10": 0.0, "12": 0.0, "12.5": 0.3, "15": 0.3, "5000": 0.9}
+
+
+def test_perplexity_is_not_guessed_between_measured_levels(tmp_path):
+    weights = sr.load()
+    prunings = [sr.global_magnitude(weights, level) for level in (0.3, 0.9)]
+    study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
+    scores = quality(names=tuple(study.variants["variant"]))
+    contents = study_contents(put_in(study, quality=scores))
+    question = asked(next(states(study, 1)), {}, contents.header["modules"]["names"])
+    question["state"]["policy"] = "global_magnitude"
+    question["budgets"] = [f"perplexity ≤ {most}" for most in LEVELS_OF_SCORES]
+    [answer] = answers(contents, [question], tmp_path)
+    assert [each.get("level") for each in answer["budgets"]] == [*LEVELS_OF_SCORES.values()]
 
 
 def sentence(study, state):

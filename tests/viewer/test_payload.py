@@ -16,7 +16,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.study.levels.levels import dense_sizes
+from sparsity_report.study.levels import dense_sizes
 from sparsity_report.viewer.payload import Arrays, encode
 from sparsity_report.viewer.study_payload import coarse_histogram, study_payload
 

@@ -9,7 +9,7 @@ from jinja2 import nodes
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis import latex_templates
 from sparsity_report.sparse.runtime_support import LAYOUTS, RUNTIMES
-from sparsity_report.study.derived.expert_use import FIGURES
+from sparsity_report.study.derived.heads_experts import FIGURES
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.viewer import scripts
 from sparsity_report.words.catalogue import catalogue

@@ -11,8 +11,8 @@ from sparsity_report.findings.checkpoint_findings import (
     blocks_axis,
 )
 from sparsity_report.report.tables.table_model import Table, caption_of, table_of
+from sparsity_report.study.derived.removed_strips import BlockShares
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.pairs.removed_strips import BlockShares
 from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.words.display_names import display_name, group_name, head
 from sparsity_report.words.number_format import count
@@ -39,7 +39,7 @@ def changes(study: StudyFigures) -> Table:
     caption = say("caption.removed_totals")
     frame = study.facts.table("changes")
     values = frame[frame["group"].isna()]
-    values = values.assign(figure=values["figure"].map(_figure_name))
+    values = values.assign(figure=values["figure"].replace(_COLUMNS).map(head))
     return table_of("changes", caption, _figure_columns("figure"), values)
 
 
@@ -50,7 +50,7 @@ def changed_groups(study: StudyFigures) -> Table:
     frame = frame.assign(group=frame["group"].map(group_name))
     frame = frame[~frame[sides].eq(0).fillna(False).all(axis=1)]
     is_known = frame[sides].fillna(0).any(axis=1).groupby(frame["figure"]).transform("any")
-    rows = frame[is_known].assign(title=frame["figure"].map(_figure_name))
+    rows = frame[is_known].assign(title=frame["figure"].replace(_COLUMNS).map(head))
     caption, columns = say("caption.removed_groups"), _figure_columns("group")
     return table_of("changed_groups", caption, columns, rows, title="title", style="groups")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sparsity_report.errors import printable, spelled
 from sparsity_report.report.tables.table_model import (
+    FOLD,
     LINE_LETTERS,
     Cell,
     Row,
@@ -219,7 +220,7 @@ def _heads(table: Table) -> list[str]:
     """Return the lines of the head, with the words of each column wrapped."""
     heads = [f"{c.label} /\u00a0%" if c.format.unit == "%" else c.label for c in table.columns]
     words: dict[str, bool] = {"break_long_words": False, "break_on_hyphens": False}
-    wrapped = head_lines(heads, [table.fold] * len(heads), **words)
+    wrapped = head_lines(heads, [FOLD] * len(heads), **words)
     lines = [[f"{{{tex(words)}}}" for words in line] for line in wrapped]
     over = [f"\\multicolumn{{{width}}}{{c}}{{{tex(head)}}}" for head, width in table.spans]
     return [" & ".join(line) for line in ([over] if over else []) + lines]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
-from sparsity_report.study.derived.expert_use import fewer_experts
+from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.paired_scores import distance
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import one_version, seven_tasks

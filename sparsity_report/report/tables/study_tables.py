@@ -12,7 +12,6 @@ from sparsity_report.report.tables.table_model import (
     Row,
     Table,
     caption_of,
-    noted,
     plain_rows,
     side_by_side,
     table_of,
@@ -25,7 +24,6 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, Column, columns_of
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
-from sparsity_report.weights.packed.group_rounding import GROUP
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.display_names import part_name
 from sparsity_report.words.sentences import say
@@ -43,7 +41,6 @@ _SPARSITIES = {
 }
 # Columns of totals in a thesis.
 _KIT = "sparsity_prunable sparsity_non_embedding sparsity_model stored_bytes flops_per_token"
-_BUDGET = ("experts", "budget_bits", "budget_bytes")
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
@@ -172,22 +169,6 @@ def groups(study: StudyFigures) -> Table:
     rows = rows.replace({"variant": dict(zip(names, distinct_names(names, 80), strict=True))})
     looks: dict[str, Any] = {"title": "variant", "style": "groups", "widths": _FIRST}
     return table_of("groups", say("caption.groups_all_variants"), columns, rows, **looks)
-
-
-def unusual(study: StudyFigures, variant: str) -> Table | None:
-    """Return the matrices furthest from a Gaussian; None where no expectation is known."""
-    frame = study.facts.unusual(variant)
-    if frame is None:
-        return None
-    names = "parameter observed expected_zeros mean_abs std zero_rows zero_columns n_m_compliance"
-    expert, pairs = say("kind.expert"), zip(frame["n_m"], frame["n_m_share"], strict=True)
-    n_m: Any = [None if pd.isna(kind) else (kind, complying) for kind, complying in pairs]
-    notes = ["" if pd.isna(place) else f"{expert} {place}" for place in frame["expert"]]
-    parameters = noted(frame["parameter"], notes)
-    frame = frame.rename(columns={"sparsity": "observed", "expected_sparsity": "expected_zeros"})
-    frame = frame.assign(n_m_compliance=n_m, parameter=parameters)
-    caption = say("caption.unusual_matrices", variant=variant)
-    return table_of("unusual", caption, f"{names} fill_8", frame, widths=_FIRST, fold=8)
 
 
 def storage(study: StudyFigures, variant: str) -> Table:
@@ -341,25 +322,3 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
     removed = int((~rows["is_kept"]).sum())
     caption = say(f"caption.{figure}", variant=variant, removed=removed, experts=len(rows))
     return wide_table(figure, caption, wide, formats.TIMES)
-
-
-def expert_budgets(study: StudyFigures) -> Table | None:
-    """Return the experts that fit into the bytes of all in fewer bits; None without patterns."""
-    frame = study.expert_budgets
-    if frame is None:
-        return None
-    keys = "bits fitting bytes gate_share token_share rounding_error"
-    if frame["gate_share"].isna().all():
-        keys = "bits fitting bytes rounding_error"
-    unit, form = formats.one_unit([*frame["bytes"], *frame["budget_bytes"]])
-    few = frame["fitting"] < frame["per_token"]
-    notes = few.map({True: say("label.too_few_experts"), False: ""})
-    titles = [
-        say("label.expert_budget", experts=n, budget_bits=bits, bytes=form.write(size), unit=unit)
-        for n, bits, size in zip(*(frame[key] for key in _BUDGET), strict=True)
-    ]
-    shown = frame.assign(fitting=noted(frame["fitting"], notes), title=titles)
-    variant = frame["variant"].iloc[0]
-    caption = say("caption.expert_budgets", variant=variant, group=GROUP, unit=unit)
-    columns = columns_of(keys, {"bytes": form})
-    return table_of("expert_budgets", caption, columns, shown, title="title", widths=(1, 1))

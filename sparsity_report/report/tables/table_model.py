@@ -26,6 +26,8 @@ from sparsity_report.words.value_formats import COUNT, Format
 _LETTERS = 2000
 #: Letters that a line of a paper holds beside each other.
 LINE_LETTERS = 90
+#: Letters up to which words of a head share a line on paper.
+FOLD = 11
 _OF_COLUMN = Format(str)
 
 
@@ -110,8 +112,6 @@ class Table:
         last is that of all further columns.
     over : mapping
         Heads that neighboring columns share, by name of the column.
-    fold : int
-        Letters up to which words of a head share a line on paper.
     """
 
     key: str
@@ -121,7 +121,6 @@ class Table:
     style: str = ""
     widths: tuple[float, ...] = (1.6, 1)
     over: Mapping[str, str] = field(default_factory=dict)
-    fold: int = 11
     kind: ClassVar[str] = "table"
 
     @property

@@ -115,20 +115,18 @@ def score_pairs(study: StudyFigures) -> Table | None:
         return None
     shown = frame[frame["figure"].ne("perplexity_difference")]
     rows = map(_score_row, plain_rows(shown))
-    columns, caption = "pair value interval interval_99 p outcome", say("caption.score_pairs")
+    columns, caption = "pair value interval p outcome", say("caption.score_pairs")
     return table_of("score_pairs", caption, columns, rows, title="title", widths=(1.6, 0))
 
 
 def _score_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cells of a paired comparison."""
     column = COLUMNS[row["figure"]]
-    ends = formats.interval(column.format)
     return {
         **_compared(row, 1 - row["value"]),
         "title": column.label,
         "value": Cell(row["value"], format=column.format),
-        "interval": Cell((row["low"], row["high"]), format=ends),
-        "interval_99": Cell((row["low_99"], row["high_99"]), format=ends),
+        "interval": Cell((row["low"], row["high"]), format=formats.interval(column.format)),
     }
 
 

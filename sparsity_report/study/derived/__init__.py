@@ -7,11 +7,11 @@
 - `zero_shot`: the seven zero-shot tasks
 - `paired_tasks`: task scores of two variants, document by document
 - `speedups`: speed-ups that exceed timing noise
-- `heads_experts`: sparsity of attention heads and experts; zero rows, columns, heads and layers
+- `heads_experts`: sparsity of attention heads and experts; zero rows, columns, heads and layers;
+  use of experts by the router
 - `layer_metrics`: figures of layers besides counts, their magnitudes, the least and most sparse
 - `existing_zeros`: the pattern of the zeros of an already-pruned model
 - `tracker_metrics`: flat figures for experiment trackers
 - `tradeoff`: quality against bytes of measured variants
-- `expert_use`: use of experts by the router; experts that fit into one budget of bytes
-- `runtime_frame`: runtimes that use, run as dense or refuse the weights of each variant
+- `removed_strips`: shares of a base by block, and strips of removed parts
 """

@@ -39,13 +39,11 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.study.schema import TABLES
-from sparsity_report.study.storage_layouts import layout_curve, layout_ends
+from sparsity_report.study.storage_layouts import layout_curve
 from sparsity_report.study.survival import base_shares
 
 # Largest distance of zeros from a target that is reached.
 _NEAR = 0.005
-# Layouts of the curve of bytes against sparsity.
-CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
 
 
 class Facts:
@@ -417,15 +415,6 @@ class Facts:
         rows = self.prunable(variant)
         return rows if rows["block"].notna().any() else rows.iloc[:0]
 
-    def unusual(self, variant: str) -> pd.DataFrame | None:
-        """Return the ten matrices furthest from the sparsity of Gaussian weights with their spread.
-
-        Rows of ``study.patterns``; None if no expectation is known.
-        """
-        rows = self.patterns(variant)
-        away = (rows["sparsity"] - rows["expected_sparsity"]).abs().dropna()
-        return None if away.empty else rows.loc[away.nlargest(10).index]
-
     def storage(self, variant: str, scope: str = "prunable") -> pd.DataFrame:
         """Return the rows of ``study.storage`` of one variant and scope, by ``layout``."""
         return self._storage_tables[variant, scope]
@@ -478,24 +467,9 @@ class Facts:
         shares = ((variant, self.total(variant, "sparsity_prunable")) for variant in self.prunings)
         return [(variant, share) for variant, share in shares if share is not None]
 
-    def curve(self, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
-        """Return bytes of the prunable weights in each layout against sparsity.
-
-        The bytes of a layout fall linearly from those of a matrix without zeros to those of one
-        with nothing but zeros; every matrix has the same sparsity.
-
-        Parameters
-        ----------
-        sparsities : sequence of float, optional
-            By default 0, 1, … 100 %.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
-        """
-        ends = layout_ends(self.layers(self.baseline))
-        return layout_curve(ends.reindex([*CURVE_LAYOUTS]).dropna(), sparsities)
+    def curve(self) -> pd.DataFrame:
+        """Return bytes of the baseline's prunable weights by sparsity, :func:`.layout_curve`."""
+        return layout_curve(self.layers(self.baseline))
 
     def dtypes(self, variant: str | None = None) -> list[str]:
         """Return types of prunable weights of a variant, or the baseline, the commonest first."""

@@ -184,37 +184,6 @@ def _means(values: Any, names: Iterable[str]) -> LayerFigure:
     return LayerFigure(pd.Index([*names]), known, np.where(np.isnan(known), np.nan, 1.0))
 
 
-def sensitivity_correlation(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rank structural features by how well they predict sensitivity.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        From :func:`sparsity_report.sensitivity`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``structure, rho, parts``, strongest first. ``rho`` is Spearman's ρ with
-        ``nll_increase``; it is null if a feature is constant or there are fewer than three parts.
-        ``position`` is the order of the parts in the model.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> frame = sr.sensitivity(sr.load(), 0.5, by="layer")
-    >>> sr.sensitivity_correlation(frame).columns.tolist()
-    ['structure', 'rho', 'parts']
-    """
-    columns = ["position", "weight_total", "threshold", "std", "global_sparsity"]
-    numbers = frame.assign(position=range(len(frame)))[[*columns, "nll_increase"]].astype(float)
-    rho = numbers.rank().corr()["nll_increase"].drop("nll_increase")
-    rows = pd.DataFrame({"structure": columns, "rho": rho.to_numpy(), "parts": len(frame)})
-    if len(frame) < 3:
-        rows["rho"] = float("nan")
-    return rows.sort_values("rho", key=abs, ascending=False, kind="stable", ignore_index=True)
-
-
 class Spread(NamedTuple):
     """The least and the most sparse prunable layer of a variant.
 

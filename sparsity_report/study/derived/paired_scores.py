@@ -1,7 +1,7 @@
 """Comparisons of perplexities span by span: from dense, among rivals, and of pruned parts.
 
-A comparison is apart if its interval excludes zero. Intervals of 95 % and of 99 % are corrected for
-the number of comparisons (Holm).
+A comparison is apart if its interval excludes zero. Intervals are corrected for the
+number of comparisons (Holm).
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sparsity_report.study.block_bootstrap import LEVEL, WIDE, Mean, holm_levels, mean_over
+from sparsity_report.study.block_bootstrap import Mean, holm_levels, mean_over
 from sparsity_report.study.derived.protocol_scores import by_protocol, key_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.losses import paired_mean, token_counts, why_unpaired
@@ -26,7 +26,7 @@ DISTANCES = {
 }
 _COLUMNS = [
     *("text", "protocol", "variant", "against", "p", "separated"),
-    *("figure", "value", "low", "high", "low_99", "high_99"),
+    *("figure", "value", "low", "high"),
 ]
 _Row = Mapping[str, Any]
 Ends = tuple[float, float, float]
@@ -42,8 +42,8 @@ class Contrast(NamedTuple):
         Difference in nats per token.
     base : float
         The perplexity of ``against``.
-    level, wide : float
-        Confidence of its interval, and of the wider one.
+    level : float
+        Confidence of its interval.
     """
 
     variant: str
@@ -51,7 +51,6 @@ class Contrast(NamedTuple):
     nll: Mean
     base: float
     level: float
-    wide: float
 
     @property
     def is_apart(self) -> bool:
@@ -71,11 +70,6 @@ class Contrast(NamedTuple):
         """The difference of the perplexities: the ratio less one, of the perplexity against."""
         estimate, low, high = ((end - 1) * self.base for end in self.ratio)
         return estimate, low, high
-
-    @property
-    def widened(self) -> "Contrast":
-        """The same comparison with the wider interval."""
-        return self._replace(level=self.wide)
 
 
 @dataclass(frozen=True)
@@ -163,11 +157,10 @@ def paired(
         else:
             reasons[pair] = reason
     # Holm's correction depends on all comparisons.
-    p_values = [mean.p_value for mean in means.values()]
-    levels = zip(holm_levels(p_values), holm_levels(p_values, WIDE), strict=True)
+    levels = holm_levels([mean.p_value for mean in means.values()])
     contrasts = {
-        pair: Contrast(*pair, mean, float(scores[pair[1]]["perplexity"]), *both)
-        for (pair, mean), both in zip(means.items(), levels, strict=True)
+        pair: Contrast(*pair, mean, float(scores[pair[1]]["perplexity"]), level)
+        for (pair, mean), level in zip(means.items(), levels, strict=True)
     }
     return Paired(contrasts, reasons, known, alike, dense)
 
@@ -210,18 +203,16 @@ def _are_guessing(facts: Any, scores: dict[str, dict[str, Any]], names: list[str
     return tokens is not None and not any(score < tokens for score in known)
 
 
-def distance(row: dict[str, Any], figure: str, level: float = LEVEL) -> Ends | None:
+def distance(row: dict[str, Any], figure: str) -> Ends | None:
     """Return a distance of a score from dense and the ends of its interval; None if it is unknown.
 
-    The distance of dense from itself is no measurement.
+    The distance of dense from itself is no measurement. The ends are NaN without losses.
 
     Parameters
     ----------
     row : dict
         A row of ``study.quality``.
     figure : {"kl", "reverse_kl", "agreement"}
-    level : float
-        Confidence of the interval, whose ends are NaN without losses.
     """
     losses, most = DISTANCES[figure]
     mean = None if why_unpaired(row, row) else paired_mean(row, figure=losses)
@@ -230,7 +221,7 @@ def distance(row: dict[str, Any], figure: str, level: float = LEVEL) -> Ends | N
         return None
     if mean is None:
         return value, math.nan, math.nan
-    low, high = mean.interval(level)
+    low, high = mean.interval()
     return value, max(low, 0.0), min(high, most)
 
 
@@ -248,14 +239,12 @@ def score_pairs(facts: Any) -> pd.DataFrame | None:
         pairs, about = facts.paired(listed[0]), [listed[0]["text"], listed[0]["protocol"]]
         for pair, contrast in pairs.contrasts.items():
             shared = [*about, *pair, contrast.nll.p_value, contrast.is_apart]
-            wide = contrast.widened
-            rows.append([*shared, "perplexity_ratio", *contrast.ratio, *wide.ratio[1:]])
-            rows.append([*shared, "perplexity_difference", *contrast.gap, *wide.gap[1:]])
+            rows.append([*shared, "perplexity_ratio", *contrast.ratio])
+            rows.append([*shared, "perplexity_difference", *contrast.gap])
         for row, figure in product(listed, DISTANCES):
             name, known = row["variant"], distance(row, figure)
-            wide = distance(row, figure, WIDE)
-            if known and wide and pairs.first_alike.get(name, name) == name:
-                rows.append([*about, name, row["against"], None, None, figure, *known, *wide[1:]])
+            if known and pairs.first_alike.get(name, name) == name:
+                rows.append([*about, name, row["against"], None, None, figure, *known])
     frame = pd.DataFrame(rows, columns=_COLUMNS).dropna(subset="low", ignore_index=True)
     return None if frame.empty else frame
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from sparsity_report.study.block_bootstrap import LEVEL, holm_levels
 from sparsity_report.study.derived.facts import Facts
-from sparsity_report.study.harness_samples import PAIRING, unpack
+from sparsity_report.study.harness_results import PAIRING, unpack
 from sparsity_report.study.layers import records
 
 # Scores with other values are of other questions or answers.

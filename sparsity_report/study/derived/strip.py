@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.derived.facts import Facts
+from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.layers import records

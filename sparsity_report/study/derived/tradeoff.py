@@ -14,6 +14,8 @@ from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import METRIC, one_version, seven_tasks
 from sparsity_report.study.layers import records
+from sparsity_report.study.levels import same_level
+from sparsity_report.study.policy_names import is_level_of
 
 # Columns in which two comparable scores of a task agree.
 _ONE_TASK = ["task", "metric", "filter", "n_shot", "samples", "limited", "task_version"]
@@ -26,23 +28,19 @@ class Place(NamedTuple):
 
     Attributes
     ----------
-    source, model : str
-        Fingerprint and name of its model.
+    source : str
+        Fingerprint of its model.
     method : str or None
         The pruning method.
     sparsity : float
         Zeros ÷ prunable weights.
-    layout : str
-        The smallest lossless layout.
     bytes : int
-        Bytes of the prunable weights in that layout.
+        Bytes of the prunable weights in the smallest lossless layout.
     """
 
     source: str
-    model: str
     method: str | None
     sparsity: float
-    layout: str
     bytes: int
 
 
@@ -97,11 +95,9 @@ def places(facts: Facts) -> dict[str, Place]:
     for row in records(facts.study.variants):
         variant = str(row["variant"])
         share, layout = facts.total(variant, "sparsity_prunable"), facts.smallest_layout(variant)
-        if share is None or layout is None:
-            continue
-        source, model, method = (row[key] for key in ("fingerprint", "model", "method"))
-        size = int(facts.storage(variant)["bytes"][layout])
-        known[variant] = Place(source, model, method, share, layout, size)
+        if share is not None and layout is not None:
+            size = int(facts.storage(variant)["bytes"][layout])
+            known[variant] = Place(row["fingerprint"], row["method"], share, size)
     return known
 
 
@@ -127,7 +123,7 @@ def tradeoff(
 
     Examples
     --------
-    >>> place = Place("f", "m", None, 0.0, "dense", 400)
+    >>> place = Place("f", None, 0.0, 400)
     >>> places = {"Dense": place, "CSR50": place._replace(sparsity=0.5, bytes=300)}
     >>> tasks = pd.DataFrame({"variant": [*places], "task": "t", "value": [1, 0.5]})
     >>> tasks = tasks.assign(metric="acc", stderr=0.25, higher_is_better=True, filter="none")
@@ -191,3 +187,27 @@ def _coincide(one: Point, other: Point) -> bool:
     """Return true if the marks of two points would coincide."""
     near = math.isclose(one.value, other.value, rel_tol=_ROUNDING)
     return near and one.place == other.place and one.error == other.error
+
+
+def measured_levels(facts: Facts, policy: str) -> list[tuple[float, float]]:
+    """Return the sparsity and perplexity of variants of the first model pruned by a policy.
+
+    The unpruned model is at the level of the zeros it has. Only the text and protocol by which most
+    variants were scored counts, the first of several. Of two variants at one level, such as one
+    masked and one CSR, the worse counts.
+    """
+    study = facts.study
+    if study.quality is None:
+        return []
+    named = zip(study.variants["variant"], study.variants["method"], strict=True)
+    counted = [v for v, how in named if facts.is_of_first(v) and is_level_of(how, policy)]
+    scores = study.quality[study.quality["variant"].isin(counted)]
+    most: dict[float, float] = {}
+    for rows in by_protocol(scores[scores["perplexity"].notna()]):
+        points: dict[float, float] = {}
+        for row in records(rows):
+            if (share := facts.total(row["variant"], "sparsity_prunable")) is not None:
+                level = next((known for known in points if same_level(known, share)), share)
+                points[level] = max(points.get(level, 0.0), float(row["perplexity"]))
+        most = points if len(points) > len(most) else most
+    return sorted(most.items())

@@ -32,10 +32,9 @@ def write_csv(
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
     get ``comparison.csv`` (sums per group), ``totals.csv``, ``storage.csv`` and
     ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``quality.csv``,
-    ``score_pairs.csv`` (paired comparisons with 95 % and 99 % intervals), ``sensitivity.csv``,
-    ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router). A mixture of experts
-    gets ``expert_budgets.csv`` where patterns are known. Two checkpoints get ``matches.csv``,
-    ``removed.csv``, ``survival.csv`` and ``changes.csv``.
+    ``score_pairs.csv`` (paired comparisons with 95 % intervals), ``sensitivity.csv``,
+    ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router). Two checkpoints get
+    ``matches.csv``, ``removed.csv``, ``survival.csv`` and ``changes.csv``.
 
     Text that a spreadsheet would take for a formula gets a leading apostrophe. Invisible
     characters are spelled out (``\r``, ``\u202e``).
@@ -73,7 +72,7 @@ def write_csv(
         for kind, frame in (("layers", shown.layers), ("groups", shown.groups)):
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
     files["comparison.csv"] = shown.groups
-    derived = ("totals", "storage", "expert_budgets", "score_pairs")
+    derived = ("totals", "storage", "score_pairs")
     for part in (*derived, *MEASURED, *MATCHED, *CHANGED):
         if (frame := getattr(shown, part)) is not None:
             files[f"{part}.csv"] = frame

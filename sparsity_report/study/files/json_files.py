@@ -22,7 +22,7 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.value_bounds import check_study
 from sparsity_report.study.frames import EDITED_STUDY
 from sparsity_report.study.layers import with_shares
-from sparsity_report.study.levels.levels import LEVEL_COUNTS, level_matrices, level_rows
+from sparsity_report.study.levels import LEVEL_COUNTS, level_matrices, level_rows
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, open_file, read_json
 from sparsity_report.words.sentences import say

@@ -13,7 +13,7 @@ import pandas as pd
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.harness_results import check_results
 from sparsity_report.study.layers import check_context, check_convention
-from sparsity_report.study.levels.levels import level_matrices
+from sparsity_report.study.levels import level_matrices
 from sparsity_report.study.losses import check_losses
 from sparsity_report.study.schema import OPTIONAL, SIDES, refuse
 

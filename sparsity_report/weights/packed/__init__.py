@@ -9,7 +9,6 @@
   gpt-oss, torchao): one module per family, one class per format.
 - `packed_tensor`: the interface of decoders; `rowwise`: the decoder of matrices stored row by
   row, from codes of a few bits and scales of blocks.
-- `group_rounding`: errors of rounding a matrix to few bits, and the bytes that it then takes.
 
 A decoder is a frozen, picklable value, so that another process can decode. It yields exact float32
 products in the model's order. A value that the file stores as zero decodes to zero.

@@ -13,29 +13,26 @@ import pandas as pd
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
-from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
+from sparsity_report.counting.histogram import Integers, Magnitudes
 from sparsity_report.counting.policies.magnitude_policies import prunable_counts
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Pruning
-from sparsity_report.counting.ranks import Level, find_levels, read_buckets, refine_level
+from sparsity_report.counting.ranks import Level, find_levels
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.layers import added, layer_frame
-from sparsity_report.study.levels.levels import Levels, level_matrices, level_rows
+from sparsity_report.study.layers import layer_frame
+from sparsity_report.study.levels import Levels, level_matrices, level_rows
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
 
 # Modules up to which a study keeps a level at every percent.
 _FINE = 10_000
-# Magnitudes that one exact pass reads: bounds the memory.
-_EXACT_AT_ONCE = 2**21
 
 
 def sweep(
     weights: Weights,
     sparsities: Iterable[float] | None = None,
     *,
-    exact: bool = False,
     progress: Progress | None = None,
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
@@ -46,7 +43,8 @@ def sweep(
     at every level, see :func:`global_magnitude`. Its distribution over layers is exact for weights
     of 8 or 16 bits. For wider weights the threshold is known to a bucket of magnitudes that is
     0.8 % wide, and a layer's share of that bucket is interpolated. The column ``uncertainty``
-    bounds the error of ``nonzero``; for Gaussian weights it is some thousandths of the layer.
+    bounds the error of ``nonzero``; for Gaussian weights it is some thousandths of the layer. The
+    exact layers of one level are those of a variant that is pruned there.
 
     Parameters
     ----------
@@ -54,8 +52,6 @@ def sweep(
         From :func:`sparsity_report.load`.
     sparsities : iterable of float, optional
         Shares of the prunable weights, each from 0 to 1. By default 0, 0.01, … 0.99.
-    exact : bool
-        Read float32 weights again, once for several levels, to make every level exact.
     progress : callable, optional
         Called with bytes read, bytes in all and the name of the tensor.
     executor : concurrent.futures.Executor, optional
@@ -90,8 +86,7 @@ def sweep(
         raise SparsityReportError("sparsities: sweep needs at least one sparsity; give [0.3]")
     counts = prunable_counts(weights, progress, executor, cache)
     distinct = list(dict.fromkeys(asked))
-    levels = _levels(counts, distinct)
-    kept = _kept(counts, _refined(weights, counts, levels, executor) if exact else levels)
+    kept = _kept(counts, _levels(counts, distinct))
     layers = layer_frame(weights, count_weights(weights), variant="")
     places = [distinct.index(sparsity) for sparsity in asked]
     frame = Levels(layers, _table(weights, counts, distinct, kept)).frame(places)
@@ -175,7 +170,8 @@ def _table(
     """Sum tensors over the modules that own them."""
     owners = _owners(weights)
     codes, modules = pd.factorize(np.array([owners[name] for name in counts], dtype=object))
-    left, slack = (added(numbers.T, codes, len(modules)) for numbers in (kept.left, kept.slack))
+    tensors = (pd.DataFrame(numbers.T) for numbers in (kept.left, kept.slack))
+    left, slack = (numbers.groupby(codes).sum().to_numpy() for numbers in tensors)
     return level_rows(list(modules), sparsities, left, slack)
 
 
@@ -224,27 +220,3 @@ def _kept(counts: Mapping[str, Magnitudes], levels: Sequence[Level | None]) -> _
     thresholds = np.array([level.threshold if level else np.nan for level in levels])
     # A tensor whose zeros outnumber its pruned weights keeps all its nonzeros.
     return _Kept(sizes - np.maximum(pruned, zeros), slack, thresholds)
-
-
-def _refined(
-    weights: Weights,
-    counts: Mapping[str, Magnitudes],
-    levels: Sequence[Level | None],
-    executor: Executor | None,
-) -> list[Level | None]:
-    """Return exact levels, reading the magnitudes in the buckets of the others."""
-    inexact = {level.target: level for level in levels if level and not level.exact}
-    rough = [inexact[target] for target in sorted(inexact)]
-    tally = np.zeros(BUCKETS, dtype=np.int64)
-    for tensor in counts.values() if rough else ():
-        np.add.at(tally, bucket_of(tensor.values), tensor.counts)
-    while rough:
-        # Read as many levels at once as memory allows: their buckets and those between.
-        first = rough[0].bucket
-        upto = np.cumsum(tally[first:])
-        group = [level for level in rough if upto[level.bucket - first] <= _EXACT_AT_ONCE]
-        group = group or rough[:1]
-        inside = read_buckets(counts, weights.slices, first, group[-1].bucket, executor)
-        inexact |= {level.target: refine_level(level, inside) for level in group}
-        rough = rough[len(group) :]
-    return [level and inexact.get(level.target, level) for level in levels]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,13 +33,55 @@ _STARTS = {
 _SAME = 1e-4
 
 
+class Matrices:
+    """Bytes and FLOPs of the matrices of layers in a layout, given their nonzeros.
+
+    A module has `n` weights of `v` bytes in its matrices. CSR takes ``nonzero·(v + i) +
+    row_pointers·i`` bytes, with `i` = 4 where int32 indices suffice. Useful FLOPs are
+    ``round(2·nonzero·uses)``. Nonzeros have the shape (modules, levels).
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Rows of ``study.layers``, or of a level.
+    """
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        names = ("weight_total", "columns", "row_pointers")
+        numbers: Any = (_integers(rows[name])[:, None] for name in names)
+        # The formulas are typed for one matrix and serve for many at a time.
+        self.weights, self.columns, self.pointers = numbers
+        self.value: Any = rows["dtype"].map(value_bytes).to_numpy(dtype=np.int64)[:, None]
+        self.runs = rows["runs_as_csr"].eq(True).fillna(False).to_numpy(dtype=bool)[:, None]
+        self.uses = rows["uses"].to_numpy(dtype=float, na_value=1.0)
+
+    def has_layout(self, layout: str) -> npt.NDArray[np.bool_]:
+        """Return whether a sparse layout applies to the matrices of each module."""
+        if layout == "csr":
+            return self.runs
+        inside: npt.NDArray[np.bool_] = (self.pointers > 0) & (layout == "bitmask")
+        return inside
+
+    def bytes(self, layout: str, left: Any) -> Any:
+        """Return the bytes of the matrices, dense where the layout does not apply."""
+        if layout == "csr":
+            index: Any = index_bytes(left, self.columns)
+            sparse = csr_bytes(left, self.pointers - 1, self.value, index)
+        else:
+            sparse = bitmask_bytes(self.weights, left, self.value)
+        return np.where(self.has_layout(layout), sparse, dense_bytes(self.weights, self.value))
+
+    def flops(self, layout: str, left: Any) -> Integers:
+        """Return the FLOPs per token; only CSR saves any."""
+        is_sparse = self.has_layout(layout) & (layout == "csr")
+        return used(2 * np.where(is_sparse, left, self.weights), self.uses)
+
+
 class Levels:
     """A model at each level of a study: integers in, integers out.
 
-    A module has `weight_total` weights in its matrices, values of `v` bytes, and `n` nonzero
-    weights at a level. CSR takes ``n·(v + i) + row_pointers·i`` bytes, with `i` = 4 where int32
-    indices suffice. Useful FLOPs are ``round(2·n·uses)``. Other parameters, modules without
-    prunable weights, and modules that cannot run as CSR keep their bytes and FLOPs.
+    Parameters other than matrices, modules without prunable weights, and modules that cannot run as
+    CSR keep their bytes and FLOPs.
 
     Parameters
     ----------
@@ -74,18 +115,11 @@ class Levels:
                 "levels: a module is not among the layers of the study; count the levels again"
             )
         prunable = self._layers.iloc[self.rows]
-        self.weights = _integers(prunable["weight_total"])
-        self._columns = _integers(prunable["columns"])
-        self._pointers = _integers(prunable["row_pointers"])
-        self._value = prunable["dtype"].map(value_bytes).to_numpy(dtype=np.int64)
-        self._runs = prunable["runs_as_csr"].to_numpy(dtype=bool)[:, None]
-        self._uses = prunable["uses"].to_numpy(dtype=float)
-        self._rest_nonzero = _integers(prunable["nonzero"]) - _integers(prunable["weight_nonzero"])
-        self._rest_bytes = _integers(bytes_beside(prunable))
-        # The formulas are typed for one matrix and serve for many at a time.
-        dense: Any = dense_bytes(self.weights, self._value)  # type: ignore[arg-type]
-        self._dense_bytes = dense + self._rest_bytes
-        self._dense_flops = used(2 * self.weights, self._uses)
+        self._matrices = Matrices(prunable)
+        self.weights = self._matrices.weights[:, 0]
+        rest = _integers(prunable["nonzero"]) - _integers(prunable["weight_nonzero"])
+        self._rest_nonzero = rest[:, None]
+        self._rest_bytes = _integers(bytes_beside(prunable))[:, None]
 
     def at(self, sparsity: float) -> pd.DataFrame:
         """Return every module at one level.
@@ -120,12 +154,18 @@ class Levels:
         repeated = np.tile(np.arange(modules), levels)
         prunable = np.add.outer(self.rows, modules * np.arange(levels)).ravel()
         frame = self._layers[_LAYER_COLUMNS].take(repeated).reset_index(drop=True)
-        counts = self._counts(places)
-        same = {"flops_per_token": self._dense_flops, "dense_bytes": self._dense_bytes}
-        for name, numbers in same.items():
-            counts[name] = np.broadcast_to(numbers[:, None], (len(numbers), levels))
+        left, matrices = self.left[:, places], self._matrices
+        counts = {
+            "weight_nonzero": left,
+            "nonzero": left + self._rest_nonzero,
+            "flops_per_token": matrices.flops("dense", left),
+            "useful_flops_per_token": used(2 * left, matrices.uses),
+            "csr_flops_per_token": matrices.flops("csr", left),
+            "dense_bytes": matrices.bytes("dense", left) + self._rest_bytes,
+            "csr_bytes": matrices.bytes("csr", left) + self._rest_bytes,
+        }
         uncertainty = np.zeros(len(repeated), dtype=np.int64)
-        uncertainty[prunable] = counts.pop("uncertainty").ravel()
+        uncertainty[prunable] = self.slack[:, places].ravel()
         frame["sparsity"] = np.repeat([self.sparsities[place] for place in places], modules)
         frame["uncertainty"] = uncertainty
         for name, numbers in counts.items():
@@ -146,17 +186,15 @@ class Levels:
         quantity : {"stored_bytes", "flops_per_token"}
         layout : {"csr", "bitmask", "dense"}
         """
-        slack, runs = self.slack, self._runs[:, 0]
+        slack, matrices = self.slack, self._matrices
         rounded: Any = 0
         if quantity == "flops_per_token":
-            costs, uneven = 2 * self._uses, (2 * self._uses % 1 > 0)[:, None]
-            costs = np.where(runs & (layout == "csr"), costs, 0.0)
-            rounded = 2 * (uneven & (slack > 0) & (costs > 0)[:, None]).sum(axis=0)
-        elif layout == "csr":
-            index = index_bytes(self.weights, self._columns)  # type: ignore[arg-type]
-            costs = np.where(runs, self._value + index, 0.0)
+            cost = 2 * matrices.uses * (layout == "csr")
+            rounded = 2 * ((slack > 0) & (cost % 1 > 0)[:, None] & matrices.runs).sum(axis=0)
         else:
-            costs = np.where(self._has_bitmask & (layout == "bitmask"), self._value, 0.0)
+            index = index_bytes(matrices.weights, matrices.columns) if layout == "csr" else 0
+            cost = (matrices.value + index)[:, 0]
+        costs = np.where(matrices.has_layout(layout)[:, 0], cost, 0.0)
         order = np.argsort(costs)
         halves = 2 * slack[order].cumsum(axis=0) >= slack.sum(axis=0)
         medians = costs[order][halves.argmax(axis=0)]
@@ -173,46 +211,13 @@ class Levels:
         layout : {"csr", "bitmask", "dense"}
             Matrices to which a layout does not apply stay dense. A bitmask saves no FLOPs.
         """
-        sparse, dense = {
-            "stored_bytes": ("csr_bytes", self._dense_bytes),
-            "flops_per_token": ("csr_flops_per_token", self._dense_flops),
-        }[quantity]
-        if layout == "csr":
-            sums = self._everywhere[sparse].sum(axis=0)
+        if quantity == "flops_per_token":
+            numbers = self._matrices.flops(layout, self.left)
         else:
-            sums = np.full(len(self.sparsities), dense.sum())
-        if layout == "bitmask" and quantity == "stored_bytes":
-            inside = self._has_bitmask
-            weights, value = self.weights[inside, None], self._value[inside, None]
-            sizes: Any = bitmask_bytes(weights, self.left[inside], value)  # type: ignore[arg-type]
-            sums -= (weights * value - sizes).sum(axis=0)
+            numbers = self._matrices.bytes(layout, self.left) + self._rest_bytes
         beside = self._layers.drop(index=self.rows)[quantity].sum(skipna=False)
-        return pd.Series(sums, dtype="Int64") + (pd.NA if pd.isna(beside) else int(beside))
-
-    @property
-    def _has_bitmask(self) -> npt.NDArray[np.bool_]:
-        return self._pointers > 0
-
-    @cached_property
-    def _everywhere(self) -> dict[str, Integers]:
-        return self._counts(range(len(self.sparsities)))
-
-    def _counts(self, places: Sequence[int]) -> dict[str, Integers]:
-        """Return the figures that change with the level, of shape (prunable modules, places)."""
-        left: Any = self.left[:, places]
-        parts: Any = (self._columns, self._pointers, self._value, self._rest_bytes)
-        columns, pointers, value, rest = (numbers[:, None] for numbers in parts)
-        sparse = csr_bytes(left, pointers - 1, value, index_bytes(left, columns)) + rest
-        useful, runs = used(2 * left, self._uses), self._runs
-        return {
-            "weight_nonzero": left,
-            "nonzero": left + self._rest_nonzero[:, None],
-            "useful_flops_per_token": useful,
-            # Matrices that cannot run as CSR stay dense.
-            "csr_flops_per_token": np.where(runs, useful, self._dense_flops[:, None]),
-            "csr_bytes": np.where(runs, sparse, self._dense_bytes[:, None]),
-            "uncertainty": self.slack[:, places],
-        }
+        sums = pd.Series(numbers.sum(axis=0), dtype="Int64")
+        return sums + (pd.NA if pd.isna(beside) else int(beside))
 
 
 def level_matrices(levels: pd.DataFrame) -> tuple[list[str], list[float], dict[str, Integers]]:
@@ -273,22 +278,15 @@ def in_layout(rows: pd.DataFrame, layout: str) -> pd.DataFrame:
     pandas.DataFrame
         ``stored_bytes`` and ``flops_per_token``, null where unknown.
     """
-    columns = ("weight_total", "weight_nonzero", "row_pointers", "columns")
-    weights, left, pointers, widths = (rows[name].astype("Int64") for name in columns)
-    value: Any = rows["dtype"].map(value_bytes)
-    dense: Any = dense_bytes(weights, value)  # type: ignore[arg-type]
-    matrix, held, multiplied = rows["prunable"] & (weights > 0), dense, weights
-    if layout == "csr":
-        index: Any = index_bytes(left, widths)  # type: ignore[arg-type]
-        sparse: Any = csr_bytes(left, pointers - 1, value, index)  # type: ignore[arg-type]
-        runs = rows["runs_as_csr"].eq(True).fillna(False).astype(bool)
-        held, multiplied = dense.mask(runs, sparse), weights.mask(runs, left)
-    elif layout == "bitmask":
-        mask: Any = bitmask_bytes(weights, left, value)  # type: ignore[arg-type]
-        held = dense.mask(pointers.notna(), mask)
-    uses = rows["uses"].to_numpy(dtype=float, na_value=1.0)
-    flops = pd.Series(used(2 * _integers(multiplied), uses), rows.index, dtype="Int64")
-    flops = flops.mask(multiplied.isna(), pd.NA)
+    matrices, left = Matrices(rows), rows["weight_nonzero"].astype("Int64")
+    numbers = _integers(left)[:, None]
+    held, flops = (
+        pd.Series(figure(layout, numbers)[:, 0], rows.index, dtype="Int64")
+        for figure in (matrices.bytes, matrices.flops)
+    )
+    unknown = left.isna() & matrices.has_layout(layout)[:, 0]
+    held, flops = held.mask(unknown), flops.mask(unknown & (layout == "csr"))
+    matrix = rows["prunable"] & (rows["weight_total"] > 0)
     beside = bytes_beside(rows)
     return pd.DataFrame(
         {
