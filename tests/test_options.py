@@ -19,7 +19,7 @@ COMMANDS = typer.main.get_command(app).commands
 OPENING = {"--base", "--allow-pickle"}
 OPENS = {"run", "count", "pair", "check", "prune", "expand", "explore", "notebook"}
 FOLDERS = {"run", "render", "prune", "expand"}
-FILES = {"pair", "notebook"}
+FILES = {"pair", "notebook", "explore"}
 JSON = {"count", "check", "pair"}
 
 
@@ -44,7 +44,7 @@ def test_the_destination_is_a_folder_or_files_with_one_name():
     assert commands_with("--out") == commands_with("-o") == FOLDERS | FILES
     assert {n for n in FOLDERS if options(n)["-o"].metavar == "FOLDER"} == FOLDERS
     assert {n for n in FILES if options(n)["-o"].metavar == "FILE"} == FILES
-    assert {n for n in FILES if options(n)["-o"].multiple} == FILES
+    assert {n for n in FILES if options(n)["-o"].multiple} == FILES - {"explore"}
 
 
 def test_run_has_these_options_and_no_more():

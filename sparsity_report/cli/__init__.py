@@ -9,7 +9,6 @@
 - `outputs`: files of a study.
 - `terminal`: lines and warnings; no other module prints. Ctrl-C and SIGTERM as an exception;
   processes that count files.
-- `loopback_server`: the server of the explorer's page.
 - `libraries`: late imports, so that ``--help`` and completion start quickly.
 """
 

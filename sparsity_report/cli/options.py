@@ -231,8 +231,11 @@ class Choice(Policies):
 
 @dataclass(frozen=True)
 class ExploreOptions(ModelFiles):
-    """Form of the explorer."""
+    """Page of the explorer."""
 
+    out: Path = option(
+        Path("results", "explorer.html"), OUTPUT, "Page to write.", "--out", "-o", metavar="FILE"
+    )
     is_opened: bool = flag(OUTPUT, "Page in the browser.", "--open")
 
 
