@@ -1,6 +1,5 @@
 """``sparsity-report explore``: the explorer as one page."""
 
-import os
 import shlex
 
 from helpers import command
@@ -16,7 +15,7 @@ def test_the_page_opens_in_the_browser_and_keeps_its_state(tmp_path, chromium, m
     done = command("explore", "--sparsity", "30%", "--open", "-o", file)
     assert (done.stdout, done.stderr) == (f"Written to {file}\n", "")
     assert opened.read_text() == file.as_uri()
-    assert os.listdir(file.parent) == [file.name]
+    assert [*file.parent.iterdir()] == [file]
     page = chromium.new_page()
     wrong = []
     page.on("console", lambda message: wrong.append(message.text))
@@ -25,7 +24,7 @@ def test_the_page_opens_in_the_browser_and_keeps_its_state(tmp_path, chromium, m
     page.locator(".sv-ready").wait_for()
     assert page.locator(".kicker bdi").inner_text() == "demo"
     page.locator(".sv-slider").fill("45")
-    page.wait_for_function("location.hash.includes('sparsity=0.45')")
+    page.wait_for_function("() => location.hash.includes('sparsity=0.45')")
     page.reload()
     page.locator(".sv-ready").wait_for()
     state = page.evaluate("document.querySelector('.sparsity-viewer').viewer.state")

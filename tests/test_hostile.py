@@ -34,9 +34,9 @@ from sparsity_report import cli
 from sparsity_report.cli import terminal as terminal_of
 from sparsity_report.counting import progress
 from sparsity_report.errors import legible, printable, writable
-from sparsity_report.report.page import write_explorer
 from sparsity_report.report.markdown_report import to_markdown
 from sparsity_report.report.notebook import _set_parameters, as_html
+from sparsity_report.report.page import write_explorer
 from sparsity_report.report.tables.table_model import table_of
 from sparsity_report.report.templates import environment
 from sparsity_report.study.files.csv_files import variant_stems
