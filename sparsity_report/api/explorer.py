@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
-import weakref
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import anywidget
 import pandas as pd
 import traitlets
 from IPython.display import display
-from ipywidgets.widgets import widget as registry
 
 from sparsity_report.api.study import Study, as_study
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.levels.sweep import pruned_at
 from sparsity_report.study.variants import csr, fingerprint, masked
@@ -27,7 +23,7 @@ from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.layer_values import LayerValues
 from sparsity_report.viewer.payload import Contents, encode
 from sparsity_report.viewer.scripts import style, widget_module
-from sparsity_report.viewer.study_payload import coarse_histogram, policy_label, study_contents
+from sparsity_report.viewer.study_payload import policy_label, study_contents
 from sparsity_report.viewer.view_state import AT_LEVEL, check_state, with_consequences
 from sparsity_report.viewer.viewer_metrics import metric_column
 from sparsity_report.weights.weights import Weights
@@ -99,17 +95,8 @@ def explore(
     return Explorer(value, columns)
 
 
-def in_marimo() -> bool:
-    """Return whether the code runs in a marimo notebook."""
-    marimo = sys.modules.get("marimo")
-    return marimo is not None and bool(marimo.running_in_notebook())
-
-
 class Explorer(anywidget.AnyWidget):
     """A study on one screen, whose state page and kernel share.
-
-    The widget connects to the page when it is displayed, and disconnects when its last view is
-    closed. Its registry and its connection hold it weakly, so that an explorer without a name ends.
 
     Attributes
     ----------
@@ -159,11 +146,8 @@ class Explorer(anywidget.AnyWidget):
     state = traitlets.Dict().tag(sync=True)
     # Common to all views of an explorer.
     key = traitlets.Unicode().tag(sync=True)
-    # The widget that ipywidgets makes for sizes and margins would outlive the explorer.
-    layout = traitlets.Any(None)
 
     def __init__(self, study: Study, columns: pd.DataFrame | None = None) -> None:
-        self._is_shown = in_marimo()
         self._columns = columns
         self._contents = study_contents(study, columns)
         header = self._contents.header
@@ -240,43 +224,6 @@ class Explorer(anywidget.AnyWidget):
         check_state(self._contents.header, proposal["value"])
         return {**self._contents.header["start"], **proposal["value"]}
 
-    # The connection to the page.
-
-    def open(self) -> None:
-        """Connect to the page, once the explorer is displayed.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.open()
-        >>> explorer.comm is None  # nothing displays it
-        True
-        """
-        if not self._is_shown or self.comm is not None:
-            return
-        super().open()
-        if in_marimo():
-            return
-        handle, connection = weakref.WeakMethod(self._handle_msg), cast(Any, self.comm)
-        connection.on_msg(lambda message: (answer := handle()) and answer(message))
-        registry._instances[self.model_id] = weakref.proxy(self)
-
-    def close(self) -> None:
-        """Disconnect from the page; displaying the explorer again connects it.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.close()
-        >>> explorer.comm is None
-        True
-        """
-        super().close()
-        # The base class makes a closed widget unable to show itself.
-        self.__dict__.pop("_repr_mimebundle_", None)
-
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Set what the page has changed; a refused state goes back with the reason.
 
@@ -305,27 +252,17 @@ class Explorer(anywidget.AnyWidget):
             self.send_state("state")
 
     def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002
-        """Answer a message of the page."""
-        kind, weights = content.get("type"), self.study.weights
+        """Add the level in view, which is what the page asks for."""
+        if content.get("type") != "add":
+            return
         try:
-            if kind == "closed":
-                self.close()
-            elif kind == "add":
-                self.add()
-                name = short_name(self.state["variant"])
-                self.send({"type": "said", "text": say("explorer.added", name=name)})
-            elif kind == "histogram" and weights is not None:
-                module = str(content.get("module"))
-                counts = module_magnitudes(weights).get(module)
-                if counts is not None and (drawn := coarse_histogram(counts)):
-                    answer = {"type": "histogram", "module": module, "top": drawn[0]}
-                    self.send({**answer, "heights": drawn[1].tolist()})
+            self.add()
+            name = short_name(self.state["variant"])
+            self.send({"type": "said", "text": say("explorer.added", name=name)})
         except SparsityReportError as error:
             self.send({"type": "error", "text": str(error)})
 
     def _widget_bundle(self) -> dict[str, Any]:
-        self._is_shown = True
-        self.open()
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         # An export without the widget shows nothing in its place, and does not warn.
         return {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
@@ -337,7 +274,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the widget, and the viewer as HTML for a page without a kernel."""
-        return self._widget_bundle() | ({} if in_marimo() else self._page_bundle())
+        return self._widget_bundle() | self._page_bundle()
 
     def _page_bundle(self) -> dict[str, Any]:
         """Return a page without a kernel that starts with the state in view."""
@@ -371,8 +308,7 @@ class Explorer(anywidget.AnyWidget):
             )
         pruning = pruned_at(study.weights, state["policy"], state["sparsity"])
         pruned, names = [masked(pruning), csr(pruning)], set(study.variants["variant"])
-        # Studies of the wing above know how to extend themselves.
-        longer = cast(Any, study).with_variants(*(v for v in pruned if v.name not in names))
+        longer = study.with_variants(*(v for v in pruned if v.name not in names))
         self._extend(longer, pruned[state["layout"] == "csr"].name)
 
     @property

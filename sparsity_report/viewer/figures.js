@@ -59,8 +59,6 @@ export class Figures {
       this.places = new Map(Array.from(arrays[rows], (module, row) => [module, row]));
     }
     this.lower = modules.names.map((name) => name.toLowerCase());
-    /** Histograms that a kernel sent. @type {Map<number, { top: number, heights: number[] }>} */
-    this.fetched = new Map();
     this.kept = new Map();
   }
 

@@ -471,7 +471,7 @@ def _why_no_histogram(study: StudyFigures, magnitudes: Mapping[str, Magnitudes])
         code = "sr.explore(study, weights=sr.load(…))"
         return say("explorer.histogram_needs_weights", code=code)
     if len(magnitudes) > _HISTOGRAMS:
-        return say("explorer.histogram_needs_kernel")
+        return say("explorer.histogram_limit")
     return say("explorer.histogram_unavailable")
 
 

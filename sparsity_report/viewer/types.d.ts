@@ -169,7 +169,6 @@ interface Removed {
 
 declare global {
   var sparsityViewer: Record<string, any>;
-  var sparsityViews: Map<string, number>;
   interface HTMLElement {
     viewer?: any;
   }
