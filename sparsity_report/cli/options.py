@@ -360,7 +360,6 @@ class PruneOptions(CountingOptions, WriteOptions, Policies):
     score: str | None = option(
         None, PRUNING, "Expert score: frequency, magnitude. [default: reap]", metavar="NAME"
     )
-    sparse: bool = flag(OUTPUT, "Sparse layout, if a runtime reads it.")
 
     @property
     def prunes(self) -> bool:
