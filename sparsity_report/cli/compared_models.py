@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.cli.terminal import workers
 from sparsity_report.errors import SparsityReportError
@@ -56,16 +55,15 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
 
     first, others = (models[0], models[1:]) if models else (None, ())
     reading: dict[str, Any] = {"blacklist": analysis.blacklist, "stream": analysis.stream}
-    with without_collecting():
-        weights = sr.load(first, name=analysis.name, **reading, **analysis.opening)
-        names = [_model_name(model) for model in others]
-        opened = [
-            sr.dense(
-                sr.load(model, allow_pickle=analysis.allow_pickle, **reading),
-                name=name if names.count(name) == 1 else model,
-            )
-            for model, name in zip(others, names, strict=True)
-        ]
+    weights = sr.load(first, name=analysis.name, **reading, **analysis.opening)
+    names = [_model_name(model) for model in others]
+    opened = [
+        sr.dense(
+            sr.load(model, allow_pickle=analysis.allow_pickle, **reading),
+            name=name if names.count(name) == 1 else model,
+        )
+        for model, name in zip(others, names, strict=True)
+    ]
     choices = read_policies(choice.policy, choice.sparsity)
     fewer: list[Variant] = []
     if choice.keep_experts is not None:

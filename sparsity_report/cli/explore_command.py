@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sparsity_report.cli.compared_models import check_paths, compared
-from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import (
     Analysis,
     Choice,
@@ -12,7 +11,7 @@ from sparsity_report.cli.options import (
     dataclass_options,
 )
 from sparsity_report.cli.outputs import check_writable
-from sparsity_report.cli.terminal import open_page, print_line
+from sparsity_report.cli.terminal import open_page, print_line, quiet_libraries
 from sparsity_report.errors import SparsityReportError
 
 

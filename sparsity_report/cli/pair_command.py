@@ -6,9 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from sparsity_report.cli.compared_models import check_paths
-from sparsity_report.cli.libraries import import_altair, quiet_libraries
 from sparsity_report.cli.options import PairOptions, dataclass_options
-from sparsity_report.cli.terminal import print_line, print_warning, workers
+from sparsity_report.cli.terminal import print_line, print_warning, quiet_libraries, workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder
 from sparsity_report.words.sentences import say
@@ -44,8 +43,6 @@ def pair(
             )
     if options.thesis is not None:
         check_folder(options.thesis)
-    if options.thesis or any(path.suffix.lower() in _REPORTS for path in options.out):
-        import_altair()
     with quiet_libraries(), workers(options.workers) as executor:
         models = _opened(before, after, options)
         study = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)

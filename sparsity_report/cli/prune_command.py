@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.compared_models import check_paths
-from sparsity_report.cli.libraries import quiet_libraries, without_collecting
 from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, dataclass_options
-from sparsity_report.cli.terminal import print_line, workers
+from sparsity_report.cli.terminal import print_line, quiet_libraries, workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_free
 
@@ -62,8 +61,7 @@ def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
     import sparsity_report as sr
     from sparsity_report.counting.checkpoint_writer import check_place
 
-    with without_collecting():
-        weights = sr.load(model, **options.opening, **rules)
+    weights = sr.load(model, **options.opening, **rules)
     check_place(weights, options.out)
     return weights
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsity_report.cli.compared_models import Compared, check_paths, compared
-from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import (
     Analysis,
     Choice,
@@ -23,7 +22,7 @@ from sparsity_report.cli.options import (
     dataclass_options,
 )
 from sparsity_report.cli.outputs import check_outputs, write
-from sparsity_report.cli.terminal import print_warning
+from sparsity_report.cli.terminal import print_warning, quiet_libraries
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.filesystem import file_digest
 
