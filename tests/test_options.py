@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -50,8 +49,8 @@ def test_the_destination_is_a_folder_or_files_with_one_name():
 def test_run_has_these_options_and_no_more():
     wanted = (
         "--base --name --as-is --sparsity --policy --calibration --blacklist --keep-experts "
-        "--perplexity --curve --text --prompt --latency --sensitivity --out -o --write --open "
-        "--template-dir --workers --cache --stream --allow-pickle"
+        "--perplexity --protocol --curve --text --prompt --latency --seconds --sensitivity "
+        "--out -o --write --open --template-dir --workers --cache --stream --allow-pickle"
     )
     assert options("run").keys() == {"models", *wanted.split()}
     assert all(not option.secondary_opts for option in options("run").values())
@@ -72,34 +71,15 @@ def test_files_to_write_are_chosen_by_name():
             _ = Outputs(write=[text]).kinds
 
 
-@pytest.mark.parametrize(
-    ("words", "given"),
-    [
-        ([], {"perplexity": None, "latency": None, "models": ()}),
-        (["m"], {"perplexity": None, "latency": None, "models": ["m"]}),
-        (["m", "--perplexity"], {"perplexity": "", "latency": None, "models": ["m"]}),
-        (["--perplexity", "ptb", "m"], {"perplexity": "ptb", "models": ["m"]}),
-        (["--perplexity=ptb", "m"], {"perplexity": "ptb", "models": ["m"]}),
-        (["--perplexity", "--latency", "5", "m"], {"perplexity": "", "latency": "5"}),
-        (["--latency", "--", "m", "--curve"], {"latency": "", "models": ["m", "--curve"]}),
-        (["m", "--latency", "-o", "x"], {"latency": "", "out": Path("x")}),
-    ],
-    ids=str,
-)
-def test_values_in_brackets_may_be_left_out(words, given):
-    parsed = COMMANDS["run"].make_context("run", words).params
-    assert {name: parsed[name] for name in given} == given
-
-
-def test_a_model_after_an_optional_value_is_refused():
+def test_settings_of_measurements_that_are_not_made_are_refused():
     for words, message in (
-        (["--perplexity", "gpt2"], "--perplexity 'gpt2' is no protocol; use sliding, "),
-        (["--latency", "gpt2"], "--latency 'gpt2' is not a number of seconds; "),
+        (["--protocol", "ptb"], "--protocol scores nothing; add --perplexity"),
+        (["--perplexity", "--protocol", "gpt2"], "--protocol 'gpt2' is unknown; use sliding, "),
+        (["--seconds", "9"], "--seconds times nothing; add --latency"),
     ):
         done = command("run", *words)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
-        assert done.stderr.endswith("; if it is a model, put it before the options\n")
 
 
 def test_bases_of_two_models_apply_to_both_or_to_one_each():

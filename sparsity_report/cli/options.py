@@ -257,23 +257,22 @@ class Analysis(CountingOptions):
     name: str | None = option(
         None, MODEL, "Name of MODEL in the report. [default: from MODEL]", metavar="TEXT"
     )
-    perplexity: str | None = option(
+    perplexity: bool = flag(MEASUREMENTS, "Perplexity of the variants.")
+    protocol: str | None = option(
         None,
         MEASUREMENTS,
-        "Perplexity; protocols: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
-        "[PROTOCOL: sliding]",
-        metavar="[PROTOCOL]",
+        "Protocol of scores: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
+        "[default: sliding]",
+        metavar="NAME",
     )
     curve: bool = flag(MEASUREMENTS, "Perplexity of one policy at every 10 %.")
     text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
     prompt: list[str] = option(
         [], MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
     )
-    latency: str | None = option(
-        None,
-        MEASUREMENTS,
-        "Latency of layers and forward passes. [SECONDS: 60]",
-        metavar="[SECONDS]",
+    latency: bool = flag(MEASUREMENTS, "Latency of layers and forward passes.")
+    seconds: float | None = option(
+        None, MEASUREMENTS, "Time budget of --latency. [default: 60]", metavar="SECONDS"
     )
     sensitivity: str | None = option(
         None, MEASUREMENTS, "Sensitivity by part: block, group or layer.", metavar="PART"
@@ -283,23 +282,7 @@ class Analysis(CountingOptions):
     @property
     def scores(self) -> bool:
         """True if the variants are scored on a text."""
-        return self.perplexity is not None or self.curve
-
-    @property
-    def protocol(self) -> str | None:
-        """The evaluation protocol; None for the default one."""
-        return self.perplexity or None
-
-    @property
-    def seconds(self) -> float | None:
-        """The time budget of ``--latency``; None for the default one."""
-        try:
-            return float(self.latency) if self.latency else None
-        except ValueError:
-            raise SparsityReportError(
-                f"--latency {self.latency!r} is not a number of seconds; if it is a model, put it "
-                "before the options"
-            ) from None
+        return self.perplexity or self.curve
 
 
 @dataclass(frozen=True)

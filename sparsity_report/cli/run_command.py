@@ -77,7 +77,7 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         runs = f"the policies {' and '.join(calibrated_names())}, which run it on a text"
     if choice.keep_experts is not None:
         runs = "--keep-experts"
-    if analysis.latency is not None or scored or analysis.prompt:
+    if analysis.latency or scored or analysis.prompt:
         runs = "--perplexity, --curve, --prompt, --latency and --sensitivity"
     if analysis.stream and runs:
         raise SparsityReportError(
@@ -95,13 +95,14 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
             "--curve prunes the first model, and several are compared as they are; add --sparsity, "
             "or leave it out"
         )
+    if analysis.protocol is not None and not scored:
+        raise SparsityReportError("--protocol scores nothing; add --perplexity, or leave it out")
     if analysis.text is not None or scored:
         from sparsity_report.study.schema import PROTOCOLS
 
         if analysis.protocol not in {None, *PROTOCOLS}:
             raise SparsityReportError(
-                f"--perplexity {analysis.protocol!r} is no protocol; use {', '.join(PROTOCOLS)}; "
-                "if it is a model, put it before the options"
+                f"--protocol {analysis.protocol!r} is unknown; use {', '.join(PROTOCOLS)}"
             )
         from sparsity_report.measure.protocols import Passages
 
@@ -114,12 +115,13 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
 
 def _clock(analysis: Analysis) -> Clock | None:
     """Return the clock of --latency, None without that option."""
-    if analysis.latency is None:
+    if not analysis.latency:
+        if analysis.seconds is not None:
+            raise SparsityReportError("--seconds times nothing; add --latency, or leave it out")
         return None
     from sparsity_report.measure.clock import Clock
 
-    seconds = analysis.seconds
-    return Clock() if seconds is None else Clock(budget=seconds)
+    return Clock() if analysis.seconds is None else Clock(budget=analysis.seconds)
 
 
 def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
