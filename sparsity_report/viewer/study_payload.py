@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -28,7 +28,7 @@ from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels.levels import Levels, bytes_beside, dense_sizes
 from sparsity_report.study.levels.sweep import ladders, thresholds
 from sparsity_report.study.pairs.removed_strips import strips
-from sparsity_report.study.policy_names import GLOBAL, is_level_of, selection_rule
+from sparsity_report.study.policy_names import GLOBAL, selection_rule
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import CopiedCode
 from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode
@@ -184,7 +184,6 @@ def _compared(
         ],
         "removed": [
             {
-                "kind": strip.kind,
                 "label": strip_title(strip),
                 "name": name,
                 "module": row.module,
@@ -239,29 +238,11 @@ def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
             "blocks": blocks,
             "projections": projections,
             "groups": groups,
-            "experts": _experts(names, blocks, projections),
         },
         "labels": {
             "groups": {group: clip(group_name(group), 40) for group in dict.fromkeys(groups)}
         },
     }
-
-
-def _experts(
-    names: Sequence[str], blocks: Sequence[int | None], projections: Sequence[str]
-) -> list[int | None] | None:
-    """Return the number after the block's in the names of modules that share cells of the map."""
-    cells = pd.Series(list(zip(blocks, projections, strict=True)))
-    shared = cells.duplicated(keep=False) & np.array(
-        [block is not None for block in blocks], dtype=bool
-    )
-    if not shared.any():
-        return None
-    numbers: list[int | None] = []
-    for name, is_shared in zip(names, shared, strict=True):
-        after = [int(word) for word in name.split(".") if word.isdecimal()][1:]
-        numbers.append(after[0] if is_shared and len(after) == 1 else None)
-    return numbers
 
 
 def _models(study: StudyFigures) -> list[str]:
@@ -530,7 +511,6 @@ def _two_four(
 def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, Any]:
     """Return quality against bytes, and the perplexities of levels."""
     quality, tradeoff = None, study.tradeoff
-    first = str(study.variants["fingerprint"].iloc[0])
     if tradeoff is not None:
         quality = {
             "name": measure_name(tradeoff),
@@ -544,12 +524,6 @@ def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, An
                     "value": point.value,
                     "ends": score_ends(study.facts, point.variants[0], point.value),
                     "text": score_text(tradeoff, point, study.facts.vocabulary(point.variants[0])),
-                    "level": point.place.sparsity if point.place.source == first else None,
-                    "policies": [
-                        policy
-                        for policy in study.by_policy
-                        if is_level_of(point.place.method, policy)
-                    ],
                 }
                 for point in tradeoff.points
             ],

@@ -105,8 +105,6 @@ interface Point {
   value: number;
   ends: [number, number] | null;
   text: string;
-  level: number | null;
-  policies: string[];
 }
 
 /** The header of a payload; of two checkpoints it has no variants and policies. */
@@ -116,7 +114,7 @@ export interface Payload {
   title: string;
   words: Record<string, string>;
   modules: { names: string[]; shown: Record<number, string>; blocks: (number | null)[];
-    projections: string[]; groups: string[]; experts: (number | null)[] | null };
+    projections: string[]; groups: string[] };
   labels: { groups: Record<string, string> };
   scopes: string[];
   metrics: PayloadMetric[];
@@ -159,7 +157,6 @@ interface ExpertRow {
 }
 
 interface Removed {
-  kind: string;
   label: string;
   name: string;
   module: string;

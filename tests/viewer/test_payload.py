@@ -222,26 +222,6 @@ def test_figures_of_the_user_and_their_names(several):
         study_payload(several, mine.rename(columns={"rank": "beyond"}))
 
 
-def test_experts_have_numbers_where_cells_would_be_shared():
-    class Block(nn.Module):
-        def __init__(self, experts):
-            super().__init__()
-            self.experts = nn.ModuleList(
-                nn.ModuleDict({"up": nn.Linear(4, 4)}) for _ in range(experts)
-            )
-
-    class Mixture(nn.Module):
-        def __init__(self, experts):
-            super().__init__()
-            self.layers = nn.ModuleList(Block(experts) for _ in range(2))
-
-    header, _ = decode(study_payload(sr.compare(sr.dense(sr.load(Mixture(41))))))
-    assert header["modules"]["experts"] == [*range(41)] * 2
-    assert set(header["modules"]["projections"]) == {"up"}
-    header, _ = decode(study_payload(sr.compare(sr.dense(sr.load(Mixture(3))))))
-    assert header["modules"]["experts"] is None
-
-
 def test_positions_of_zeros(demo):
     pruning = sr.n_m(demo, 2, 4)
     study = sr.compare(sr.dense(demo), sr.masked(pruning), patterns=True)
