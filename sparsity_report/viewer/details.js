@@ -142,8 +142,6 @@ function why(figures, state, i) {
       ? "spread_smaller"
       : "spread_larger";
     lines.push(text.say(about, words));
-    const expected = figures.normalShare(state, i);
-    if (expected !== null) lines.push(text.say("normal_share", { share: text.percent(expected) }));
   }
   if (state.metric === "difference") lines.push(sharedZeros(figures, state, [i]));
   return lines;

@@ -24,14 +24,6 @@ function divided(numerator, divisor) {
   return twice > divisor || (twice === divisor && quotient % 2) ? quotient + 1 : quotient;
 }
 
-// The error function, by a series of positive terms.
-export function erf(x) {
-  if (!(x < 6)) return Number.isNaN(x) ? NaN : 1;
-  let [term, sum] = [x, x];
-  for (let n = 1; term > 1e-17 * sum; n += 1) sum += term *= (2 * x * x) / (2 * n + 1);
-  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
-}
-
 export class Figures {
   /** @param {Payload} data */
   constructor(data) {
@@ -274,7 +266,7 @@ export class Figures {
     const key = [about.key, state.variant, state.policy, state.sparsity, state.layout,
       state.against].join(" ");
     return this.once(key, () => {
-      const [amount, size] = COUNTED[about.key] ?? this.compared(state, about.key);
+      const [amount, size] = COUNTED[about.key] ?? this.difference(state);
       // A selection may hold modules that the variant in view lacks.
       const part = (of, i) => (known(counts.of.total[i]) ? of(this, counts, i, state.layout) : 0);
       const array = (of) => of && Float64Array.from({ length: this.size }, (_, i) => part(of, i));
@@ -282,22 +274,12 @@ export class Figures {
     });
   }
 
-  /** @param {State} state @param {string} key */
-  compared(state, key) {
-    const weights = (f, c, i) => (c.of.prunable[i] ? c.weights[i] : 0);
-    if (key === "difference") {
-      const other = this.counts({ ...state, variant: state.against });
-      const same = (f, c,
-        i) => (weights(f, c, i) === weights(f, other, i) ? weights(f, c, i) : NaN);
-      return [(f, c, i) => (weights(f, c, i) ? other.left[i] - c.left[i] : 0), same];
-    }
-    const cut = this.threshold(state);
-    return [
-      (f, c, i) => (weights(f, c, i)
-        ? c.weights[i] - c.left[i] - (this.normalShare(state, i, cut) ?? NaN) * c.weights[i]
-        : 0),
-      weights,
-    ];
+  /** Amounts and sizes of the difference from another variant. @param {State} state */
+  difference(state) {
+    const weights = (c, i) => (c.of.prunable[i] ? c.weights[i] : 0);
+    const other = this.counts({ ...state, variant: state.against });
+    return [(f, c, i) => (weights(c, i) ? other.left[i] - c.left[i] : 0),
+      (f, c, i) => (weights(c, i) === weights(other, i) ? weights(c, i) : NaN)];
   }
 
   /** The value of a metric over modules; null if unknown. @param {Metric} metric */
@@ -322,12 +304,6 @@ export class Figures {
     if (!this.isLevel(state)) return this.variant(state.variant).threshold ?? null;
     const policy = this.policyOf(state);
     return policy?.thresholds?.[this.place(policy, state.sparsity)] ?? null;
-  }
-
-  // The share of zeros of normally distributed weights with the module's spread.
-  normalShare(state, i, cut = this.threshold(state)) {
-    if (cut === null || !this.counts(state).of.isFirst || !known(this.deviation[i])) return null;
-    return this.deviation[i] ? erf(cut / (this.deviation[i] * Math.SQRT2)) : 1;
   }
 
   /**

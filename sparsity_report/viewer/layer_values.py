@@ -9,8 +9,6 @@ from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.levels.levels import dense_sizes, in_layout
-from sparsity_report.study.levels.sweep import thresholds
-from sparsity_report.study.policy_names import GLOBAL
 from sparsity_report.viewer.payload import Codes, Contents, Floats, common_ratio
 from sparsity_report.viewer.view_state import AT_LEVEL, State
 from sparsity_report.viewer.viewer_metrics import aligned, compared_layers, spreads
@@ -103,30 +101,17 @@ class LayerValues:
             return numbers("stored_bytes"), numbers("dense_bytes")
         if metric in rows:
             return numbers(metric), None
-        is_first = self._is_level or self._study.facts.is_of_first(self._state["variant"])
-        known = spreads(self._study) if is_first else {}
         if metric == "deviation":
+            is_first = self._is_level or self._study.facts.is_of_first(self._state["variant"])
+            known = spreads(self._study) if is_first else {}
             squares = np.array([known.get(name, np.nan) for name in names]) ** 2
             return squares * numbers("weight_total"), numbers("weight_total")
-        zeros = layer_metrics.zeros_of(rows)
-        if metric == "difference":
-            before = layer_metrics.zeros_of(self._study.facts.layers(self._state["against"]))
-            return aligned(layer_metrics.difference(zeros, before), names)
-        return aligned(layer_metrics.beyond_at(zeros, self._threshold(), known), names)
+        before = layer_metrics.zeros_of(self._study.facts.layers(self._state["against"]))
+        return aligned(layer_metrics.difference(layer_metrics.zeros_of(rows), before), names)
 
     @property
     def _first(self) -> str:
         return str(self._study.variants["variant"].iloc[0])
-
-    def _threshold(self) -> float | None:
-        """Return the threshold that all layers share; None if there is none."""
-        if not self._is_level:
-            cuts = self._study.variants.set_index("variant")["threshold"]
-            cut = cuts[self._state["variant"]]
-            return None if pd.isna(cut) else float(cut)
-        if self._state["policy"] != GLOBAL or self._study.weights is None:
-            return None
-        return thresholds(self._study.weights, [self._state["sparsity"]])[0]
 
 
 def _in_scope(rows: pd.DataFrame, modules: str) -> pd.DataFrame:

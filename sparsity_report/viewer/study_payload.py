@@ -96,7 +96,7 @@ def study_contents(study: StudyFigures, columns: pd.DataFrame | None = None) -> 
     """Return the contents of :func:`study_payload`."""
     arrays = Arrays()
     if study.matches is None:
-        counted, figured = counted_metrics(study), own_metrics(study, columns)
+        counted, figured = counted_metrics(), own_metrics(study, columns)
         header = _counted(study, arrays)
     else:
         rows = compared_layers(study)

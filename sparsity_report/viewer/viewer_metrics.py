@@ -46,10 +46,9 @@ def _metric(column: Column, note: str) -> dict[str, Any]:
     return {**words, **signs, "isOwn": False}
 
 
-def counted_metrics(study: StudyFigures) -> list[dict[str, Any]]:
-    """Return the metrics that the script computes from the counts of a study."""
-    unknown = set() if spreads(study) else {"beyond"}
-    return [_metric(METRICS[key], say(f"note.{key}")) for key in _COUNTED if key not in unknown]
+def counted_metrics() -> list[dict[str, Any]]:
+    """Return the metrics that the script computes from counts."""
+    return [_metric(METRICS[key], say(f"note.{key}")) for key in _COUNTED]
 
 
 def metric_column(study: StudyFigures, key: str) -> Column:

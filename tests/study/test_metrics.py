@@ -61,21 +61,6 @@ def test_layers_of_other_sizes_have_no_difference(study):
     assert np.isnan(difference(rows, rows.iloc[:0]).amounts).all()
 
 
-def test_beyond_at_a_threshold(demo, study):
-    rows = study.facts.layers("Masked30")
-    cut = sr.global_magnitude(demo, 0.3).threshold
-    names = list(rows.loc[rows["prunable"], "module_name"])[:4]
-    spreads = {name: float(np.sqrt((weights_of(demo, name) ** 2).mean())) for name in names}
-    figure = layer_metrics.beyond_at(layer_metrics.zeros_of(rows), cut, spreads)
-    for name in names:
-        values = weights_of(demo, name)
-        expected = math.erf(cut / (spreads[name] * math.sqrt(2)))
-        assert of(figure, [name]) == pytest.approx((np.abs(values) <= cut).mean() - expected)
-    assert np.isnan(figure.amounts[~figure.names.isin(names)]).all()
-    none = layer_metrics.beyond_at(layer_metrics.zeros_of(rows), None, spreads)
-    assert np.isnan(none.amounts).all()
-
-
 def sensitivity(by, parts):
     rows = [{"by": by, "part": part, "nll_increase": more} for part, more in parts]
     return pd.DataFrame(rows)

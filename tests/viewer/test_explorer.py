@@ -238,10 +238,6 @@ def test_chart_has_the_values_of_the_study(demo):
     spread = float((weights**2).mean() ** 0.5)
     explorer.select(metric="deviation")
     assert shown(explorer)["0", "fc1"] == pytest.approx(spread, rel=0.01)
-    explorer.select(metric="beyond", sparsity=0.6)
-    cut = sr.global_magnitude(demo, 0.6).threshold
-    more = float((weights.abs() <= cut).double().mean()) - math.erf(cut / spread / math.sqrt(2))
-    assert shown(explorer)["0", "fc1"] == pytest.approx(more, abs=0.01)
 
 
 def stack(layers, of):

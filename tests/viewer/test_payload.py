@@ -219,7 +219,7 @@ def test_figures_of_the_user_and_their_names(several):
     np.testing.assert_array_equal(arrays[figure["amounts"]][:4], [1, np.nan, 3, 0])
     np.testing.assert_array_equal(arrays[figure["sizes"]][:4], [1, np.nan, 1, 0])
     with pytest.raises(sr.SparsityReportError, match="already the name of a metric"):
-        study_payload(several, mine.rename(columns={"rank": "beyond"}))
+        study_payload(several, mine.rename(columns={"rank": "difference"}))
 
 
 def test_positions_of_zeros(demo):

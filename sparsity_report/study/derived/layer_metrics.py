@@ -1,12 +1,12 @@
-"""Figures of layers besides counts: differences, excess over Gaussian zeros, sensitivity, spread.
+"""Figures of layers besides counts: differences, sensitivity, spread.
 
-Each figure is an amount ÷ a size, so that several layers have one, too. Differences and excesses
-are zeros ÷ weights; sensitivity and columns of the user are means over layers.
+Each figure is an amount ÷ a size, so that several layers have one, too. Differences are zeros ÷
+weights; sensitivity and columns of the user are means over layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,6 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.weights.weights import Weights
 
 Floats = npt.NDArray[np.float64]
@@ -75,24 +74,6 @@ def difference(zeros: LayerFigure, before: LayerFigure) -> LayerFigure:
     sizes = np.where(known["total"] == zeros.sizes, zeros.sizes, np.nan)
     gone = known["zeros"].where(np.isfinite(sizes)).to_numpy()
     return LayerFigure(zeros.names, zeros.amounts - gone, sizes)
-
-
-def beyond_at(
-    zeros: LayerFigure, threshold: float | None, spreads: Mapping[str, float]
-) -> LayerFigure:
-    """Return the excess of layers that lost all weights up to a threshold.
-
-    Parameters
-    ----------
-    zeros : LayerFigure
-    threshold : float or None
-        None if nothing is pruned, or by no common threshold.
-    spreads : mapping of str to float
-        Root mean squares of weights, by module.
-    """
-    wide = [spreads.get(name, np.nan) for name in zeros.names]
-    shares = np.array([expected_sparsity(threshold, spread) for spread in wide], dtype=float)
-    return zeros._replace(amounts=zeros.amounts - shares * zeros.sizes)
 
 
 def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigure:
