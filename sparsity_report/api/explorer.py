@@ -17,6 +17,7 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.levels.sweep import pruned_at
+from sparsity_report.study.schema import COLUMNS
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.embed import embed
@@ -25,7 +26,6 @@ from sparsity_report.viewer.payload import Contents, encode
 from sparsity_report.viewer.scripts import style, widget_module
 from sparsity_report.viewer.study_payload import policy_label, study_contents
 from sparsity_report.viewer.view_state import AT_LEVEL, check_state, with_consequences
-from sparsity_report.viewer.viewer_metrics import metric_column
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
@@ -34,8 +34,6 @@ from sparsity_report.words.sentences import say
 def explore(
     study: Study | str | os.PathLike[str],
     weights: Weights | None = None,
-    *,
-    columns: pd.DataFrame | None = None,
 ) -> Explorer:
     """Return the explorer of a study, for a notebook cell.
 
@@ -46,9 +44,6 @@ def explore(
     weights : Weights, optional
         Weights of the first variant, for a study that was read from a file. They are needed for
         histograms and to add a level as a variant.
-    columns : pandas.DataFrame, optional
-        Further metrics of the map: ``module_name``, once each, and columns of numbers, whose names
-        are those of the metrics.
 
     Returns
     -------
@@ -58,8 +53,7 @@ def explore(
     Raises
     ------
     SparsityReportError
-        If `study` is not a study or is empty, `weights` are not those of the first variant, or
-        `columns` holds other values than numbers.
+        If `study` is not a study or is empty, or `weights` are not those of the first variant.
 
     Examples
     --------
@@ -76,9 +70,9 @@ def explore(
     """
     value = as_study(study_or_saved("explore", study))
     if value.matches is not None:
-        if weights is not None or columns is not None:
+        if weights is not None:
             raise SparsityReportError(
-                "explore: two checkpoints take no weights= and no columns=; call explore(study)"
+                "explore: two checkpoints take no weights=; call explore(study)"
             )
         return Explorer(value)
     if value.layers.empty:
@@ -92,7 +86,7 @@ def explore(
                 f"{first}; give the weights the study was made of"
             )
         value = replace(value, weights=weights)
-    return Explorer(value, columns)
+    return Explorer(value)
 
 
 class Explorer(anywidget.AnyWidget):
@@ -113,11 +107,11 @@ class Explorer(anywidget.AnyWidget):
           ``"layerwise_magnitude"``, ``"N:4"`` and ``"N:8"`` that follow exactly from the counts.
         - ``layout``: layout of the prunable matrices, to which bytes and budgets belong:
           ``"csr"``, ``"bitmask"`` or ``"dense"``.
-        - ``metric``: the metric of the map, ``"sparsity"``, a column of numbers, or a name in
-          ``columns``. For two checkpoints, ``"moved"`` is the share of the base's weights that is
-          zero or removed, after − before; the others are ``"kept_share"`` of the zeros,
-          ``"revived_share"`` and ``"new_share"`` of the weights that are in both,
-          ``"relative_change"``, and ``"iou"``, zeros in both ÷ zeros in either.
+        - ``metric``: the metric of the map, ``"sparsity"`` or a column of numbers. For two
+          checkpoints, ``"moved"`` is the share of the base's weights that is zero or removed,
+          after − before; the others are ``"kept_share"`` of the zeros, ``"revived_share"`` and
+          ``"new_share"`` of the weights that are in both, ``"relative_change"``, and ``"iou"``,
+          zeros in both ÷ zeros in either.
         - ``against``: the variant that the metric ``"difference"`` is relative to.
         - ``modules``: ``"prunable"``, ``"all"`` or a group of modules, for the map and the table.
         - ``grouping``: unit of the bars, ``"group"``, ``"projection"`` or ``"block"``.
@@ -147,9 +141,8 @@ class Explorer(anywidget.AnyWidget):
     # Common to all views of an explorer.
     key = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, study: Study, columns: pd.DataFrame | None = None) -> None:
-        self._columns = columns
-        self._contents = study_contents(study, columns)
+    def __init__(self, study: Study) -> None:
+        self._contents = study_contents(study)
         header = self._contents.header
         self.set_trait("study", study)
         super().__init__(
@@ -208,7 +201,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _extend(self, longer: Study, variant: str) -> None:
         """Take over a study with more variants, and show one of them."""
-        self._contents = study_contents(longer, self._columns)
+        self._contents = study_contents(longer)
         with self.hold_sync():
             self.set_trait("study", longer)
             self.payload = encode(self._contents.header, self._contents.arrays)
@@ -326,7 +319,7 @@ class Explorer(anywidget.AnyWidget):
 
         cells, grid = self._values.cells()
         shown = shown_name(self._contents, self.state)
-        metric = metric_column(self.study, self.state["metric"])
+        metric = COLUMNS[self.state["metric"]]
         return metric_map(cells, (grid.blocks, grid.projections), metric, shown)
 
 

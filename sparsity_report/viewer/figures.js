@@ -261,7 +261,7 @@ export class Figures {
    */
   metric(state) {
     const about = this.metrics.find(({ key }) => key === state.metric) ?? this.metrics[0];
-    if (about.isOwn) return about;
+    if (about.amounts) return about;
     const counts = this.counts(state);
     const key = [about.key, state.variant, state.policy, state.sparsity, state.layout,
       state.against].join(" ");

@@ -36,9 +36,8 @@ from sparsity_report.viewer.viewer_metrics import (
     aligned,
     compared_layers,
     compared_metrics,
-    counted_metrics,
-    own_metrics,
     spreads,
+    study_metrics,
 )
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.display_names import (
@@ -74,38 +73,28 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def study_payload(study: StudyFigures, columns: pd.DataFrame | None = None) -> bytes:
-    """Return what the viewer needs of a study.
-
-    Parameters
-    ----------
-    study : Study
-    columns : pandas.DataFrame, optional
-        Figures of the user, see :func:`sparsity_report.explore`.
-
-    Raises
-    ------
-    SparsityReportError
-        A column of the user has the name of a metric, or is no column of numbers of modules.
-    """
-    contents = study_contents(study, columns)
+def study_payload(study: StudyFigures) -> bytes:
+    """Return what the viewer needs of a study."""
+    contents = study_contents(study)
     return encode(contents.header, contents.arrays)
 
 
-def study_contents(study: StudyFigures, columns: pd.DataFrame | None = None) -> Contents:
+def study_contents(study: StudyFigures) -> Contents:
     """Return the contents of :func:`study_payload`."""
     arrays = Arrays()
     if study.matches is None:
-        counted, figured = counted_metrics(), own_metrics(study, columns)
-        header = _counted(study, arrays)
+        metrics, header = study_metrics(study), _counted(study, arrays)
     else:
         rows = compared_layers(study)
-        counted, figured = [], compared_metrics(rows)
-        header = _compared(study, rows, figured[0][1], arrays)
+        metrics = [*compared_metrics(rows)]
+        header = _compared(study, rows, arrays)
     names = pd.Index(header["modules"]["names"])
-    metrics = [_with_arrays(metric, figure, names, arrays) for metric, figure in figured]
-    figures = {metric["key"]: figure for metric, figure in figured}
-    return Contents({**header, "metrics": [*counted, *metrics]}, arrays, figures)
+    shown = [
+        metric if figure is None else _with_arrays(metric, figure, names, arrays)
+        for metric, figure in metrics
+    ]
+    figures = {metric["key"]: figure for metric, figure in metrics if figure is not None}
+    return Contents({**header, "metrics": shown}, arrays, figures)
 
 
 def _with_arrays(
@@ -113,7 +102,7 @@ def _with_arrays(
 ) -> dict[str, Any]:
     """Add the amounts and sizes of a metric; modules without it have 0."""
     amounts, sizes = map(arrays.numbers, aligned(figure, names))
-    return {**metric, "isOwn": True, "amounts": amounts, "sizes": sizes}
+    return {**metric, "amounts": amounts, "sizes": sizes}
 
 
 def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
@@ -149,15 +138,14 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
     return header | {"start": _start(header)}
 
 
-def _compared(
-    study: StudyFigures, rows: pd.DataFrame, moved: LayerFigure, arrays: Arrays
-) -> dict[str, Any]:
+def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[str, Any]:
     """Return the header of two checkpoints; it starts at the prunable layer that differs most."""
 
     def add(values: pd.Series[Any]) -> int:
         return arrays.numbers(values.to_numpy(dtype=float, na_value=np.nan))
 
     either = rows["kept"] + rows["revived"] + rows["new"]
+    _, moved = compared_metrics(rows)[0]
     shares = np.abs(common_ratio(moved.amounts, moved.sizes))
     order = np.argsort(-np.nan_to_num(np.where(rows["prunable"], shares, -1.0)), kind="stable")
     opening = _opening("pair", rows, both(study))

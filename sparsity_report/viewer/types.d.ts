@@ -32,7 +32,6 @@ export interface Metric {
   kind: "share" | "points" | "ratio" | "own" | "nats" | "bytes" | "number";
   signed: boolean;
   root: boolean;
-  isOwn: boolean;
   ofParts?: boolean;
   amounts?: Numbers;
   sizes?: Numbers | null;

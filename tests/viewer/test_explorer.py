@@ -7,7 +7,6 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from helpers import Tiny, study_of
@@ -220,7 +219,7 @@ def shown(explorer):
 def test_chart_has_the_values_of_the_study(demo):
     pruning = sr.n_m(demo, 2, 4)
     study = sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(sr.global_magnitude(demo, 0.3)))
-    explorer = sr.explore(study, columns=pd.DataFrame({"module_name": LAYERS, "rank": range(4)}))
+    explorer = sr.explore(study)
     explorer.select(variant="CSR30")
     cells = study.facts.cells("CSR30")
     expected = {(c.block, c.projection): c.sparsity for c in cells.itertuples()}
@@ -231,9 +230,6 @@ def test_chart_has_the_values_of_the_study(demo):
     rows = study.facts.layers("CSR30").set_index("module_name")
     ratio = rows["stored_bytes"] / (4 * rows["total"])
     assert shown(explorer)["1", "fc1"] == pytest.approx(ratio[LAYERS[1]])
-    explorer.select(metric="rank")
-    assert [shown(explorer)[str(n), "fc1"] for n in range(4)] == [0, 1, 2, 3]
-    assert shown(explorer)["0", "fc2"] is None
     weights = demo.tensor(f"{LAYERS[0]}.weight").double()
     spread = float((weights**2).mean() ** 0.5)
     explorer.select(metric="deviation")

@@ -256,8 +256,8 @@ def test_values_of_a_study_of_levels_are_refused(pair):
     assert explorer.state == before
     with pytest.raises(sr.SparsityReportError, match="two checkpoints have no levels"):
         explorer.add()
-    with pytest.raises(sr.SparsityReportError, match="no weights= and no columns="):
-        sr.explore(pair, columns=pair.matches)
+    with pytest.raises(sr.SparsityReportError, match="take no weights="):
+        sr.explore(pair, sr.load())
 
 
 def test_without_blocks_and_with_hostile_names(pair):
