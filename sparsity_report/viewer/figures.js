@@ -5,14 +5,13 @@ import { known, Text } from "./numbers.js";
 export const AT_LEVEL = "at level";
 export const LAYOUTS = ["csr", "bitmask", "dense"];
 const [LARGEST_INT32, SAME_LEVEL] = [2 ** 31 - 1, 1e-4];
-// Counts and ratios of counts: the amount and the size of a module.
-const COUNTED = { sparsity: [(f, c, i) => c.weights[i] - c.left[i], (f, c, i) => c.weights[i]],
-  deviation: [(f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN,
-    (f, c, i) => c.weights[i]], total: [(f, c, i) => c.of.total[i]],
-  nonzero: [(f, c, i) => c.nonzero[i]],
-  flops_per_token: [(f, c, i, layout) => f.flops(c, i, layout)],
-  stored_bytes: [(f, c, i, layout) => f.bytes(c, i, layout)],
-  bytes_ratio: [(f, c, i, layout) => f.bytes(c, i, layout), (f, c, i) => f.dense(c, i)] };
+// Amounts that metrics add up, by the names in `parts`; others are arrays of the variant.
+const AMOUNTS = { zeros: (f, c, i) => c.weights[i] - c.left[i],
+  weight_total: (f, c, i) => c.weights[i],
+  squares: (f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN,
+  nonzero: (f, c, i) => c.nonzero[i], flops_per_token: (f, c, i, layout) => f.flops(c, i, layout),
+  stored_bytes: (f, c, i, layout) => f.bytes(c, i, layout),
+  dense_bytes: (f, c, i) => f.dense(c, i) };
 
 export const ratio = (part, whole) => known(part) && known(whole) && whole ? part / whole : null;
 const certain = (value) => (Number.isNaN(value) ? null : value);
@@ -266,7 +265,9 @@ export class Figures {
     const key = [about.key, state.variant, state.policy, state.sparsity, state.layout,
       state.against].join(" ");
     return this.once(key, () => {
-      const [amount, size] = COUNTED[about.key] ?? this.difference(state);
+      const [amount, size] = about.key === "difference"
+        ? this.difference(state)
+        : about.parts.map((name) => AMOUNTS[name] ?? ((f, c, i) => c.of[name][i]));
       // A selection may hold modules that the variant in view lacks.
       const part = (of, i) => (known(counts.of.total[i]) ? of(this, counts, i, state.layout) : 0);
       const array = (of) => of && Float64Array.from({ length: this.size }, (_, i) => part(of, i));

@@ -9,6 +9,7 @@ from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.levels.levels import dense_sizes, in_layout
+from sparsity_report.study.schema import METRICS
 from sparsity_report.viewer.payload import Codes, Contents, Floats, common_ratio
 from sparsity_report.viewer.view_state import AT_LEVEL, State
 from sparsity_report.viewer.viewer_metrics import aligned, compared_layers, spreads
@@ -91,23 +92,20 @@ class LayerValues:
         if metric in self._figures:
             return aligned(self._figures[metric], names)
 
-        def numbers(column: str) -> Floats:
-            values: Floats = rows[column].to_numpy(dtype=float, na_value=np.nan)
-            return values
-
-        if metric == "sparsity":
-            return numbers("weight_total") - numbers("weight_nonzero"), numbers("weight_total")
-        if metric == "bytes_ratio":
-            return numbers("stored_bytes"), numbers("dense_bytes")
-        if metric in rows:
-            return numbers(metric), None
+        if metric == "difference":
+            before = layer_metrics.zeros_of(self._study.facts.layers(self._state["against"]))
+            return aligned(layer_metrics.difference(layer_metrics.zeros_of(rows), before), names)
+        rows = rows.assign(zeros=rows["weight_total"] - rows["weight_nonzero"])
         if metric == "deviation":
             is_first = self._is_level or self._study.facts.is_of_first(self._state["variant"])
             known = spreads(self._study) if is_first else {}
             squares = np.array([known.get(name, np.nan) for name in names]) ** 2
-            return squares * numbers("weight_total"), numbers("weight_total")
-        before = layer_metrics.zeros_of(self._study.facts.layers(self._state["against"]))
-        return aligned(layer_metrics.difference(layer_metrics.zeros_of(rows), before), names)
+            rows = rows.assign(squares=squares * rows["weight_total"].astype(float))
+        amounts, *sizes = (
+            rows[part].to_numpy(dtype=float, na_value=np.nan)
+            for part in METRICS[metric].ratio or (metric,)
+        )
+        return amounts, sizes[0] if sizes else None
 
     @property
     def _first(self) -> str:

@@ -33,6 +33,7 @@ export interface Metric {
   signed: boolean;
   root: boolean;
   ofParts?: boolean;
+  parts?: string[];
   amounts?: Numbers;
   sizes?: Numbers | null;
 }

@@ -16,8 +16,6 @@ from sparsity_report.study.survival import gone_weights, zeros_left
 from sparsity_report.viewer.payload import Floats
 from sparsity_report.words.sentences import say
 
-# Metrics that the script computes from counts.
-_COUNTED = [name for name in METRICS if name != "sensitivity"]
 # Metrics whose square is a sum ÷ a sum.
 _ROOTS = {"deviation", "relative_change"}
 # Metrics of two checkpoints, with the keys of their notes.
@@ -46,7 +44,12 @@ def _metric(column: Column, note: str) -> dict[str, Any]:
 def study_metrics(study: StudyFigures) -> list[tuple[dict[str, Any], LayerFigure | None]]:
     """Return the metrics of a study, each with its figure unless the script has it from counts."""
     metrics: list[tuple[dict[str, Any], LayerFigure | None]] = [
-        (_metric(METRICS[key], say(f"note.{key}")), None) for key in _COUNTED
+        (
+            _metric(column, say(f"note.{key}")) | {"parts": column.ratio or (key,)},
+            None,
+        )
+        for key, column in METRICS.items()
+        if key != "sensitivity"
     ]
     frame = study.sensitivity
     if frame is not None and len(frame):
