@@ -16,7 +16,7 @@ from payloads import decode
 import sparsity_report as sr
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.survival import survival_frame
-from sparsity_report.viewer.scripts import widget_module
+from sparsity_report.viewer.embed import widget_module
 from sparsity_report.viewer.study_payload import study_payload
 
 METRICS = ("moved", "kept_share", "revived_share", "new_share", "relative_change", "iou")

@@ -16,8 +16,7 @@ from measurements import mean_ends, put_in, quality, with_losses
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.viewer.embed import digests, embed
-from sparsity_report.viewer.scripts import viewer_script, widget_module
+from sparsity_report.viewer.embed import digests, embed, viewer_script, widget_module
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.number_format import percent
 
