@@ -135,7 +135,11 @@ def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
     asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
         ("quality", analysis.scores, _quality),
         ("sensitivity", analysis.sensitivity is not None, _sensitivity),
-        ("continuations", bool(analysis.prompt), _continuations),
+        (
+            "continuations",
+            bool(analysis.prompt),
+            lambda given, asked: sr.continuations(given.variants, asked.prompt),
+        ),
     ]
     refused = False
     for name, is_asked, measure in asked:
@@ -165,12 +169,12 @@ def _quality(given: Compared, analysis: Analysis) -> pd.DataFrame:
 
     scored = list(given.variants)
     if analysis.curve:
-        known = {variant.name for variant in scored}
-        steps = [sr.masked(pruning) for pruning in given.steps()]
-        if not steps:
+        if given.at_level is None:
             raise SparsityReportError(
                 "--curve prunes by a policy at every 10 %, and none is chosen; add --sparsity"
             )
+        known = {variant.name for variant in scored}
+        steps = [sr.masked(given.at_level(step / 10)) for step in range(1, 10)]
         scored += [step for step in steps if step.name not in known]
     return sr.perplexity(scored, analysis.text, protocol=analysis.protocol)
 
@@ -189,13 +193,6 @@ def _sensitivity(given: Compared, analysis: Analysis) -> pd.DataFrame:
         pruning.weights, pruning.sparsity, by, text=analysis.text, protocol=analysis.protocol,
         cache=analysis.cache,
     )  # fmt: skip
-
-
-def _continuations(given: Compared, analysis: Analysis) -> pd.DataFrame:
-    """Continue the prompts with the variants."""
-    import sparsity_report as sr
-
-    return sr.continuations(given.variants, analysis.prompt)
 
 
 @dataclass_options
