@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.cli.application import app
-from sparsity_report.cli.options import ModelFiles, Outputs, RenderOptions, TwoModelFiles
+from sparsity_report.cli.options import Outputs, RenderOptions
 from sparsity_report.files.package_data import DEMO
 
 COMMANDS = typer.main.get_command(app).commands
@@ -80,16 +80,6 @@ def test_settings_of_measurements_that_are_not_made_are_refused():
         done = command("run", *words)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
-
-
-def test_bases_of_two_models_apply_to_both_or_to_one_each():
-    none = ModelFiles().opening
-    once = TwoModelFiles(base=["a"], allow_pickle=True).openings
-    assert once == ({"base": "a", "allow_pickle": True},) * 2
-    assert TwoModelFiles().openings == (none, none)
-    assert TwoModelFiles(base=["", "c"]).openings == (none, none | {"base": "c"})
-    with pytest.raises(sr.SparsityReportError, match=r"^--base is given 3 times .*; give it"):
-        _ = TwoModelFiles(base=["a", "b", "c"]).openings
 
 
 def test_the_result_as_json_is_that_of_the_file(tmp_path):
@@ -197,13 +187,8 @@ def test_check_and_load_accept_open_models(adapted):
 
 
 def test_pair_and_explore_and_prune_pass_the_options_on(adapted):
-    bases = ("--base", "", "--base", adapted / "base")
-    line = ("pair", adapted / "base", adapted / "adapter", *bases)
-    done = command(*line)
+    done = command("pair", adapted / "base", adapted / "adapter", "--base", adapted / "base")
     merged = command("pair", adapted / "base", adapted / "merged")
     assert done.stdout.splitlines()[1:5] == merged.stdout.splitlines()[1:5]
-    assert command("pair", adapted / "base", adapted / "adapter", "--adapter").stdout == done.stdout
-    refused = command(*line, "--adapter")
-    assert (refused.returncode, "leave out --base, or --adapter" in refused.stderr) == (2, True)
     refused = command("explore", adapted / "adapter", "--base", adapted / "nowhere")
     assert (refused.returncode, "no such file" in refused.stderr) == (2, True)

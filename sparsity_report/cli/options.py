@@ -118,49 +118,19 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def base_model(default: Any = None) -> Any:
-    """Return a field that is the option ``--base``."""
-    text = "Base model of a LoRA adapter, which is merged into it."
-    return option(default, MODEL, text, metavar="MODEL")
-
-
-def allowing_pickle() -> Any:
-    """Return a field that is the flag ``--allow-pickle``."""
-    return flag(READING, "PyTorch pickles, loaded as weights only.")
-
-
 @dataclass(frozen=True)
 class ModelFiles:
     """Files of a model, and how they are read."""
 
-    base: str | None = base_model()
-    allow_pickle: bool = allowing_pickle()
+    base: str | None = option(
+        None, MODEL, "Base model of a LoRA adapter, which is merged into it.", metavar="MODEL"
+    )
+    allow_pickle: bool = flag(READING, "PyTorch pickles, loaded as weights only.")
 
     @property
     def opening(self) -> dict[str, Any]:
         """These options by the names that :func:`sparsity_report.load` gives them."""
         return {name: getattr(self, name) for name in _OPENING}
-
-
-@dataclass(frozen=True)
-class TwoModelFiles:
-    """Files of two models: an option given once applies to both, given twice to one each."""
-
-    base: list[str] = base_model([])
-    allow_pickle: bool = allowing_pickle()
-
-    @property
-    def openings(self) -> tuple[dict[str, Any], ...]:
-        """The options of :func:`sparsity_report.load` for both models; empty texts are none."""
-        if len(self.base) > 2:
-            raise SparsityReportError(
-                f"--base is given {len(self.base)} times for two models; give it once for both, or "
-                "once for each"
-            )
-        bases = self.base or [""]
-        return tuple(
-            {"base": bases[place] or None, "allow_pickle": self.allow_pickle} for place in (0, -1)
-        )
 
 
 @dataclass(frozen=True)
@@ -351,13 +321,12 @@ class PruneOptions(CountingOptions, WriteOptions, Policies):
 
 
 @dataclass(frozen=True)
-class PairOptions(TwoModelFiles, Texts):
+class PairOptions(ModelFiles, Texts):
     """Options of ``pair``."""
 
     out: list[Path] = files("Report as .html, .pdf, .md or .json; repeatable.")
     thesis: Path | None = option(None, OUTPUT, "Folder of the LaTeX kit.", metavar="FOLDER")
     json: bool = flag(OUTPUT, _JSON)
-    adapter: bool = flag(MODEL, "AFTER is a LoRA adapter of BEFORE, compared merged.")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(
         None, READING, "Cache folder for compared tensors.", metavar="FOLDER"

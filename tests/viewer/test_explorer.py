@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import Tiny, study_of
+from ipywidgets import VBox
 from payloads import decode
 from torch import nn
 from traitlets import TraitError
@@ -251,6 +252,10 @@ def test_chart_is_saved_at_any_size(smollm2, size, tmp_path):
     for form in ("svg", "png", "pdf"):
         explorer.chart.save(tmp_path / f"chart.{form}")
         assert (tmp_path / f"chart.{form}").stat().st_size > 5_000
+
+
+def test_it_stands_in_a_box_before_it_is_shown(explorer):
+    assert VBox([explorer]).get_state()["children"] == [f"IPY_MODEL_{explorer.model_id}"]
 
 
 def test_page_without_a_kernel_starts_with_the_state(explorer):
