@@ -51,10 +51,8 @@ from sparsity_report.words.number_format import perplexity, shape
 from sparsity_report.words.sentences import say
 
 FORMAT = 1
-# Bars of a histogram, and most layers whose histograms a payload holds.
-_BARS, _HISTOGRAMS = 40, 12_000
-# Heights of a bar.
-_STEPS = 31
+# Bars of a histogram, and heights of a bar.
+_BARS, _STEPS = 40, 31
 # Details of a module in two checkpoints, with the kinds of numbers.
 _DETAILS = {
     **dict.fromkeys(["weight_before", "weight_after", "zeros_before", "zeros_after"], "count"),
@@ -123,7 +121,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
         ],
         "hasWeights": study.weights is not None,
         "histograms": _histograms(magnitudes, names, arrays),
-        "whyNoHistogram": _why_no_histogram(study, magnitudes),
+        "whyNoHistogram": _why_no_histogram(study),
         "deviation": arrays.numbers([deviations.get(name, math.nan) for name in names]),
         "inner": _inner(study, names, positions),
         "experts": _router_use(study),
@@ -418,8 +416,6 @@ def coarse_histogram(
 def _histograms(
     magnitudes: Mapping[str, Magnitudes], names: list[str], arrays: Arrays
 ) -> dict[str, Any] | None:
-    if not 0 < len(magnitudes) <= _HISTOGRAMS:
-        return None
     position = {name: place for place, name in enumerate(names)}
     drawn = [(name, coarse_histogram(counts)) for name, counts in magnitudes.items()]
     shown = [(position[name], *drawing) for name, drawing in drawn if drawing and name in position]
@@ -434,13 +430,11 @@ def _histograms(
     }
 
 
-def _why_no_histogram(study: StudyFigures, magnitudes: Mapping[str, Magnitudes]) -> str:
+def _why_no_histogram(study: StudyFigures) -> str:
     """Return the reason why a layer has no histogram."""
     if study.weights is None:
         code = "sr.explore(study, weights=sr.load(…))"
         return say("explorer.histogram_needs_weights", code=code)
-    if len(magnitudes) > _HISTOGRAMS:
-        return say("explorer.histogram_limit")
     return say("explorer.histogram_unavailable")
 
 
