@@ -164,8 +164,8 @@ export function layer(figures, state, width) {
   if (figures.isPair) return { heading, note: figures.nameOf(i), ...pairLayer(figures, i, width) };
   const { of } = figures.counts(state);
   const place = figures.variants.indexOf(of);
-  const shape = (of.shapes ?? figures.variants[0].shapes)?.[i]?.join(" × ") ?? "";
-  const dtype = (of.dtypes ?? figures.variants[0].dtypes)?.[i] ?? "";
+  const shape = of.shapes[i]?.join(" × ") ?? "";
+  const dtype = of.dtypes[i] ?? "";
   const note = [data.labels.groups[modules.groups[i]], shape, dtype, figures.nameOf(i)].filter(
     Boolean,
   ).join(" · ");

@@ -239,19 +239,11 @@ def _variants(
     study: StudyFigures, names: list[str], copied: CopiedCode, arrays: Arrays
 ) -> Iterator[dict[str, Any]]:
     labels = distinct_names(list(study.variants["variant"]))
-    first: dict[str, list[Any]] = {}
     for row, label in zip(records(study.variants), labels, strict=True):
         name, method, threshold = row["variant"], row["method"], row["threshold"]
         rows = study.facts.layers(name)
         rows = rows.assign(dense=dense_sizes(rows), rest=bytes_beside(rows))
         rows = rows.set_index("module_name").reindex(names)
-        texts = {
-            "shapes": [
-                list(shape) if isinstance(shape, tuple) else None for shape in rows["shape"]
-            ],
-            "dtypes": [None if pd.isna(dtype) else dtype for dtype in rows["dtype"]],
-        }
-        first = first or texts
         yield {
             "name": name,
             "label": label,
@@ -265,9 +257,8 @@ def _variants(
             "isRepeated": name in copied.repeated,
             "command": copied.of_variant(row),
             "arrays": _arrays(rows, arrays),
-            **{
-                key: text for key, text in texts.items() if text is first[key] or text != first[key]
-            },
+            "shapes": [each if isinstance(each, tuple) else None for each in rows["shape"]],
+            "dtypes": [None if pd.isna(dtype) else dtype for dtype in rows["dtype"]],
         }
 
 

@@ -53,8 +53,8 @@ export interface Variant {
   isRepeated: boolean;
   command: string | null;
   threshold: number | null;
-  shapes?: number[][];
-  dtypes?: string[];
+  shapes: (number[] | null)[];
+  dtypes: (string | null)[];
   total: Numbers;
   nonzero: Numbers;
   weightTotal: Numbers;
