@@ -138,7 +138,7 @@ def test_details_are_the_rows_of_the_matches(pair):
 def test_removed_experts_are_named(pair):
     (row,) = Shown(pair).header["removed"]
     assert row == {
-        "kind": "expert", "label": "Removed experts", "name": "block 0",
+        "label": "Removed experts", "name": "block 0",
         "module": "model.experts", "among": 4, "gone": [1, 2],
     }  # fmt: skip
     assert Shown(replace(pair, removed=pair.removed.head(0))).header["removed"] == []
