@@ -21,10 +21,9 @@ from sparsity_report.study.schema import COLUMNS
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.embed import embed, style, widget_module
-from sparsity_report.viewer.layer_values import LayerValues
 from sparsity_report.viewer.payload import Contents, encode
 from sparsity_report.viewer.study_payload import policy_label, study_contents
-from sparsity_report.viewer.view_state import AT_LEVEL, check_state, with_consequences
+from sparsity_report.viewer.view_state import AT_LEVEL, LayerValues, check_state, with_consequences
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say

@@ -5,7 +5,7 @@
 - `viewer_metrics`: the metrics of the map and the table.
 - `copied_code`: a study at a level as Python and as a command.
 - `embed`: the bundled scripts, the style, and the viewer as a fragment of HTML.
-- `view_state`: the state of an explorer; `layer_values`: its layers.
+- `view_state`: the state of an explorer, and the layers in view.
 
 ``api.explorer`` is the widget of a notebook.
 

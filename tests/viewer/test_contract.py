@@ -22,10 +22,9 @@ from sparsity_report.study.levels.levels import dense_sizes
 from sparsity_report.study.schema import METRICS
 from sparsity_report.study.storage_layouts import layout_ends
 from sparsity_report.viewer.embed import embed, widget_module
-from sparsity_report.viewer.layer_values import LayerValues
 from sparsity_report.viewer.payload import encode
 from sparsity_report.viewer.study_payload import policy_label, study_contents, study_payload
-from sparsity_report.viewer.view_state import AT_LEVEL, with_consequences
+from sparsity_report.viewer.view_state import AT_LEVEL, LayerValues, with_consequences
 from sparsity_report.words import number_format
 from sparsity_report.words.sentences import say
 
