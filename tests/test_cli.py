@@ -449,7 +449,7 @@ def test_measurements_go_into_everything(tmp_path):
     text = tmp_path / "some.txt"
     text.write_text("def f(x):\n    return x + 1\n" * 12, encoding="utf-8")
     done = command(
-        "run", "--out", tmp_path / "o", "--latency", "1", "--perplexity", "--curve",
+        "run", "--out", tmp_path / "o", "--latency", "--seconds", "1", "--perplexity", "--curve",
         "--sensitivity", "group", "--text", text,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -484,7 +484,7 @@ def test_measurements_go_into_everything(tmp_path):
     ("options", "clock"),
     [
         ([], {}),
-        (["9"], {"budget": 9.0}),
+        (["--seconds", "9"], {"budget": 9.0}),
     ],
     ids=str,
 )
@@ -503,7 +503,7 @@ def test_seconds_reach_the_clock(monkeypatch, tmp_path, options, clock):
 def test_a_clock_that_cannot_run(tmp_path):
     for seconds in ("0", "nan"):
         message = f"budget must be a positive number, not {float(seconds)}"
-        refused(command("run", "--latency", seconds, "--out", tmp_path / "o"), message)
+        refused(command("run", "--latency", "--seconds", seconds, "--out", tmp_path / "o"), message)
     assert not (tmp_path / "o").exists()
 
 

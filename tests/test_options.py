@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,14 +11,14 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.cli.application import app
-from sparsity_report.cli.options import ModelFiles, Outputs, RenderOptions, TwoModelFiles
+from sparsity_report.cli.options import Outputs, RenderOptions
 from sparsity_report.files.package_data import DEMO
 
 COMMANDS = typer.main.get_command(app).commands
 OPENING = {"--base", "--allow-pickle"}
 OPENS = {"run", "count", "pair", "check", "prune", "expand", "explore", "notebook"}
 FOLDERS = {"run", "render", "prune", "expand"}
-FILES = {"pair", "notebook"}
+FILES = {"pair", "notebook", "explore"}
 JSON = {"count", "check", "pair"}
 
 
@@ -44,7 +43,17 @@ def test_the_destination_is_a_folder_or_files_with_one_name():
     assert commands_with("--out") == commands_with("-o") == FOLDERS | FILES
     assert {n for n in FOLDERS if options(n)["-o"].metavar == "FOLDER"} == FOLDERS
     assert {n for n in FILES if options(n)["-o"].metavar == "FILE"} == FILES
-    assert {n for n in FILES if options(n)["-o"].multiple} == FILES
+    assert {n for n in FILES if options(n)["-o"].multiple} == FILES - {"explore"}
+
+
+def test_run_has_these_options_and_no_more():
+    wanted = (
+        "--base --name --as-is --sparsity --policy --calibration --blacklist --keep-experts "
+        "--perplexity --protocol --curve --text --prompt --latency --seconds --sensitivity "
+        "--out -o --write --open --template-dir --workers --cache --stream --allow-pickle"
+    )
+    assert options("run").keys() == {"models", *wanted.split()}
+    assert all(not option.secondary_opts for option in options("run").values())
 
 
 def test_json_is_a_flag_that_prints():
@@ -62,44 +71,15 @@ def test_files_to_write_are_chosen_by_name():
             _ = Outputs(write=[text]).kinds
 
 
-@pytest.mark.parametrize(
-    ("words", "given"),
-    [
-        ([], {"perplexity": None, "latency": None, "models": ()}),
-        (["m"], {"perplexity": None, "latency": None, "models": ["m"]}),
-        (["m", "--perplexity"], {"perplexity": "", "latency": None, "models": ["m"]}),
-        (["--perplexity", "wikitext2-max", "m"], {"perplexity": "wikitext2-max", "models": ["m"]}),
-        (["--perplexity=wikitext2-max", "m"], {"perplexity": "wikitext2-max", "models": ["m"]}),
-        (["--perplexity", "--latency", "5", "m"], {"perplexity": "", "latency": "5"}),
-        (["--latency", "--", "m", "--curve"], {"latency": "", "models": ["m", "--curve"]}),
-        (["m", "--latency", "-o", "x"], {"latency": "", "out": Path("x")}),
-    ],
-    ids=str,
-)
-def test_values_in_brackets_may_be_left_out(words, given):
-    parsed = COMMANDS["run"].make_context("run", words).params
-    assert {name: parsed[name] for name in given} == given
-
-
-def test_a_model_after_an_optional_value_is_refused():
+def test_settings_of_measurements_that_are_not_made_are_refused():
     for words, message in (
-        (["--perplexity", "gpt2"], "--perplexity 'gpt2' is no protocol; use sliding, "),
-        (["--latency", "gpt2"], "--latency 'gpt2' is not a number of seconds; "),
+        (["--protocol", "wikitext2-2048"], "--protocol scores nothing; add --perplexity"),
+        (["--perplexity", "--protocol", "gpt2"], "--protocol 'gpt2' is unknown; use sliding, "),
+        (["--seconds", "9"], "--seconds times nothing; add --latency"),
     ):
         done = command("run", *words)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
-        assert done.stderr.endswith("; if it is a model, put it before the options\n")
-
-
-def test_bases_of_two_models_apply_to_both_or_to_one_each():
-    none = ModelFiles().opening
-    once = TwoModelFiles(base=["a"], allow_pickle=True).openings
-    assert once == ({"base": "a", "allow_pickle": True},) * 2
-    assert TwoModelFiles().openings == (none, none)
-    assert TwoModelFiles(base=["", "c"]).openings == (none, none | {"base": "c"})
-    with pytest.raises(sr.SparsityReportError, match=r"^--base is given 3 times .*; give it"):
-        _ = TwoModelFiles(base=["a", "b", "c"]).openings
 
 
 def test_the_result_as_json_is_that_of_the_file(tmp_path):
@@ -207,13 +187,8 @@ def test_check_and_load_accept_open_models(adapted):
 
 
 def test_pair_and_explore_and_prune_pass_the_options_on(adapted):
-    bases = ("--base", "", "--base", adapted / "base")
-    line = ("pair", adapted / "base", adapted / "adapter", *bases)
-    done = command(*line)
+    done = command("pair", adapted / "base", adapted / "adapter", "--base", adapted / "base")
     merged = command("pair", adapted / "base", adapted / "merged")
     assert done.stdout.splitlines()[1:5] == merged.stdout.splitlines()[1:5]
-    assert command("pair", adapted / "base", adapted / "adapter", "--adapter").stdout == done.stdout
-    refused = command(*line, "--adapter")
-    assert (refused.returncode, "leave out --base, or --adapter" in refused.stderr) == (2, True)
     refused = command("explore", adapted / "adapter", "--base", adapted / "nowhere")
     assert (refused.returncode, "no such file" in refused.stderr) == (2, True)

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import os
-import sys
-import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import anywidget
 import pandas as pd
 import traitlets
 from IPython.display import display
-from ipywidgets.widgets import widget as registry
 
 from sparsity_report.api.study import Study, as_study
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.files.json_files import study_or_saved
+from sparsity_report.study.schema import COLUMNS
 from sparsity_report.study.sweep import pruned_at
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.viewer.embed import embed
-from sparsity_report.viewer.layer_values import LayerValues
+from sparsity_report.viewer.embed import embed, style, widget_module
 from sparsity_report.viewer.payload import Contents, encode
-from sparsity_report.viewer.scripts import style, widget_module
-from sparsity_report.viewer.study_payload import coarse_histogram, policy_label, study_contents
-from sparsity_report.viewer.view_state import AT_LEVEL, check_state, with_consequences
-from sparsity_report.viewer.viewer_metrics import metric_column
+from sparsity_report.viewer.study_payload import policy_label, study_contents
+from sparsity_report.viewer.view_state import AT_LEVEL, LayerValues, check_state, with_consequences
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
@@ -41,8 +35,6 @@ if TYPE_CHECKING:
 def explore(
     study: Study | str | os.PathLike[str],
     weights: Weights | None = None,
-    *,
-    columns: pd.DataFrame | None = None,
 ) -> Explorer:
     """Return the explorer of a study, for a notebook cell.
 
@@ -53,9 +45,6 @@ def explore(
     weights : Weights, optional
         Weights of the first variant, for a study that was read from a file. They are needed for
         histograms and to add a level as a variant.
-    columns : pandas.DataFrame, optional
-        Further metrics of the map: ``module_name``, once each, and columns of numbers, whose names
-        are those of the metrics.
 
     Returns
     -------
@@ -65,8 +54,7 @@ def explore(
     Raises
     ------
     SparsityReportError
-        If `study` is not a study or is empty, `weights` are not those of the first variant, or
-        `columns` holds other values than numbers.
+        If `study` is not a study or is empty, or `weights` are not those of the first variant.
 
     Examples
     --------
@@ -83,9 +71,9 @@ def explore(
     """
     value = as_study(study_or_saved("explore", study))
     if value.matches is not None:
-        if weights is not None or columns is not None:
+        if weights is not None:
             raise SparsityReportError(
-                "explore: two checkpoints take no weights= and no columns=; call explore(study)"
+                "explore: two checkpoints take no weights=; call explore(study)"
             )
         return Explorer(value)
     if value.layers.empty:
@@ -99,20 +87,11 @@ def explore(
                 f"{first}; give the weights the study was made of"
             )
         value = replace(value, weights=weights)
-    return Explorer(value, columns)
-
-
-def in_marimo() -> bool:
-    """Return whether the code runs in a marimo notebook."""
-    marimo = sys.modules.get("marimo")
-    return marimo is not None and bool(marimo.running_in_notebook())
+    return Explorer(value)
 
 
 class Explorer(anywidget.AnyWidget):
     """A study on one screen, whose state page and kernel share.
-
-    The widget connects to the page when it is displayed, and disconnects when its last view is
-    closed. Its registry and its connection hold it weakly, so that an explorer without a name ends.
 
     Attributes
     ----------
@@ -129,11 +108,11 @@ class Explorer(anywidget.AnyWidget):
           ``"layerwise_magnitude"``, ``"N:4"`` and ``"N:8"`` that follow exactly from the counts.
         - ``layout``: layout of the prunable matrices, to which bytes and budgets belong:
           ``"csr"``, ``"bitmask"`` or ``"dense"``.
-        - ``metric``: the metric of the map, ``"sparsity"``, a column of numbers, or a name in
-          ``columns``. For two checkpoints, ``"moved"`` is the share of the base's weights that is
-          zero or removed, after − before; the others are ``"kept_share"`` of the zeros,
-          ``"revived_share"`` and ``"new_share"`` of the weights that are in both,
-          ``"relative_change"``, and ``"iou"``, zeros in both ÷ zeros in either.
+        - ``metric``: the metric of the map, ``"sparsity"`` or a column of numbers. For two
+          checkpoints, ``"moved"`` is the share of the base's weights that is zero or removed,
+          after − before; the others are ``"kept_share"`` of the zeros, ``"revived_share"`` and
+          ``"new_share"`` of the weights that are in both, ``"relative_change"``, and ``"iou"``,
+          zeros in both ÷ zeros in either.
         - ``against``: the variant that the metric ``"difference"`` is relative to.
         - ``modules``: ``"prunable"``, ``"all"`` or a group of modules, for the map and the table.
         - ``grouping``: unit of the bars, ``"group"``, ``"projection"`` or ``"block"``.
@@ -162,13 +141,9 @@ class Explorer(anywidget.AnyWidget):
     state = traitlets.Dict().tag(sync=True)
     # Common to all views of an explorer.
     key = traitlets.Unicode().tag(sync=True)
-    # The widget that ipywidgets makes for sizes and margins would outlive the explorer.
-    layout = traitlets.Any(None)
 
-    def __init__(self, study: Study, columns: pd.DataFrame | None = None) -> None:
-        self._is_shown = in_marimo()
-        self._columns = columns
-        self._contents = study_contents(study, columns)
+    def __init__(self, study: Study) -> None:
+        self._contents = study_contents(study)
         header = self._contents.header
         self.set_trait("study", study)
         super().__init__(
@@ -227,7 +202,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _extend(self, longer: Study, variant: str) -> None:
         """Take over a study with more variants, and show one of them."""
-        self._contents = study_contents(longer, self._columns)
+        self._contents = study_contents(longer)
         with self.hold_sync():
             self.set_trait("study", longer)
             self.payload = encode(self._contents.header, self._contents.arrays)
@@ -242,43 +217,6 @@ class Explorer(anywidget.AnyWidget):
         """Return a state, with the first value of each key that it lacks, or refuse it."""
         check_state(self._contents.header, proposal["value"])
         return {**self._contents.header["start"], **proposal["value"]}
-
-    # The connection to the page.
-
-    def open(self) -> None:
-        """Connect to the page, once the explorer is displayed.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.open()
-        >>> explorer.comm is None  # nothing displays it
-        True
-        """
-        if not self._is_shown or self.comm is not None:
-            return
-        super().open()
-        if in_marimo():
-            return
-        handle, connection = weakref.WeakMethod(self._handle_msg), cast(Any, self.comm)
-        connection.on_msg(lambda message: (answer := handle()) and answer(message))
-        registry._instances[self.model_id] = weakref.proxy(self)
-
-    def close(self) -> None:
-        """Disconnect from the page; displaying the explorer again connects it.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.close()
-        >>> explorer.comm is None
-        True
-        """
-        super().close()
-        # The base class makes a closed widget unable to show itself.
-        self.__dict__.pop("_repr_mimebundle_", None)
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Set what the page has changed; a refused state goes back with the reason.
@@ -308,27 +246,17 @@ class Explorer(anywidget.AnyWidget):
             self.send_state("state")
 
     def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002
-        """Answer a message of the page."""
-        kind, weights = content.get("type"), self.study.weights
+        """Add the level in view, which is what the page asks for."""
+        if content.get("type") != "add":
+            return
         try:
-            if kind == "closed":
-                self.close()
-            elif kind == "add":
-                self.add()
-                name = short_name(self.state["variant"])
-                self.send({"type": "said", "text": say("explorer.added", name=name)})
-            elif kind == "histogram" and weights is not None:
-                module = str(content.get("module"))
-                counts = module_magnitudes(weights).get(module)
-                if counts is not None and (drawn := coarse_histogram(counts)):
-                    answer = {"type": "histogram", "module": module, "top": drawn[0]}
-                    self.send({**answer, "heights": drawn[1].tolist()})
+            self.add()
+            name = short_name(self.state["variant"])
+            self.send({"type": "said", "text": say("explorer.added", name=name)})
         except SparsityReportError as error:
             self.send({"type": "error", "text": str(error)})
 
     def _widget_bundle(self) -> dict[str, Any]:
-        self._is_shown = True
-        self.open()
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         # An export without the widget shows nothing in its place, and does not warn.
         return {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
@@ -340,7 +268,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the widget, and the viewer as HTML for a page without a kernel."""
-        return self._widget_bundle() | ({} if in_marimo() else self._page_bundle())
+        return self._widget_bundle() | self._page_bundle()
 
     def _page_bundle(self) -> dict[str, Any]:
         """Return a page without a kernel that starts with the state in view."""
@@ -374,8 +302,7 @@ class Explorer(anywidget.AnyWidget):
             )
         pruning = pruned_at(study.weights, state["policy"], state["sparsity"])
         pruned, names = [masked(pruning), csr(pruning)], set(study.variants["variant"])
-        # Studies of the wing above know how to extend themselves.
-        longer = cast(Any, study).with_variants(*(v for v in pruned if v.name not in names))
+        longer = study.with_variants(*(v for v in pruned if v.name not in names))
         self._extend(longer, pruned[state["layout"] == "csr"].name)
 
     @property
@@ -393,7 +320,7 @@ class Explorer(anywidget.AnyWidget):
 
         cells, grid = self._values.cells()
         shown = shown_name(self._contents, self.state)
-        metric = metric_column(self.study, self.state["metric"])
+        metric = COLUMNS[self.state["metric"]]
         return metric_map(cells, (grid.blocks, grid.projections), metric, shown)
 
 

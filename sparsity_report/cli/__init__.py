@@ -7,13 +7,12 @@
 - `compared_models`: models to open, prune and compare. `policy_grid`: policies by name, their
   levels, and experts to keep.
 - `outputs`: files of a study.
-- `terminal`: lines and warnings; no other module prints. Ctrl-C and SIGTERM as an exception;
-  processes that count files.
-- `loopback_server`: the server of the explorer's page.
-- `libraries`: late imports, so that ``--help`` and completion start quickly.
+- `terminal`: lines and warnings; no other module prints. Silence of libraries; Ctrl-C and SIGTERM
+  as an exception; processes that count files.
+
+Commands import libraries late, so that ``--help`` and completion start quickly.
 """
 
-import gc
 import signal
 import sys
 
@@ -32,6 +31,4 @@ def main() -> None:
             if number != PIPE:
                 print_warning(f"stopped by {signal.Signals(number).name}")
             code = 128 + number
-    if "triton" in sys.modules:  # at the end, it reports objects that are still frozen as leaks
-        gc.unfreeze()
     sys.exit(code)

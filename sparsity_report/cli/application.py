@@ -38,25 +38,7 @@ _LESS = "use a machine with more, or --write csv,study, or fewer --workers"
 
 
 class _PanelCommand(typer.core.TyperCommand):
-    """A command whose help has its options under headings.
-
-    The value of an option whose metavar is in brackets, such as ``[SECONDS]``, may be left out.
-    """
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words of a command line, with empty values where they are left out."""
-        optional = {
-            name
-            for parameter in self.params
-            for name in parameter.opts
-            if (parameter.metavar or "").startswith("[")
-        }
-        words: list[str] = []
-        options = args[: args.index("--")] if "--" in args else args
-        for word, following in zip(options, [*options[1:], "-"], strict=False):
-            words += [word, ""] if word in optional and following.startswith("-") else [word]
-        parsed: list[str] = super().parse_args(ctx, [*words, *args[len(options) :]])
-        return parsed
+    """A command whose help has its options under headings."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options of each panel."""

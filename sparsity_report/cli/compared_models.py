@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.cli.terminal import workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.sources.model_paths import hub_place, local_path
 
 if TYPE_CHECKING:
-    from sparsity_report.cli.policy_grid import Choices
     from sparsity_report.counting.pruning import Pruning
     from sparsity_report.study.variants import Variant
-    from sparsity_report.weights.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,13 @@ class Compared:
     ----------
     variants : tuple of Variant
     prunings : tuple of Pruning
-    steps : callable
-        Returns prunings of the first model at each tenth of sparsity if there is one policy with
-        levels.
+    at_level : callable or None
+        Prunes the first model to a sparsity; None unless there is one policy, with levels.
     """
 
     variants: tuple[Variant, ...]
     prunings: tuple[Pruning, ...]
-    steps: Callable[[], Iterable[Pruning]]
+    at_level: Callable[[float], Pruning] | None
 
 
 def check_paths(*models: str | None) -> None:
@@ -56,16 +53,15 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
 
     first, others = (models[0], models[1:]) if models else (None, ())
     reading: dict[str, Any] = {"blacklist": analysis.blacklist, "stream": analysis.stream}
-    with without_collecting():
-        weights = sr.load(first, name=analysis.name, **reading, **analysis.opening)
-        names = [_model_name(model) for model in others]
-        opened = [
-            sr.dense(
-                sr.load(model, allow_pickle=analysis.allow_pickle, **reading),
-                name=name if names.count(name) == 1 else model,
-            )
-            for model, name in zip(others, names, strict=True)
-        ]
+    weights = sr.load(first, name=analysis.name, **reading, **analysis.opening)
+    names = [_model_name(model) for model in others]
+    opened = [
+        sr.dense(
+            sr.load(model, allow_pickle=analysis.allow_pickle, **reading),
+            name=name if names.count(name) == 1 else model,
+        )
+        for model, name in zip(others, names, strict=True)
+    ]
     choices = read_policies(choice.policy, choice.sparsity)
     fewer: list[Variant] = []
     if choice.keep_experts is not None:
@@ -80,7 +76,13 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
         is_pruned = base.is_pruned
         counts_as_is = choice.as_is or (not choice.sparsity and is_pruned)
         if counts_as_is and not choice.sparsity:
-            choices = _without_levels(choices, weights, choice)
+            needing = [policy.option for policy, _ in choices if not policy.pattern]
+            if choice.policy and needing:
+                raise SparsityReportError(
+                    f"{weights.name}: its zeros are counted as they are; add --sparsity for "
+                    f"--policy {needing[0]}, or leave --policy out"
+                )
+            choices = [each for each in choices if each[0].pattern]
         if calibrates(choices):
             calibration = sr.calibrate(weights, choice.calibration)
         inputs = Inputs(calibration, **counting)
@@ -95,24 +97,11 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     variants += map(sr.masked, prunings)
     variants += map(sr.csr, [*existing, *prunings] if len(prunings) < 2 else existing)
 
-    def steps() -> Iterable[Pruning]:
-        first, *further = dict.fromkeys(policy for policy, _ in choices) or [None]
-        if first and not (further or first.pattern):
-            for step in range(1, 10):
-                yield first.prune(weights, step / 10, Inputs(calibration))
-
-    return Compared((*variants, *fewer, *opened), (*prunings, *existing), steps)
-
-
-def _without_levels(choices: Choices, weights: Weights, choice: Choice) -> Choices:
-    """Return the patterns among policies; refuse other policies, which need a sparsity."""
-    needing = [policy.option for policy, _ in choices if not policy.pattern]
-    if choice.policy and needing:
-        raise SparsityReportError(
-            f"{weights.name}: its zeros are counted as they are; add --sparsity for --policy "
-            f"{needing[0]}, or leave --policy out"
-        )
-    return [each for each in choices if each[0].pattern]
+    policies = [*dict.fromkeys(policy for policy, _ in choices)]
+    at_level = None
+    if len(policies) == 1 and not policies[0].pattern:
+        at_level = partial(policies[0].prune, weights, inputs=Inputs(calibration))
+    return Compared((*variants, *fewer, *opened), (*prunings, *existing), at_level)
 
 
 def _model_name(model: str) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import CountOptions, dataclass_options
 from sparsity_report.cli.terminal import print_line, print_warning
 from sparsity_report.errors import SparsityReportError
@@ -28,8 +27,7 @@ def count(
     failed, between = False, list[str]()
     for model in models:
         try:
-            with without_collecting():
-                counts = _counts(model, options)
+            counts = _counts(model, options)
         except SparsityReportError as error:
             print_warning(str(error))
             failed = True

@@ -118,49 +118,19 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def base_model(default: Any = None) -> Any:
-    """Return a field that is the option ``--base``."""
-    text = "Base model of a LoRA adapter, which is merged into it."
-    return option(default, MODEL, text, metavar="MODEL")
-
-
-def allowing_pickle() -> Any:
-    """Return a field that is the flag ``--allow-pickle``."""
-    return flag(READING, "PyTorch pickles, loaded as weights only.")
-
-
 @dataclass(frozen=True)
 class ModelFiles:
     """Files of a model, and how they are read."""
 
-    base: str | None = base_model()
-    allow_pickle: bool = allowing_pickle()
+    base: str | None = option(
+        None, MODEL, "Base model of a LoRA adapter, which is merged into it.", metavar="MODEL"
+    )
+    allow_pickle: bool = flag(READING, "PyTorch pickles, loaded as weights only.")
 
     @property
     def opening(self) -> dict[str, Any]:
         """These options by the names that :func:`sparsity_report.load` gives them."""
         return {name: getattr(self, name) for name in _OPENING}
-
-
-@dataclass(frozen=True)
-class TwoModelFiles:
-    """Files of two models: an option given once applies to both, given twice to one each."""
-
-    base: list[str] = base_model([])
-    allow_pickle: bool = allowing_pickle()
-
-    @property
-    def openings(self) -> tuple[dict[str, Any], ...]:
-        """The options of :func:`sparsity_report.load` for both models; empty texts are none."""
-        if len(self.base) > 2:
-            raise SparsityReportError(
-                f"--base is given {len(self.base)} times for two models; give it once for both, or "
-                "once for each"
-            )
-        bases = self.base or [""]
-        return tuple(
-            {"base": bases[place] or None, "allow_pickle": self.allow_pickle} for place in (0, -1)
-        )
 
 
 @dataclass(frozen=True)
@@ -231,8 +201,11 @@ class Choice(Policies):
 
 @dataclass(frozen=True)
 class ExploreOptions(ModelFiles):
-    """Form of the explorer."""
+    """Page of the explorer."""
 
+    out: Path = option(
+        Path("results", "explorer.html"), OUTPUT, "Page to write.", "--out", "-o", metavar="FILE"
+    )
     is_opened: bool = flag(OUTPUT, "Page in the browser.", "--open")
 
 
@@ -254,23 +227,22 @@ class Analysis(CountingOptions):
     name: str | None = option(
         None, MODEL, "Name of MODEL in the report. [default: from MODEL]", metavar="TEXT"
     )
-    perplexity: str | None = option(
+    perplexity: bool = flag(MEASUREMENTS, "Perplexity of the variants.")
+    protocol: str | None = option(
         None,
         MEASUREMENTS,
-        "Perplexity; protocols: sliding, wikitext2-2048, wikitext2-max, c4-256x2048. "
-        "[PROTOCOL: sliding]",
-        metavar="[PROTOCOL]",
+        "Protocol of scores: sliding, wikitext2-2048, wikitext2-max, c4-256x2048. "
+        "[default: sliding]",
+        metavar="NAME",
     )
     curve: bool = flag(MEASUREMENTS, "Perplexity of one policy at every 10 %.")
     text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
     prompt: list[str] = option(
         [], MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
     )
-    latency: str | None = option(
-        None,
-        MEASUREMENTS,
-        "Latency of layers and forward passes. [SECONDS: 60]",
-        metavar="[SECONDS]",
+    latency: bool = flag(MEASUREMENTS, "Latency of layers and forward passes.")
+    seconds: float | None = option(
+        None, MEASUREMENTS, "Time budget of --latency. [default: 60]", metavar="SECONDS"
     )
     sensitivity: str | None = option(
         None, MEASUREMENTS, "Sensitivity by part: block, group or layer.", metavar="PART"
@@ -280,23 +252,7 @@ class Analysis(CountingOptions):
     @property
     def scores(self) -> bool:
         """True if the variants are scored on a text."""
-        return self.perplexity is not None or self.curve
-
-    @property
-    def protocol(self) -> str | None:
-        """The evaluation protocol; None for the default one."""
-        return self.perplexity or None
-
-    @property
-    def seconds(self) -> float | None:
-        """The time budget of ``--latency``; None for the default one."""
-        try:
-            return float(self.latency) if self.latency else None
-        except ValueError:
-            raise SparsityReportError(
-                f"--latency {self.latency!r} is not a number of seconds; if it is a model, put it "
-                "before the options"
-            ) from None
+        return self.perplexity or self.curve
 
 
 @dataclass(frozen=True)
@@ -354,7 +310,6 @@ class PruneOptions(CountingOptions, WriteOptions, Policies):
     score: str | None = option(
         None, PRUNING, "Expert score: frequency, magnitude. [default: reap]", metavar="NAME"
     )
-    sparse: bool = flag(OUTPUT, "Sparse layout, if a runtime reads it.")
 
     @property
     def prunes(self) -> bool:
@@ -363,13 +318,12 @@ class PruneOptions(CountingOptions, WriteOptions, Policies):
 
 
 @dataclass(frozen=True)
-class PairOptions(TwoModelFiles, Texts):
+class PairOptions(ModelFiles, Texts):
     """Options of ``pair``."""
 
     out: list[Path] = files("Report as .html, .pdf, .md or .json; repeatable.")
     thesis: Path | None = option(None, OUTPUT, "Folder of the LaTeX kit.", metavar="FOLDER")
     json: bool = flag(OUTPUT, _JSON)
-    adapter: bool = flag(MODEL, "AFTER is a LoRA adapter of BEFORE, compared merged.")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(
         None, READING, "Cache folder for compared tensors.", metavar="FOLDER"

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsity_report.cli.libraries import import_altair
 from sparsity_report.cli.options import Outputs
 from sparsity_report.cli.terminal import open_page, print_line, print_warning
 from sparsity_report.counting.progress import bar
@@ -40,7 +39,6 @@ def check_outputs(outputs: Outputs) -> None:
         raise SparsityReportError("--open has no report to open; add --write html or --write pdf")
     check_writable(outputs.out)
     if kinds - {"csv", "study"}:
-        import_altair()
         from sparsity_report.draw.export import check_room
 
         check_room()

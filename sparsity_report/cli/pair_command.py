@@ -6,9 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from sparsity_report.cli.compared_models import check_paths
-from sparsity_report.cli.libraries import import_altair, quiet_libraries
 from sparsity_report.cli.options import PairOptions, dataclass_options
-from sparsity_report.cli.terminal import print_line, print_warning, workers
+from sparsity_report.cli.terminal import print_line, print_warning, quiet_libraries, workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder
 from sparsity_report.words.sentences import say
@@ -29,9 +28,9 @@ def pair(
 ) -> None:
     """Compare two checkpoints weight by weight: removed parts, and zeros kept, lost and gained.
 
-    --base applies to both models if it is given once, to one each if given twice.
+    --base belongs to AFTER.
     """
-    check_paths(before, after, *options.base)
+    check_paths(before, after, options.base)
     import sparsity_report as sr
     from sparsity_report.pairing.value_loops import compiled_compare
     from sparsity_report.report.tables import checkpoint_tables
@@ -44,10 +43,12 @@ def pair(
             )
     if options.thesis is not None:
         check_folder(options.thesis)
-    if options.thesis or any(path.suffix.lower() in _REPORTS for path in options.out):
-        import_altair()
     with quiet_libraries(), workers(options.workers) as executor:
-        models = _opened(before, after, options)
+        models: list[Any] = [before, after]
+        if options.allow_pickle:
+            models[0] = sr.load(before, allow_pickle=True)
+        if any(options.opening.values()):
+            models[1] = sr.load(after, **options.opening)
         study = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
     if study.totals["total"].iloc[0] >= MANY and compiled_compare() is None:
         print_warning("numba compares large models about twice as fast; run pip install numba")
@@ -66,18 +67,3 @@ def pair(
     written = [*map(str, options.out), *([f"{options.thesis}/*"] if options.thesis else [])]
     for name in [] if options.json else written:
         print_line(say("cli.written_path", path=name))
-
-
-def _opened(first: str, second: str, options: PairOptions) -> list[Any]:
-    """Open the models for which there are reading options; others stay paths."""
-    import sparsity_report as sr
-
-    openings = options.openings
-    if options.adapter:
-        if openings[1]["base"]:
-            raise SparsityReportError(
-                "--adapter opens BEFORE as the base of AFTER; leave out --base, or --adapter"
-            )
-        openings[1]["base"] = first
-    given = zip((first, second), openings, strict=True)
-    return [sr.load(each, **opening) if any(opening.values()) else each for each, opening in given]

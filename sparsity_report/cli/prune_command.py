@@ -7,14 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.compared_models import check_paths
-from sparsity_report.cli.libraries import quiet_libraries, without_collecting
 from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, dataclass_options
-from sparsity_report.cli.terminal import print_line, workers
+from sparsity_report.cli.terminal import print_line, quiet_libraries, workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_free
 
 if TYPE_CHECKING:
-    from sparsity_report.counting.n_m_patterns import Pattern
     from sparsity_report.counting.pruning import Policy, Pruning
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
@@ -63,8 +61,7 @@ def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
     import sparsity_report as sr
     from sparsity_report.counting.checkpoint_writer import check_place
 
-    with without_collecting():
-        weights = sr.load(model, **options.opening, **rules)
+    weights = sr.load(model, **options.opening, **rules)
     check_place(weights, options.out)
     return weights
 
@@ -83,8 +80,6 @@ def _check(options: PruneOptions) -> tuple[Policy, float]:
             f"--policy and --sparsity give {len(choices)} prunings, and one is written; give one"
         )
     check_experts(options, choices, options.score)
-    if options.sparse:
-        raise SparsityReportError(_sparse_layout(choices[0][0].pattern))
     return choices[0]
 
 
@@ -129,20 +124,3 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
     if total["prunable_total"] and (total["sparsity_model"] or not kept):
         print_line(say("prune.zeros", **figures))
     print_line(say("prune.written", **figures))
-
-
-def _sparse_layout(pattern: Pattern | None) -> str:
-    """Return the verdicts of maintained runtimes on the layout that holds the zeros."""
-    from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES
-    from sparsity_report.words.sentences import say
-
-    layout = "sparse-24-bitmask" if pattern == (2, 4) else "sparse-bitmask"
-    verdicts = (
-        f"{runtime.name}: {say(f'runtime_verdict.{runtime.cells[layout].verdict}')}"
-        for runtime in RUNTIMES.values()
-        if runtime.ended is None
-    )
-    return (
-        f"--sparse: no maintained runtime is known to read {say(f'runtime_layout.{layout}')} "
-        f"({', '.join(verdicts)}; looked up on {LOOKED_AT}); leave it out to write dense files"
-    )

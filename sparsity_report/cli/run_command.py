@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsity_report.cli.compared_models import Compared, check_paths, compared
-from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import (
     Analysis,
     Choice,
@@ -23,7 +22,7 @@ from sparsity_report.cli.options import (
     dataclass_options,
 )
 from sparsity_report.cli.outputs import check_outputs, write
-from sparsity_report.cli.terminal import print_warning
+from sparsity_report.cli.terminal import print_warning, quiet_libraries
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.filesystem import file_digest
 
@@ -78,7 +77,7 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         runs = f"the policies {' and '.join(calibrated_names())}, which run it on a text"
     if choice.keep_experts is not None:
         runs = "--keep-experts"
-    if analysis.latency is not None or scored or analysis.prompt:
+    if analysis.latency or scored or analysis.prompt:
         runs = "--perplexity, --curve, --prompt, --latency and --sensitivity"
     if analysis.stream and runs:
         raise SparsityReportError(
@@ -96,13 +95,14 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
             "--curve prunes the first model, and several are compared as they are; add --sparsity, "
             "or leave it out"
         )
+    if analysis.protocol is not None and not scored:
+        raise SparsityReportError("--protocol scores nothing; add --perplexity, or leave it out")
     if analysis.text is not None or scored:
         from sparsity_report.study.schema import PROTOCOLS
 
         if analysis.protocol not in {None, *PROTOCOLS}:
             raise SparsityReportError(
-                f"--perplexity {analysis.protocol!r} is no protocol; use {', '.join(PROTOCOLS)}; "
-                "if it is a model, put it before the options"
+                f"--protocol {analysis.protocol!r} is unknown; use {', '.join(PROTOCOLS)}"
             )
         from sparsity_report.measure.protocols import Passages
 
@@ -115,12 +115,13 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
 
 def _clock(analysis: Analysis) -> Clock | None:
     """Return the clock of --latency, None without that option."""
-    if analysis.latency is None:
+    if not analysis.latency:
+        if analysis.seconds is not None:
+            raise SparsityReportError("--seconds times nothing; add --latency, or leave it out")
         return None
     from sparsity_report.measure.clock import Clock
 
-    seconds = analysis.seconds
-    return Clock() if seconds is None else Clock(budget=seconds)
+    return Clock() if analysis.seconds is None else Clock(budget=analysis.seconds)
 
 
 def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
@@ -134,7 +135,11 @@ def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
     asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
         ("quality", analysis.scores, _quality),
         ("sensitivity", analysis.sensitivity is not None, _sensitivity),
-        ("continuations", bool(analysis.prompt), _continuations),
+        (
+            "continuations",
+            bool(analysis.prompt),
+            lambda given, asked: sr.continuations(given.variants, asked.prompt),
+        ),
     ]
     refused = False
     for name, is_asked, measure in asked:
@@ -164,12 +169,12 @@ def _quality(given: Compared, analysis: Analysis) -> pd.DataFrame:
 
     scored = list(given.variants)
     if analysis.curve:
-        known = {variant.name for variant in scored}
-        steps = [sr.masked(pruning) for pruning in given.steps()]
-        if not steps:
+        if given.at_level is None:
             raise SparsityReportError(
                 "--curve prunes by a policy at every 10 %, and none is chosen; add --sparsity"
             )
+        known = {variant.name for variant in scored}
+        steps = [sr.masked(given.at_level(step / 10)) for step in range(1, 10)]
         scored += [step for step in steps if step.name not in known]
     return sr.perplexity(scored, analysis.text, protocol=analysis.protocol)
 
@@ -187,13 +192,6 @@ def _sensitivity(given: Compared, analysis: Analysis) -> pd.DataFrame:
     return sr.sensitivity(
         pruning.weights, pruning.sparsity, by, text=analysis.text, protocol=analysis.protocol
     )
-
-
-def _continuations(given: Compared, analysis: Analysis) -> pd.DataFrame:
-    """Continue the prompts with the variants."""
-    import sparsity_report as sr
-
-    return sr.continuations(given.variants, analysis.prompt)
 
 
 @dataclass_options

@@ -1,4 +1,4 @@
-"""Output of commands, signals as exceptions, and worker processes that leave signals to them.
+"""Output of commands and of libraries, signals as exceptions, and worker processes.
 
 A stopped command undoes its work.
 """
@@ -112,3 +112,18 @@ def _block_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence warnings and progress bars of libraries."""
+    import warnings
+
+    from transformers.utils import logging
+
+    from sparsity_report.weights.sources.checkpoint import without_bars
+
+    logging.set_verbosity_error()
+    with without_bars(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -7,7 +7,7 @@ by one entry. `markdown_report` writes Markdown. The folder ``tables`` declares 
 tables of studies, and writes them as HTML, LaTeX and text.
 
 `written_checkpoint` writes a variant as safetensors files. `hub_card` has its model card, and that
-of a study. `explore_page` is the page of ``sparsity-report explore``.
+of a study.
 
 In notebooks: `notebook` (executes one), `progress_bars`, and `value_display`, the ``repr`` of a
 value and its notebook cell.

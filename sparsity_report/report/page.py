@@ -6,8 +6,10 @@ Jinja2 writes the structure; Python hands it plain values, which reach the page 
 import os
 from pathlib import Path
 
+import sparsity_report
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
+from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.pdf import typeset
 from sparsity_report.report.sections import Medium
@@ -15,6 +17,7 @@ from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import study_or_saved
+from sparsity_report.viewer.study_payload import study_payload
 
 # Media by suffix.
 _MEDIA: dict[str, Medium] = {".html": "page", ".pdf": "paper", ".md": "markdown"}
@@ -74,3 +77,15 @@ def write_report(
     if suffix == ".md":
         return write_file(target, to_report(shown))
     return write_file(target, render(templates, "report.html.j2", shown, "render the report"))
+
+
+def write_explorer(study: StudyFigures, path: Path) -> Path:
+    """Write the verdict on a study and its viewer as one page; return the path."""
+    shown = {
+        "program": f"sparsity-report {sparsity_report.__version__}",
+        "title": ", ".join(dict.fromkeys(study.variants["model"])),
+        "verdict": verdict(study),
+        "payload": study_payload(study),
+    }
+    text = render(environment(), "explore.html.j2", shown, "render the explorer")
+    return write_file(path, text)

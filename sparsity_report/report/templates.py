@@ -15,8 +15,7 @@ from sparsity_report.errors import SparsityReportError, legible, printable
 from sparsity_report.report.tables.html import broken, to_html
 from sparsity_report.report.template_files import template_folders
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.viewer.embed import embed
-from sparsity_report.viewer.scripts import page_script
+from sparsity_report.viewer.embed import embed, page_script
 from sparsity_report.words import number_format
 from sparsity_report.words.display_names import group_name, method_name
 from sparsity_report.words.sentences import say

@@ -79,6 +79,8 @@ class Column:
         Text of a cell, unit, and notation on axes.
     is_metric : bool
         True for a metric of the viewer.
+    ratio : tuple of str
+        Amount and size of a metric that is a ratio of sums; empty for a sum.
     text : str
         A label for a table whose columns have names from a model.
     """
@@ -91,6 +93,7 @@ class Column:
     among: tuple[str, ...] = ()
     format: Format = formats.COUNT
     is_metric: bool = False
+    ratio: tuple[str, ...] = ()
     text: str = ""
 
     @property
@@ -127,13 +130,16 @@ COLUMNS = {
     column.name: column
     for column in (
         # Metrics of the viewer, in its order; no table has the last four and the deviation.
-        Column("sparsity", "float64", format=formats.SHARE, is_metric=True, **_SHARES),
-        *_columns("float64", "deviation", formats.OWN, is_metric=True),
+        *_columns("float64", "sparsity", formats.SHARE, is_metric=True,
+                  ratio=("zeros", "weight_total"), **_SHARES),
+        *_columns("float64", "deviation", formats.OWN, is_metric=True,
+                  ratio=("squares", "weight_total")),
         Column("total", low=0, is_metric=True),
         *_columns("int64", "nonzero flops_per_token", is_metric=True, **_POSITIVE),
         *_columns("int64", "stored_bytes", formats.BYTES, is_metric=True, **_POSITIVE),
-        *_columns("float64", "bytes_ratio", formats.TIMES, is_metric=True),
-        *_columns("float64", "difference beyond", formats.POINTS, is_metric=True),
+        *_columns("float64", "bytes_ratio", formats.TIMES, is_metric=True,
+                  ratio=("stored_bytes", "dense_bytes")),
+        *_columns("float64", "difference", formats.POINTS, is_metric=True),
         *_columns("float64", "sensitivity", _NATS, is_metric=True),
         *_columns("text", """
             variant name kernel machine text prompt continuation part metric module

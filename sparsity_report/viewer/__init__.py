@@ -4,9 +4,8 @@
 - `study_payload`: the counts, levels and texts of a study, or the matches of two checkpoints.
 - `viewer_metrics`: the metrics of the map and the table.
 - `copied_code`: a study at a level as Python and as a command.
-- `scripts`: the bundled scripts, and the style.
-- `embed`: the viewer as a fragment of HTML.
-- `view_state`: the state of an explorer; `layer_values`: its layers.
+- `embed`: the bundled scripts, the style, and the viewer as a fragment of HTML.
+- `view_state`: the state of an explorer, and the layers in view.
 
 ``api.explorer`` is the widget of a notebook.
 

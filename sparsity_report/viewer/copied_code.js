@@ -20,11 +20,8 @@ export function code(figures, store, state) {
     const isShown = level || !["policy", "sparsity"].includes(name);
     return isKept && isShown && JSON.stringify(now[name]) !== JSON.stringify(first[name]);
   });
-  // Measurements and columns of the user are not repeated.
-  const isMissing = (name) =>
-    name === "metric"
-      ? Boolean(figures.metric(state).isOwn)
-      : name === "curve" && now.curve === "quality";
+  // Measurements are not repeated.
+  const isMissing = (name) => now[name] === { metric: "sensitivity", curve: "quality" }[name];
   const lines = wanted.map((name) =>
     `    ${isMissing(name) ? "# not in this study: " : ""}${name}=${literal(now[name])},`
   );

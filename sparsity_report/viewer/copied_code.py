@@ -11,8 +11,7 @@ from sparsity_report.counting.policies.policy_registry import read_method
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
-from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.tensor_slices import LocalFile
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Measurements that statements do not repeat.
@@ -104,20 +103,11 @@ def _opening(study: StudyFigures) -> str:
 
 def _source(study: StudyFigures) -> str:
     """Return the argument of ``load``; empty for the demo model."""
-    path = None if study.weights is None else _path(study.weights)
+    files = () if study.weights is None else study.weights.files
+    path = files[0].path if files and isinstance(files[0], LocalFile) else None
     if path is not None and path.resolve().parent == DEMO.resolve():
         return ""
     name = str(study.variants["model"].iloc[0])
     if path is None or _HUB_ID.fullmatch(name):
         return name
     return str(path.parent if path.name.endswith((".safetensors", ".bin")) else path)
-
-
-def _path(weights: Weights) -> Any:
-    """Return the file of the first prunable weights; None unless it is on this machine."""
-    for p in weights.prunable[:1] if weights.source != "module" else ():
-        for part in weights.slices(p.name):
-            for source in part.sources():
-                if isinstance(source, FileSlice) and isinstance(source.file, LocalFile):
-                    return source.file.path
-    return None

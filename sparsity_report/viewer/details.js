@@ -7,16 +7,12 @@ const BAR = 17;
 
 // Magnitudes of a layer before pruning, those below the threshold in color.
 export function histogram(figures, state, i, width) {
-  const { text, fetched } = figures;
+  const { text, histograms } = figures;
   const place = figures.places?.get(i);
-  const bins = figures.histograms?.bins ?? 40;
-  const own = fetched.get(i)
-    ?? (place === undefined
-      ? null
-      : { top: figures.histograms.top[place],
-        heights: figures.histograms.heights.subarray(place * bins, (place + 1) * bins) });
-  if (!own || !known(own.top)) return null;
-  const { top, heights } = own;
+  if (place === undefined) return null;
+  const top = histograms.top[place];
+  const heights = histograms.heights.subarray(place * histograms.bins,
+    (place + 1) * histograms.bins);
   const [high, floor, step] = [54, 62, (width - 8) / heights.length];
   const cut = figures.threshold(state);
   // Layers pruned to one share have different thresholds, which the histogram places.
@@ -146,8 +142,6 @@ function why(figures, state, i) {
       ? "spread_smaller"
       : "spread_larger";
     lines.push(text.say(about, words));
-    const expected = figures.normalShare(state, i);
-    if (expected !== null) lines.push(text.say("normal_share", { share: text.percent(expected) }));
   }
   if (state.metric === "difference") lines.push(sharedZeros(figures, state, [i]));
   return lines;
@@ -157,7 +151,7 @@ function why(figures, state, i) {
  * Return the content of the panel of one layer: heading, note, sentences and pictures.
  * @param {import("./figures.js").Figures} figures @param {import("./types").State} state
  * @returns {{ heading: string, note: string, lines: string[], pictures: any[], reason?: string,
- *   list?: [string, string][], wantsHistogram?: boolean }}
+ *   list?: [string, string][] }}
  */
 export function layer(figures, state, width) {
   const { text, modules, data } = figures;
@@ -170,8 +164,8 @@ export function layer(figures, state, width) {
   if (figures.isPair) return { heading, note: figures.nameOf(i), ...pairLayer(figures, i, width) };
   const { of } = figures.counts(state);
   const place = figures.variants.indexOf(of);
-  const shape = (of.shapes ?? figures.variants[0].shapes)?.[i]?.join(" × ") ?? "";
-  const dtype = (of.dtypes ?? figures.variants[0].dtypes)?.[i] ?? "";
+  const shape = of.shapes[i]?.join(" × ") ?? "";
+  const dtype = of.dtypes[i] ?? "";
   const note = [data.labels.groups[modules.groups[i]], shape, dtype, figures.nameOf(i)].filter(
     Boolean,
   ).join(" · ");
@@ -194,8 +188,7 @@ export function layer(figures, state, width) {
     : of.isFirst
     ? data.whyNoHistogram
     : text.say("other_model");
-  return { heading, note, lines, reason, pictures: pictures.filter(Boolean),
-    wantsHistogram: !drawn && !data.histograms && of.isFirst && Boolean(of.prunable[i]) };
+  return { heading, note, lines, reason, pictures: pictures.filter(Boolean) };
 }
 
 // Zeros of a layer before and after, and its other figures as a list.

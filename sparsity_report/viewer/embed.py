@@ -1,20 +1,59 @@
-"""The viewer as a fragment of HTML that needs no kernel and fetches nothing."""
+"""The viewer's scripts and style, and the viewer as HTML that needs no kernel and fetches nothing.
+
+The scripts are bundles of the JavaScript files beside this one: ``npm run build`` writes them into
+``bundle/``.
+"""
 
 import base64
 import gzip
 import hashlib
 import html
 from functools import cache
+from pathlib import Path
 
-from sparsity_report.viewer.scripts import fragment_script, style, viewer_script
 from sparsity_report.words.sentences import say
 
+_HERE = Path(__file__).parent
 # Hides the fragment beside a widget that is shown, and the message of one that is not.
 _HIDING = (
     "<style>body:has(.sv-live-%) .sv-page-% { display: none !important; }\n"
     ".jp-OutputArea-child:has(+ .jp-OutputArea-child .sv-page-%):not(:has(.sv-live-%)) "
     "{ display: none; }</style>"
 )
+
+
+@cache
+def viewer_script() -> str:
+    """Return the viewer as a script that defines ``sparsityViewer`` in the page."""
+    return _read("bundle/viewer.js")
+
+
+@cache
+def widget_module() -> str:
+    """Return the viewer as the ES module of a widget."""
+    return viewer_script() + _read("widget.js")
+
+
+@cache
+def fragment_script() -> str:
+    """Return the script that opens the viewers of a page."""
+    return _read("bundle/fragment.js")
+
+
+@cache
+def page_script() -> str:
+    """Return the script of the pages of reports."""
+    return _read("bundle/page.js")
+
+
+@cache
+def style() -> str:
+    """Return the viewer's style sheet."""
+    return _read("viewer.css")
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def embed(payload: bytes, still: str = "", key: str = "") -> str:

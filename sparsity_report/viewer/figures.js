@@ -5,14 +5,13 @@ import { known, Text } from "./numbers.js";
 export const AT_LEVEL = "at level";
 export const LAYOUTS = ["csr", "bitmask", "dense"];
 const [LARGEST_INT32, SAME_LEVEL] = [2 ** 31 - 1, 1e-4];
-// Counts and ratios of counts: the amount and the size of a module.
-const COUNTED = { sparsity: [(f, c, i) => c.weights[i] - c.left[i], (f, c, i) => c.weights[i]],
-  deviation: [(f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN,
-    (f, c, i) => c.weights[i]], total: [(f, c, i) => c.of.total[i]],
-  nonzero: [(f, c, i) => c.nonzero[i]],
-  flops_per_token: [(f, c, i, layout) => f.flops(c, i, layout)],
-  stored_bytes: [(f, c, i, layout) => f.bytes(c, i, layout)],
-  bytes_ratio: [(f, c, i, layout) => f.bytes(c, i, layout), (f, c, i) => f.dense(c, i)] };
+// Amounts that metrics add up, by the names in `parts`; others are arrays of the variant.
+const AMOUNTS = { zeros: (f, c, i) => c.weights[i] - c.left[i],
+  weight_total: (f, c, i) => c.weights[i],
+  squares: (f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN,
+  nonzero: (f, c, i) => c.nonzero[i], flops_per_token: (f, c, i, layout) => f.flops(c, i, layout),
+  stored_bytes: (f, c, i, layout) => f.bytes(c, i, layout),
+  dense_bytes: (f, c, i) => f.dense(c, i) };
 
 export const ratio = (part, whole) => known(part) && known(whole) && whole ? part / whole : null;
 const certain = (value) => (Number.isNaN(value) ? null : value);
@@ -22,14 +21,6 @@ function divided(numerator, divisor) {
   const quotient = Math.floor(numerator / divisor);
   const twice = 2 * (numerator - quotient * divisor);
   return twice > divisor || (twice === divisor && quotient % 2) ? quotient + 1 : quotient;
-}
-
-// The error function, by a series of positive terms.
-export function erf(x) {
-  if (!(x < 6)) return Number.isNaN(x) ? NaN : 1;
-  let [term, sum] = [x, x];
-  for (let n = 1; term > 1e-17 * sum; n += 1) sum += term *= (2 * x * x) / (2 * n + 1);
-  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
 }
 
 export class Figures {
@@ -59,8 +50,6 @@ export class Figures {
       this.places = new Map(Array.from(arrays[rows], (module, row) => [module, row]));
     }
     this.lower = modules.names.map((name) => name.toLowerCase());
-    /** Histograms that a kernel sent. @type {Map<number, { top: number, heights: number[] }>} */
-    this.fetched = new Map();
     this.kept = new Map();
   }
 
@@ -271,12 +260,14 @@ export class Figures {
    */
   metric(state) {
     const about = this.metrics.find(({ key }) => key === state.metric) ?? this.metrics[0];
-    if (about.isOwn) return about;
+    if (about.amounts) return about;
     const counts = this.counts(state);
     const key = [about.key, state.variant, state.policy, state.sparsity, state.layout,
       state.against].join(" ");
     return this.once(key, () => {
-      const [amount, size] = COUNTED[about.key] ?? this.compared(state, about.key);
+      const [amount, size] = about.key === "difference"
+        ? this.difference(state)
+        : about.parts.map((name) => AMOUNTS[name] ?? ((f, c, i) => c.of[name][i]));
       // A selection may hold modules that the variant in view lacks.
       const part = (of, i) => (known(counts.of.total[i]) ? of(this, counts, i, state.layout) : 0);
       const array = (of) => of && Float64Array.from({ length: this.size }, (_, i) => part(of, i));
@@ -284,22 +275,12 @@ export class Figures {
     });
   }
 
-  /** @param {State} state @param {string} key */
-  compared(state, key) {
-    const weights = (f, c, i) => (c.of.prunable[i] ? c.weights[i] : 0);
-    if (key === "difference") {
-      const other = this.counts({ ...state, variant: state.against });
-      const same = (f, c,
-        i) => (weights(f, c, i) === weights(f, other, i) ? weights(f, c, i) : NaN);
-      return [(f, c, i) => (weights(f, c, i) ? other.left[i] - c.left[i] : 0), same];
-    }
-    const cut = this.threshold(state);
-    return [
-      (f, c, i) => (weights(f, c, i)
-        ? c.weights[i] - c.left[i] - (this.normalShare(state, i, cut) ?? NaN) * c.weights[i]
-        : 0),
-      weights,
-    ];
+  /** Amounts and sizes of the difference from another variant. @param {State} state */
+  difference(state) {
+    const weights = (c, i) => (c.of.prunable[i] ? c.weights[i] : 0);
+    const other = this.counts({ ...state, variant: state.against });
+    return [(f, c, i) => (weights(c, i) ? other.left[i] - c.left[i] : 0),
+      (f, c, i) => (weights(c, i) === weights(other, i) ? weights(c, i) : NaN)];
   }
 
   /** The value of a metric over modules; null if unknown. @param {Metric} metric */
@@ -324,12 +305,6 @@ export class Figures {
     if (!this.isLevel(state)) return this.variant(state.variant).threshold ?? null;
     const policy = this.policyOf(state);
     return policy?.thresholds?.[this.place(policy, state.sparsity)] ?? null;
-  }
-
-  // The share of zeros of normally distributed weights with the module's spread.
-  normalShare(state, i, cut = this.threshold(state)) {
-    if (cut === null || !this.counts(state).of.isFirst || !known(this.deviation[i])) return null;
-    return this.deviation[i] ? erf(cut / (this.deviation[i] * Math.SQRT2)) : 1;
   }
 
   /**

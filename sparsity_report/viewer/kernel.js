@@ -2,8 +2,6 @@
 import { make } from "./elements.js";
 import { mount } from "./viewer.js";
 
-// Views by key of an explorer, over all cells of the page.
-const views = (globalThis.sparsityViews ??= new Map());
 const asBytes = (view) =>
   new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength);
 
@@ -14,10 +12,8 @@ function changes(state, others) {
 }
 
 export async function render({ model, el }) {
-  const key = model.get("key");
-  const root = make("div", { className: `sparsity-viewer sv-live-${key}` });
+  const root = make("div", { className: `sparsity-viewer sv-live-${model.get("key")}` });
   el.append(root);
-  views.set(key, (views.get(key) ?? 0) + 1);
   let viewer = null;
   // The state on which page and kernel last agreed. Only differences from it are passed on: the
   // page may not know yet what the kernel has changed, and must not take it back.
@@ -61,12 +57,5 @@ export async function render({ model, el }) {
   return () => {
     for (const [name, act] of Object.entries(events)) model.off(name, act);
     viewer?.close();
-    views.set(key, views.get(key) - 1);
-    // Another view may take the place of this one.
-    setTimeout(() => {
-      if (views.get(key) > 0) return;
-      views.delete(key);
-      model.send({ type: "closed" });
-    }, 2000);
   };
 }

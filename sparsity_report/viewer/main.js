@@ -4,8 +4,7 @@ import { open } from "./data.js";
 import { inert } from "./elements.js";
 import { Figures } from "./figures.js";
 import { render } from "./kernel.js";
-import { file } from "./pictures.js";
 import { Store } from "./state.js";
 import { mount } from "./viewer.js";
 
-globalThis.sparsityViewer = { Figures, Store, file, inert, mount, open, render, solve };
+globalThis.sparsityViewer = { Figures, Store, inert, mount, open, render, solve };

@@ -1,7 +1,7 @@
 // The map: every layer as a cell, block by projection; experts share the place of their block.
 import { make } from "./elements.js";
 import { clip, known } from "./numbers.js";
-import { colorOf, draw, element } from "./pictures.js";
+import { colorOf, colorsOf, draw, element } from "./pictures.js";
 
 /** @typedef {{ i: number, cell: number[], x: number, y: number, w: number, h: number }} Mark */
 
@@ -166,9 +166,9 @@ export class HeatMap {
     const { metric, values, color, low, high } = scale(figures, state, this.drawn);
     this.values = values;
     const matching = state.search ? new Set(figures.matching(state)) : null;
-    const blank = getComputedStyle(this.box).getPropertyValue("--sv-line");
     if (this.isCanvas) {
       const context = this.canvas.getContext("2d");
+      const blank = colorsOf(this.box).line;
       const dense = window.devicePixelRatio || 1;
       context.setTransform(dense, 0, 0, dense, 0, 0);
       context.clearRect(0, 0, this.plan.width, this.canvas.height);

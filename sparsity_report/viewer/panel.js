@@ -12,10 +12,9 @@ function picture(plan) {
 }
 
 export class Panel {
-  constructor(place, figures, store, wantHistogram) {
+  constructor(place, figures, store) {
     this.figures = figures;
     this.store = store;
-    this.wantHistogram = wantHistogram;
     const { data, text } = figures;
     this.hasLevels = figures.policies.some(({ disabled }) => !disabled);
     const panels = ["layer", "groups", (this.hasLevels || data.quality) && "costs",
@@ -58,12 +57,8 @@ export class Panel {
   }
 
   layerParts(state) {
-    const { heading, note: about, lines, pictures, list, reason, wantsHistogram } = layer(
-      this.figures,
-      state,
-      this.width,
-    );
-    if (wantsHistogram) this.wantHistogram(state.detail);
+    const { heading, note: about, lines, pictures, list, reason } = layer(this.figures, state,
+      this.width);
     const terms = list?.flatMap((
       [term, value],
     ) => [make("dt", { textContent: term }), make("dd", { textContent: value })]);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -26,7 +26,7 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels import Levels, bytes_beside, dense_sizes
-from sparsity_report.study.policy_names import GLOBAL, is_level_of, selection_rule
+from sparsity_report.study.policy_names import GLOBAL, selection_rule
 from sparsity_report.study.sweep import ladders, thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import CopiedCode
@@ -35,9 +35,8 @@ from sparsity_report.viewer.viewer_metrics import (
     aligned,
     compared_layers,
     compared_metrics,
-    counted_metrics,
-    own_metrics,
     spreads,
+    study_metrics,
 )
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.display_names import (
@@ -51,10 +50,8 @@ from sparsity_report.words.number_format import perplexity, shape
 from sparsity_report.words.sentences import say
 
 FORMAT = 1
-# Bars of a histogram, and most layers whose histograms a payload holds.
-_BARS, _HISTOGRAMS = 40, 12_000
-# Heights of a bar.
-_STEPS = 31
+# Bars of a histogram, and heights of a bar.
+_BARS, _STEPS = 40, 31
 # Details of a module in two checkpoints, with the kinds of numbers.
 _DETAILS = {
     **dict.fromkeys(["weight_before", "weight_after", "zeros_before", "zeros_after"], "count"),
@@ -73,38 +70,28 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def study_payload(study: StudyFigures, columns: pd.DataFrame | None = None) -> bytes:
-    """Return what the viewer needs of a study.
-
-    Parameters
-    ----------
-    study : Study
-    columns : pandas.DataFrame, optional
-        Figures of the user, see :func:`sparsity_report.explore`.
-
-    Raises
-    ------
-    SparsityReportError
-        A column of the user has the name of a metric, or is no column of numbers of modules.
-    """
-    contents = study_contents(study, columns)
+def study_payload(study: StudyFigures) -> bytes:
+    """Return what the viewer needs of a study."""
+    contents = study_contents(study)
     return encode(contents.header, contents.arrays)
 
 
-def study_contents(study: StudyFigures, columns: pd.DataFrame | None = None) -> Contents:
+def study_contents(study: StudyFigures) -> Contents:
     """Return the contents of :func:`study_payload`."""
     arrays = Arrays()
     if study.matches is None:
-        counted, figured = counted_metrics(study), own_metrics(study, columns)
-        header = _counted(study, arrays)
+        metrics, header = study_metrics(study), _counted(study, arrays)
     else:
         rows = compared_layers(study)
-        counted, figured = [], compared_metrics(rows)
-        header = _compared(study, rows, figured[0][1], arrays)
+        metrics = [*compared_metrics(rows)]
+        header = _compared(study, rows, arrays)
     names = pd.Index(header["modules"]["names"])
-    metrics = [_with_arrays(metric, figure, names, arrays) for metric, figure in figured]
-    figures = {metric["key"]: figure for metric, figure in figured}
-    return Contents({**header, "metrics": [*counted, *metrics]}, arrays, figures)
+    shown = [
+        metric if figure is None else _with_arrays(metric, figure, names, arrays)
+        for metric, figure in metrics
+    ]
+    figures = {metric["key"]: figure for metric, figure in metrics if figure is not None}
+    return Contents({**header, "metrics": shown}, arrays, figures)
 
 
 def _with_arrays(
@@ -112,7 +99,7 @@ def _with_arrays(
 ) -> dict[str, Any]:
     """Add the amounts and sizes of a metric; modules without it have 0."""
     amounts, sizes = map(arrays.numbers, aligned(figure, names))
-    return {**metric, "isOwn": True, "amounts": amounts, "sizes": sizes}
+    return {**metric, "amounts": amounts, "sizes": sizes}
 
 
 def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
@@ -133,7 +120,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
         ],
         "hasWeights": study.weights is not None,
         "histograms": _histograms(magnitudes, names, arrays),
-        "whyNoHistogram": _why_no_histogram(study, magnitudes),
+        "whyNoHistogram": _why_no_histogram(study),
         "deviation": arrays.numbers([deviations.get(name, math.nan) for name in names]),
         "inner": _inner(study, names, positions),
         "experts": _router_use(study),
@@ -148,15 +135,14 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
     return header | {"start": _start(header)}
 
 
-def _compared(
-    study: StudyFigures, rows: pd.DataFrame, moved: LayerFigure, arrays: Arrays
-) -> dict[str, Any]:
+def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[str, Any]:
     """Return the header of two checkpoints; it starts at the prunable layer that differs most."""
 
     def add(values: pd.Series[Any]) -> int:
         return arrays.numbers(values.to_numpy(dtype=float, na_value=np.nan))
 
     either = rows["kept"] + rows["revived"] + rows["new"]
+    _, moved = compared_metrics(rows)[0]
     shares = np.abs(common_ratio(moved.amounts, moved.sizes))
     order = np.argsort(-np.nan_to_num(np.where(rows["prunable"], shares, -1.0)), kind="stable")
     opening = _opening("pair", rows, both(study))
@@ -183,7 +169,6 @@ def _compared(
         ],
         "removed": [
             {
-                "kind": strip.kind,
                 "label": strip_title(strip),
                 "name": name,
                 "module": row.module,
@@ -238,29 +223,11 @@ def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
             "blocks": blocks,
             "projections": projections,
             "groups": groups,
-            "experts": _experts(names, blocks, projections),
         },
         "labels": {
             "groups": {group: clip(group_name(group), 40) for group in dict.fromkeys(groups)}
         },
     }
-
-
-def _experts(
-    names: Sequence[str], blocks: Sequence[int | None], projections: Sequence[str]
-) -> list[int | None] | None:
-    """Return the number after the block's in the names of modules that share cells of the map."""
-    cells = pd.Series(list(zip(blocks, projections, strict=True)))
-    shared = cells.duplicated(keep=False) & np.array(
-        [block is not None for block in blocks], dtype=bool
-    )
-    if not shared.any():
-        return None
-    numbers: list[int | None] = []
-    for name, is_shared in zip(names, shared, strict=True):
-        after = [int(word) for word in name.split(".") if word.isdecimal()][1:]
-        numbers.append(after[0] if is_shared and len(after) == 1 else None)
-    return numbers
 
 
 def _models(study: StudyFigures) -> list[str]:
@@ -271,19 +238,11 @@ def _variants(
     study: StudyFigures, names: list[str], copied: CopiedCode, arrays: Arrays
 ) -> Iterator[dict[str, Any]]:
     labels = distinct_names(list(study.variants["variant"]))
-    first: dict[str, list[Any]] = {}
     for row, label in zip(records(study.variants), labels, strict=True):
         name, method, threshold = row["variant"], row["method"], row["threshold"]
         rows = study.facts.layers(name)
         rows = rows.assign(dense=dense_sizes(rows), rest=bytes_beside(rows))
         rows = rows.set_index("module_name").reindex(names)
-        texts = {
-            "shapes": [
-                list(shape) if isinstance(shape, tuple) else None for shape in rows["shape"]
-            ],
-            "dtypes": [None if pd.isna(dtype) else dtype for dtype in rows["dtype"]],
-        }
-        first = first or texts
         yield {
             "name": name,
             "label": label,
@@ -297,9 +256,8 @@ def _variants(
             "isRepeated": name in copied.repeated,
             "command": copied.of_variant(row),
             "arrays": _arrays(rows, arrays),
-            **{
-                key: text for key, text in texts.items() if text is first[key] or text != first[key]
-            },
+            "shapes": [each if isinstance(each, tuple) else None for each in rows["shape"]],
+            "dtypes": [None if pd.isna(dtype) else dtype for dtype in rows["dtype"]],
         }
 
 
@@ -448,8 +406,6 @@ def coarse_histogram(
 def _histograms(
     magnitudes: Mapping[str, Magnitudes], names: list[str], arrays: Arrays
 ) -> dict[str, Any] | None:
-    if not 0 < len(magnitudes) <= _HISTOGRAMS:
-        return None
     position = {name: place for place, name in enumerate(names)}
     drawn = [(name, coarse_histogram(counts)) for name, counts in magnitudes.items()]
     shown = [(position[name], *drawing) for name, drawing in drawn if drawing and name in position]
@@ -464,13 +420,11 @@ def _histograms(
     }
 
 
-def _why_no_histogram(study: StudyFigures, magnitudes: Mapping[str, Magnitudes]) -> str:
+def _why_no_histogram(study: StudyFigures) -> str:
     """Return the reason why a layer has no histogram."""
     if study.weights is None:
         code = "sr.explore(study, weights=sr.load(…))"
         return say("explorer.histogram_needs_weights", code=code)
-    if len(magnitudes) > _HISTOGRAMS:
-        return say("explorer.histogram_needs_kernel")
     return say("explorer.histogram_unavailable")
 
 
@@ -529,7 +483,6 @@ def _two_four(
 def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, Any]:
     """Return quality against bytes, and the perplexities of levels."""
     quality, tradeoff = None, study.tradeoff
-    first = str(study.variants["fingerprint"].iloc[0])
     if tradeoff is not None:
         quality = {
             "name": measure_name(tradeoff),
@@ -543,12 +496,6 @@ def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, An
                     "value": point.value,
                     "ends": study.facts.score_ends(point.variants[0], point.value),
                     "text": score_text(tradeoff, point, study.facts.vocabulary(point.variants[0])),
-                    "level": point.place.sparsity if point.place.source == first else None,
-                    "policies": [
-                        policy
-                        for policy in study.by_policy
-                        if is_level_of(point.place.method, policy)
-                    ],
                 }
                 for point in tradeoff.points
             ],

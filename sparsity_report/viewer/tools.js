@@ -1,12 +1,12 @@
 // The line below the table: undo, copies, and files of the table and the map.
 import { code, command } from "./copied_code.js";
 import { download, fileName, make, menu } from "./elements.js";
-import { file } from "./pictures.js";
+import { colorsOf, file } from "./pictures.js";
 import { asText, columns } from "./table.js";
 
 // Forms of a copy, and pictures with their widths in points: a column and a page.
 const COPIES = ["table", "python", "command"];
-const PICTURES = { svg: "SVG", png: "PNG", pdf: "PDF" };
+const PICTURES = { svg: "SVG", png: "PNG" };
 const SIZES = { column: 244, page: 505 };
 
 export function button(text, name, act, reason = "") {
@@ -37,12 +37,10 @@ export class Tools {
       ) => [`${kind} ${size}`, text.say(`picture_${size}`, { kind: label })])
     );
     const kind = menu("sv-kind", text.say("picture_form"), pictures);
-    const theme = menu("sv-theme", text.say("theme"),
-      ["light", "dark"].map((key) => [key, text.say(key)]));
     this.box = make("div", { className: "sv-tools" }, this.rowCount,
       figures.isPair ? null : controls.scope, this.undo, this.redo, this.reset, form,
       button(text, "copy", () => this.copy(form.value)), button(text, "csv", () => this.csv()),
-      kind, theme, button(text, "save", () => this.save(kind.value, theme.value)));
+      kind, button(text, "save", () => this.save(kind.value)));
   }
 
   update(state) {
@@ -92,8 +90,8 @@ export class Tools {
     this.download(new Blob([text], { type: "text/csv" }), "csv");
   }
 
-  // Save the map with the picture beside it.
-  async save(form, theme) {
+  // Save the map with the picture beside it, in the colors of the page.
+  async save(form) {
     const { figures, store: { state } } = this;
     const [kind, size] = form.split(" ");
     const metric = figures.metric(state);
@@ -104,7 +102,7 @@ export class Tools {
     const shapes = (below?.shapes ?? []).map((shape) => lowered(shape, top.height + 4));
     const height = top.height + (below ? below.height + 8 : 0);
     const picture = { ...top, shapes: [...top.shapes, ...shapes], height };
-    this.download(await file(picture, kind, theme), kind);
+    this.download(await file(picture, kind, colorsOf(this.box)), kind);
   }
 }
 

@@ -32,8 +32,8 @@ export interface Metric {
   kind: "share" | "points" | "ratio" | "own" | "nats" | "bytes" | "number";
   signed: boolean;
   root: boolean;
-  isOwn: boolean;
   ofParts?: boolean;
+  parts?: string[];
   amounts?: Numbers;
   sizes?: Numbers | null;
 }
@@ -53,8 +53,8 @@ export interface Variant {
   isRepeated: boolean;
   command: string | null;
   threshold: number | null;
-  shapes?: number[][];
-  dtypes?: string[];
+  shapes: (number[] | null)[];
+  dtypes: (string | null)[];
   total: Numbers;
   nonzero: Numbers;
   weightTotal: Numbers;
@@ -105,8 +105,6 @@ interface Point {
   value: number;
   ends: [number, number] | null;
   text: string;
-  level: number | null;
-  policies: string[];
 }
 
 /** The header of a payload; of two checkpoints it has no variants and policies. */
@@ -116,7 +114,7 @@ export interface Payload {
   title: string;
   words: Record<string, string>;
   modules: { names: string[]; shown: Record<number, string>; blocks: (number | null)[];
-    projections: string[]; groups: string[]; experts: (number | null)[] | null };
+    projections: string[]; groups: string[] };
   labels: { groups: Record<string, string> };
   scopes: string[];
   metrics: PayloadMetric[];
@@ -159,7 +157,6 @@ interface ExpertRow {
 }
 
 interface Removed {
-  kind: string;
   label: string;
   name: string;
   module: string;
@@ -169,7 +166,6 @@ interface Removed {
 
 declare global {
   var sparsityViewer: Record<string, any>;
-  var sparsityViews: Map<string, number>;
   interface HTMLElement {
     viewer?: any;
   }

@@ -1,12 +1,23 @@
-"""The state of a viewer: its valid values, and what follows from a change in Python."""
+"""The state of a viewer: its valid values, what follows from a change in Python, and its layers."""
+
+from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import traitlets
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.study.derived import layer_metrics
+from sparsity_report.study.figures import StudyFigures
+from sparsity_report.study.heatmap_grid import Grid
+from sparsity_report.study.levels import dense_sizes, in_layout
+from sparsity_report.study.schema import METRICS
+from sparsity_report.viewer.payload import Codes, Contents, Floats, common_ratio
+from sparsity_report.viewer.viewer_metrics import aligned, compared_layers, spreads
 from sparsity_report.words.sentences import say
 
 State = Mapping[str, Any]
@@ -121,3 +132,107 @@ def _require_modules(name: str, values: Sequence[Any], modules: Sequence[str]) -
 def _refused(name: str, value: Any, known: Sequence[str]) -> RefusedValueError:
     words = {"trait": name, "known": ", ".join(known), "value": repr(value)}
     return RefusedValueError(say("explorer.choice_unknown", **words))
+
+
+class LayerValues:
+    """Values of the layers of a study in a state of its viewer.
+
+    Parameters
+    ----------
+    study : Study
+    contents : Contents
+        What the viewer shows of it.
+    state : mapping
+    """
+
+    def __init__(self, study: StudyFigures, contents: Contents, state: State) -> None:
+        self._study, self._figures, self._state = study, contents.figures, state
+        self._roots = {m["key"] for m in contents.header["metrics"] if m.get("root")}
+        self._is_level = state.get("variant") == AT_LEVEL
+
+    def rows(self) -> pd.DataFrame:
+        """Return every layer of the variant or level in view.
+
+        The columns are those of ``study.layers`` or of a level, with bytes and FLOPs in the byte
+        layout, and ``dense_bytes``. For two checkpoints they are those of ``study.matches``, and
+        the metrics.
+        """
+        if self._study.matches is not None:
+            rows = compared_layers(self._study)
+            return rows.assign(**{key: self.values(key, rows) for key in self._figures})
+        variant = self._first if self._is_level else self._state["variant"]
+        rows = described = self._study.facts.layers(variant).reset_index(drop=True)
+        layout = self._state["layout"]
+        if self._is_level:
+            rows = self._study.by_policy[self._state["policy"]].at(self._state["sparsity"])
+            described = described.assign(weight_nonzero=rows["weight_nonzero"])
+            dense = in_layout(described, "dense")["stored_bytes"]
+        else:
+            sparse = rows["prunable"] & rows["layout"].eq("csr")
+            dense = rows["stored_bytes"].mask(sparse, dense_sizes(rows))
+            is_csr = self._study.facts.layouts[variant] == "csr"
+            if layout == ("csr" if is_csr else "dense"):
+                return rows.assign(dense_bytes=dense)
+        return rows.assign(dense_bytes=dense, **in_layout(described, layout))
+
+    def in_view(self) -> pd.DataFrame:
+        """Return the selected layers, or those that the search finds in the scope, sorted."""
+        rows, state = self.rows(), self._state
+        if state["selection"]:
+            rows = rows[rows["module_name"].isin(state["selection"])]
+        else:
+            rows = _in_scope(rows, state["modules"])
+            for word in state["search"].casefold().split():
+                rows = rows[rows["module_name"].str.casefold().str.contains(word, regex=False)]
+        if key := state["sort"].removeprefix("-"):
+            values = rows["module_name"] if key == "module" else self.values(key, rows)
+            column = pd.Series(values, rows.index)
+            is_up = not state["sort"].startswith("-")
+            rows = rows.loc[column.sort_values(ascending=is_up, kind="stable").index]
+        return rows.reset_index(drop=True)
+
+    def cells(self) -> tuple[pd.DataFrame, Grid]:
+        """Return ``block``, ``projection`` and ``value`` of the cells of the map, and its grid."""
+        inside = _in_scope(self.rows(), self._state["modules"])
+        grid = Grid(inside)
+        frame = pd.DataFrame(grid.cells, columns=["block", "projection"])
+        return frame.assign(value=self.values(self._state["metric"], inside, grid.codes)), grid
+
+    def values(self, metric: str, rows: pd.DataFrame, codes: Codes = None) -> Floats:
+        """Return a metric of layers, or of those with a common code; NaN where unknown."""
+        amounts, sizes = self._parts(metric, rows)
+        if sizes is not None:
+            amounts = np.where(sizes == 0, 0.0, amounts)
+        return common_ratio(amounts, sizes, codes, is_root=metric in self._roots)
+
+    def _parts(self, metric: str, rows: pd.DataFrame) -> tuple[Floats, Floats | None]:
+        """Return amounts and sizes of a metric; the value of several layers is their ratio."""
+        names = pd.Index(rows["module_name"])
+        if metric in self._figures:
+            return aligned(self._figures[metric], names)
+
+        if metric == "difference":
+            before = layer_metrics.zeros_of(self._study.facts.layers(self._state["against"]))
+            return aligned(layer_metrics.difference(layer_metrics.zeros_of(rows), before), names)
+        rows = rows.assign(zeros=rows["weight_total"] - rows["weight_nonzero"])
+        if metric == "deviation":
+            is_first = self._is_level or self._study.facts.is_of_first(self._state["variant"])
+            known = spreads(self._study) if is_first else {}
+            squares = np.array([known.get(name, np.nan) for name in names]) ** 2
+            rows = rows.assign(squares=squares * rows["weight_total"].astype(float))
+        amounts, *sizes = (
+            rows[part].to_numpy(dtype=float, na_value=np.nan)
+            for part in METRICS[metric].ratio or (metric,)
+        )
+        return amounts, sizes[0] if sizes else None
+
+    @property
+    def _first(self) -> str:
+        return str(self._study.variants["variant"].iloc[0])
+
+
+def _in_scope(rows: pd.DataFrame, modules: str) -> pd.DataFrame:
+    """Return the layers of a group, the prunable ones, or all."""
+    if modules == "all":
+        return rows
+    return rows[rows["prunable"] if modules == "prunable" else rows["group"] == modules]

@@ -59,7 +59,7 @@ class Viewer {
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", text.say("viewer", { title: data.title }));
     this.map = new HeatMap(left, figures, store);
-    this.panel = new Panel(right, figures, store, (detail) => this.fetchHistogram(detail));
+    this.panel = new Panel(right, figures, store);
     this.table = new Table(root, figures, store);
     this.tools = new Tools(this);
     root.append(this.tools.box, this.tools.notice);
@@ -108,12 +108,6 @@ class Viewer {
     this.sum.textContent = parts.join(" ");
   }
 
-  fetchHistogram(detail) {
-    if (!this.kernel || this.wanted === detail) return;
-    this.wanted = detail;
-    this.kernel.send({ type: "histogram", module: this.figures.modules.names[detail] });
-  }
-
   ask(message) {
     this.store.rest();
     this.tools.tell(this.text.say("waiting"));
@@ -122,11 +116,9 @@ class Viewer {
     this.kernel.send(message);
   }
 
-  answer({ type, module, top, heights, text }) {
+  answer({ text }) {
     clearTimeout(this.waiting);
-    if (type !== "histogram") return this.tools.tell(text ?? "");
-    this.figures.fetched.set(this.figures.positions.get(module), { top, heights });
-    return this.update(this.store.state);
+    this.tools.tell(text);
   }
 
   close() {

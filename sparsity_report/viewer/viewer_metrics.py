@@ -8,19 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import COLUMNS, METRICS, Column
 from sparsity_report.study.survival import gone_weights, zeros_left
-from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.payload import Floats
 from sparsity_report.words.sentences import say
-from sparsity_report.words.value_formats import OWN
 
-# Metrics that the script computes from counts.
-_COUNTED = [name for name in METRICS if name != "sensitivity"]
 # Metrics whose square is a sum ÷ a sum.
 _ROOTS = {"deviation", "relative_change"}
 # Metrics of two checkpoints, with the keys of their notes.
@@ -43,47 +38,27 @@ def _metric(column: Column, note: str) -> dict[str, Any]:
     kind = column.format.axis
     words = {"key": column.name, "kind": kind, "label": column.label, "note": note}
     signs = {"signed": kind == "points", "root": column.name in _ROOTS}
-    return {**words, **signs, "isOwn": False}
+    return {**words, **signs}
 
 
-def counted_metrics(study: StudyFigures) -> list[dict[str, Any]]:
-    """Return the metrics that the script computes from the counts of a study."""
-    unknown = set() if spreads(study) else {"beyond"}
-    return [_metric(METRICS[key], say(f"note.{key}")) for key in _COUNTED if key not in unknown]
-
-
-def metric_column(study: StudyFigures, key: str) -> Column:
-    """Return the name and the format of a metric, which may be a column of the user."""
-    known = METRICS if study.matches is None else {key: COLUMNS[key] for key in _COMPARED}
-    return known.get(key, Column(key, text=clip(key, 40), format=OWN))
-
-
-def own_metrics(
-    study: StudyFigures, columns: pd.DataFrame | None
-) -> list[tuple[dict[str, Any], LayerFigure]]:
-    """Return sensitivity and the columns of the user, each with its figure.
-
-    Raises
-    ------
-    SparsityReportError
-        A column has the name of a metric, or is no column of numbers of modules.
-    """
-    shown = []
+def study_metrics(study: StudyFigures) -> list[tuple[dict[str, Any], LayerFigure | None]]:
+    """Return the metrics of a study, each with its figure unless the script has it from counts."""
+    metrics: list[tuple[dict[str, Any], LayerFigure | None]] = [
+        (
+            _metric(column, say(f"note.{key}")) | {"parts": column.ratio or (key,)},
+            None,
+        )
+        for key, column in METRICS.items()
+        if key != "sensitivity"
+    ]
     frame = study.sensitivity
     if frame is not None and len(frame):
         cut = layer_metrics.finest(frame)
         first = study.facts.layers(str(study.variants["variant"].iloc[0]))
         note = say(_CUT_NOTES[cut], level=float(frame["sparsity"].median()))
-        metric = _metric(COLUMNS["sensitivity"], note)
-        figure = layer_metrics.measured_sensitivity(frame, first)
-        shown.append(({**metric, "ofParts": cut != "layer"}, figure))
-    custom = {} if columns is None else layer_metrics.own_figures(columns, study.layers)
-    if taken := sorted(set(custom) & METRICS.keys()):
-        raise SparsityReportError(say("explorer.metric_name_taken", name=repr(taken[0])))
-    note = say("explorer.custom_metric_note")
-    for name, figure in custom.items():
-        shown.append((_metric(metric_column(study, name), note), figure))
-    return shown
+        metric = {**_metric(COLUMNS["sensitivity"], note), "ofParts": cut != "layer"}
+        metrics.append((metric, layer_metrics.measured_sensitivity(frame, first)))
+    return metrics
 
 
 def compared_metrics(rows: pd.DataFrame) -> list[tuple[dict[str, Any], LayerFigure]]:

@@ -56,9 +56,12 @@ def test_everything_else_is_written(model, tmp_path, request):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--text", "import os\n" * 9, "--perplexity", "wikitext2-2048"), "has windows of 2,048"),
         (
-            ("--sensitivity", "group", "--text", "a", "--perplexity", "c4-256x2048"),
+            ("--text", "import os\n" * 9, "--perplexity", "--protocol", "wikitext2-2048"),
+            "has windows of 2,048",
+        ),
+        (
+            ("--sensitivity", "group", "--text", "a", "--protocol", "wikitext2-2048"),
             "has windows of 2,048",
         ),
     ],
@@ -78,7 +81,7 @@ def test_invalid_requests_are_refused_before_counting(tmp_path, monkeypatch):
     for words in (
         ("--perplexity", "--text", " "),
         ("--perplexity", "--text", "a\udc80"),
-        ("--sensitivity", "block", "--perplexity", "c4"),
+        ("--sensitivity", "block", "--protocol", "c4"),
         ("--perplexity", "--text", tmp_path / "none.txt"),
     ):
         run = command("run", *words, "--out", tmp_path / "out")

@@ -161,7 +161,7 @@ def test_without_network_it_is_said_which_file_to_bring(demo, monkeypatch, tmp_p
             sr.perplexity(sr.dense(demo), protocol=protocol)
         said = str(raised.value)
         assert why in said and bring in said and "--text" in said and "\n" not in said  # noqa: PT018
-    run = command("run", "--perplexity", protocol, "--out", tmp_path / "out")
+    run = command("run", "--perplexity", "--protocol", protocol, "--out", tmp_path / "out")
     assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (2, "", 1)
     assert bring in run.stderr
 
@@ -223,7 +223,7 @@ def test_options_outside_a_protocol_are_refused(demo, tmp_path):
     vars(model.config)["max_position_embeddings"] = None
     with pytest.raises(sr.SparsityReportError, match="window, which its config does not state"):
         sr.perplexity(sr.dense(model), tokens(5000), protocol="wikitext2-max")
-    run = command("run", "--perplexity", "c4", "--out", tmp_path / "out")
+    run = command("run", "--perplexity", "--protocol", "c4", "--out", tmp_path / "out")
     assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (2, "", 1)
 
 

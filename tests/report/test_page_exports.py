@@ -68,6 +68,9 @@ def test_the_address_brings_back_what_was_set(page, report):
     assert left != fresh
     assert (left["viewer"]["sparsity"], left["viewer"]["variant"]) == (0.45, "at level")
     assert state(opened_at(page, report, address)) == left
+    place = page.evaluate("scrollY")
+    page.wait_for_timeout(500)
+    assert place == page.evaluate("scrollY") > 0  # links do not move under the pointer
     page.locator("nav a").nth(2).click()  # a section, and all else stays
     section = page.locator("nav a").nth(2).get_attribute("href")
     wait_for_address(page, f"{section}&", "sparsity=")

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 import sparsity_report as sr
 from sparsity_report.counting import checkpoint_writer
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.runtime_support import RUNTIMES
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
 
@@ -195,18 +194,6 @@ def test_options_that_contradict_each_other(options, message, source, tmp_path):
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("policy", ["2:4", "magnitude"])
-def test_sparse_layouts_that_no_runtime_reads(policy, source, tmp_path):
-    done = command("prune", source, "--out", tmp_path / "out", "--policy", policy, "--sparse")
-    layout = "sparse-24-bitmask" if policy == "2:4" else "sparse-bitmask"
-    assert done.returncode == 2
-    assert f"{layout} of compressed-tensors" in done.stderr
-    for runtime in RUNTIMES.values():
-        # The day one of them reads it, the layout is worth a writer.
-        assert runtime.cells[layout].verdict in {"misread", "refused", "unknown"}
-        assert (runtime.name in done.stderr) is (runtime.ended is None)
 
 
 def test_nothing_to_expand(source, tmp_path):

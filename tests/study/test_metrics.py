@@ -1,7 +1,5 @@
 """Figures of layers that are no counts, against sums over the weights themselves."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,21 +59,6 @@ def test_layers_of_other_sizes_have_no_difference(study):
     assert np.isnan(difference(rows, rows.iloc[:0]).amounts).all()
 
 
-def test_beyond_at_a_threshold(demo, study):
-    rows = study.facts.layers("Masked30")
-    cut = sr.global_magnitude(demo, 0.3).threshold
-    names = list(rows.loc[rows["prunable"], "module_name"])[:4]
-    spreads = {name: float(np.sqrt((weights_of(demo, name) ** 2).mean())) for name in names}
-    figure = layer_metrics.beyond_at(layer_metrics.zeros_of(rows), cut, spreads)
-    for name in names:
-        values = weights_of(demo, name)
-        expected = math.erf(cut / (spreads[name] * math.sqrt(2)))
-        assert of(figure, [name]) == pytest.approx((np.abs(values) <= cut).mean() - expected)
-    assert np.isnan(figure.amounts[~figure.names.isin(names)]).all()
-    none = layer_metrics.beyond_at(layer_metrics.zeros_of(rows), None, spreads)
-    assert np.isnan(none.amounts).all()
-
-
 def sensitivity(by, parts):
     rows = [{"by": by, "part": part, "nll_increase": more} for part, more in parts]
     return pd.DataFrame(rows)
@@ -98,33 +81,3 @@ def test_sensitivity_is_that_of_the_part_a_layer_is_in(study):
     first = blocks.index[blocks == 0][0]
     alone = layer_metrics.measured_sensitivity(sensitivity("layer", [(first, -0.1)]), layers)
     assert pd.Series(values_of(alone)).dropna().to_dict() == {first: -0.1}
-
-
-def test_figures_of_ones_own_are_means(study):
-    names = list(study.layers["module_name"].unique()[:3])
-    mine = pd.DataFrame({"module_name": names, "rank": [1, 2, 6], "norm": [0.5, None, math.inf]})
-    figures = layer_metrics.own_figures(mine, study.layers)
-    assert of(figures["rank"], names) == 3
-    assert np.isnan(figures["norm"].amounts).tolist() == [False, True, True]
-
-
-WRONG = (
-    ([1], "is not a frame with the column module_name"),
-    (pd.DataFrame({"rank": [1]}), "is not a frame with the column module_name"),
-    (pd.DataFrame({"module_name": ["x", "x"], "rank": [1, 2]}), "module 'x' occurs twice"),
-    (pd.DataFrame({"module_name": ["x"], "rank": [1]}), "module 'x' is not in the study"),
-    (pd.DataFrame({"module_name": ["lm_head"][:0]}), "give 1 to 50 with different names"),
-)
-
-
-@pytest.mark.parametrize(("columns", "message"), WRONG, ids=[message for _, message in WRONG])
-def test_columns_that_are_none_are_refused(study, columns, message):
-    with pytest.raises(sr.SparsityReportError, match=message):
-        layer_metrics.own_figures(columns, study.layers)
-
-
-def test_words_are_no_figures(study):
-    name = study.layers["module_name"].iloc[0]
-    words = pd.DataFrame({"module_name": [name], "kind": ["wide"]})
-    with pytest.raises(sr.SparsityReportError, match="'kind' is not a column of real numbers"):
-        layer_metrics.own_figures(words, study.layers)

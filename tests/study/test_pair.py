@@ -198,7 +198,7 @@ def test_merged_adapter_revives_zeros(parent, tmp_path):
     assert pair.survival.iloc[0]["kept"] > 100
     beside = sr.compare_checkpoints(parent, sr.load(tmp_path / "adapter", base=parent))
     assert beside.matches[pair.matches.columns].equals(pair.matches)
-    out = command("pair", parent, tmp_path / "adapter", "--adapter")
+    out = command("pair", parent, tmp_path / "adapter", "--base", parent)
     assert out.stdout.partition("\n\n")[0].splitlines()[1:] == beside.sentences()[1:]
 
 

@@ -27,7 +27,7 @@ SHOWING = {
 LINES, CLASS_LINES, PARAMETERS = 60, 300, 6
 # What namedtuples, torch and transformers offer under such names only.
 FOREIGN = {
-    "_asdict", "_base", "_buffers", "_cdata", "_embedding_bag", "_fields", "_indices", "_instances",
+    "_asdict", "_base", "_buffers", "_cdata", "_embedding_bag", "_fields", "_indices",
     "_init_weights", "_is_all_true", "_local_scalar_dense", "_make", "_model_mapping",
     "_modules", "_nnz", "_parameters", "_python_dispatch", "_replace", "_schema",
     "_unsafe_view", "_validate_sparse_csr_tensor_args", "_values", "_version",

@@ -20,19 +20,16 @@ from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.sparse.shares import break_even, ratio
 from sparsity_report.study.layers import used
 from sparsity_report.study.levels import dense_sizes
+from sparsity_report.study.schema import METRICS
 from sparsity_report.study.storage_layouts import layout_ends
-from sparsity_report.viewer.embed import embed
-from sparsity_report.viewer.layer_values import LayerValues
+from sparsity_report.viewer.embed import embed, widget_module
 from sparsity_report.viewer.payload import encode
-from sparsity_report.viewer.scripts import widget_module
 from sparsity_report.viewer.study_payload import policy_label, study_contents, study_payload
-from sparsity_report.viewer.view_state import AT_LEVEL, with_consequences
+from sparsity_report.viewer.view_state import AT_LEVEL, LayerValues, with_consequences
 from sparsity_report.words import number_format
 from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.tools
-METRICS = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
-COMPARED = ("difference", "beyond", "deviation")
 LAYOUTS = ("csr", "bitmask", "dense")
 BUDGETS = ("2 MB", "0.7 × bytes", "60 % FLOPs", "0.3 x bytes", "1 GB", "1 kB", "12.5 kFLOPs")
 VALUES = [0, 0.00049, 0.0005, 0.5, 0.125, 0.0625, 0.99949, 0.9996, 1, 1.005, 0.2675, 0.3333, 2.5e-5]
@@ -117,7 +114,11 @@ def asked(state, changed, names):
         "selection": [position[name] for name in state["selection"]],
         "detail": position[state["detail"]],
     }
-    asked = {"state": script_state, "changes": changed, "metrics": [*METRICS, *COMPARED]}
+    asked = {
+        "state": script_state,
+        "changes": changed,
+        "metrics": [*METRICS.keys() - {"sensitivity"}],
+    }
     return {**asked, "budgets": BUDGETS, "values": VALUES}
 
 

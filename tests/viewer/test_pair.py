@@ -16,7 +16,7 @@ from payloads import decode
 import sparsity_report as sr
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.survival import survival_frame
-from sparsity_report.viewer.scripts import widget_module
+from sparsity_report.viewer.embed import widget_module
 from sparsity_report.viewer.study_payload import study_payload
 
 METRICS = ("moved", "kept_share", "revived_share", "new_share", "relative_change", "iou")
@@ -138,7 +138,7 @@ def test_details_are_the_rows_of_the_matches(pair):
 def test_removed_experts_are_named(pair):
     (row,) = Shown(pair).header["removed"]
     assert row == {
-        "kind": "expert", "label": "Removed experts", "name": "block 0",
+        "label": "Removed experts", "name": "block 0",
         "module": "model.experts", "among": 4, "gone": [1, 2],
     }  # fmt: skip
     assert Shown(replace(pair, removed=pair.removed.head(0))).header["removed"] == []
@@ -256,8 +256,8 @@ def test_values_of_a_study_of_levels_are_refused(pair):
     assert explorer.state == before
     with pytest.raises(sr.SparsityReportError, match="two checkpoints have no levels"):
         explorer.add()
-    with pytest.raises(sr.SparsityReportError, match="no weights= and no columns="):
-        sr.explore(pair, columns=pair.matches)
+    with pytest.raises(sr.SparsityReportError, match="take no weights="):
+        sr.explore(pair, sr.load())
 
 
 def test_without_blocks_and_with_hostile_names(pair):

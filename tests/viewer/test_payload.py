@@ -3,7 +3,6 @@
 from fractions import Fraction
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from helpers import Tiny, count, study_of
@@ -89,7 +88,6 @@ def test_arrays_of_two_layouts_are_shared(several):
     masked, csr = (each["arrays"] for each in header["variants"][1:3])
     assert masked["nonzero"] == csr["nonzero"]
     assert masked["stored"] != csr["stored"]
-    assert ["shapes" in each for each in header["variants"]] == [True, False, False, True]
 
 
 def half_even(left, top, bottom):
@@ -207,38 +205,6 @@ def test_histograms_are_the_density_of_the_weights(several, demo):
 def test_a_comb_of_few_values_stays_a_comb():
     top, heights = coarse_histogram(count(torch.tensor([0.25, 0.5, 0.5, 1.0]).half()))
     assert np.flatnonzero(heights).tolist() == [int(40 * v / top) for v in (0.25, 0.5, 1.0)]
-
-
-def test_figures_of_the_user_and_their_names(several):
-    names = several.layers["module_name"].drop_duplicates()[:3]
-    mine = pd.DataFrame({"module_name": names, "rank": [1.0, np.nan, 3.0]})
-    header, arrays = decode(study_payload(several, mine))
-    (figure,) = [metric for metric in header["metrics"] if metric["isOwn"]]
-    assert (figure["key"], figure["kind"]) == ("rank", "own")
-    np.testing.assert_array_equal(arrays[figure["amounts"]][:4], [1, np.nan, 3, 0])
-    np.testing.assert_array_equal(arrays[figure["sizes"]][:4], [1, np.nan, 1, 0])
-    with pytest.raises(sr.SparsityReportError, match="already the name of a metric"):
-        study_payload(several, mine.rename(columns={"rank": "beyond"}))
-
-
-def test_experts_have_numbers_where_cells_would_be_shared():
-    class Block(nn.Module):
-        def __init__(self, experts):
-            super().__init__()
-            self.experts = nn.ModuleList(
-                nn.ModuleDict({"up": nn.Linear(4, 4)}) for _ in range(experts)
-            )
-
-    class Mixture(nn.Module):
-        def __init__(self, experts):
-            super().__init__()
-            self.layers = nn.ModuleList(Block(experts) for _ in range(2))
-
-    header, _ = decode(study_payload(sr.compare(sr.dense(sr.load(Mixture(41))))))
-    assert header["modules"]["experts"] == [*range(41)] * 2
-    assert set(header["modules"]["projections"]) == {"up"}
-    header, _ = decode(study_payload(sr.compare(sr.dense(sr.load(Mixture(3))))))
-    assert header["modules"]["experts"] is None
 
 
 def test_positions_of_zeros(demo):

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 import sparsity_report as sr
-from sparsity_report.viewer.scripts import widget_module
+from sparsity_report.viewer.embed import widget_module
 from sparsity_report.viewer.study_payload import study_payload
 
 # As the models of ipywidgets and marimo, it has a value before it says so.

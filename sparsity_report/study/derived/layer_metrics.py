@@ -1,13 +1,12 @@
-"""Figures of layers besides counts: differences, excess over Gaussian zeros, sensitivity, spread.
+"""Figures of layers besides counts: differences, sensitivity, spread.
 
-Each figure is an amount ÷ a size, so that several layers have one, too. Differences and excesses
-are zeros ÷ weights; sensitivity and columns of the user are means over layers.
+Each figure is an amount ÷ a size, so that several layers have one, too. Differences are zeros ÷
+weights; sensitivity is a mean over layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,7 @@ import pandas as pd
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.weights.weights import Weights
 
 Floats = npt.NDArray[np.float64]
@@ -27,8 +24,6 @@ _CUTS = ("group", "block", "layer")
 _POINT = 0.01
 # Standard deviations that chance exceeds for one in a billion pairs of layers.
 _FAR = 6
-# Largest number of columns of the user.
-_MOST = 50
 
 
 class LayerFigure(NamedTuple):
@@ -77,24 +72,6 @@ def difference(zeros: LayerFigure, before: LayerFigure) -> LayerFigure:
     return LayerFigure(zeros.names, zeros.amounts - gone, sizes)
 
 
-def beyond_at(
-    zeros: LayerFigure, threshold: float | None, spreads: Mapping[str, float]
-) -> LayerFigure:
-    """Return the excess of layers that lost all weights up to a threshold.
-
-    Parameters
-    ----------
-    zeros : LayerFigure
-    threshold : float or None
-        None if nothing is pruned, or by no common threshold.
-    spreads : mapping of str to float
-        Root mean squares of weights, by module.
-    """
-    wide = [spreads.get(name, np.nan) for name in zeros.names]
-    shares = np.array([expected_sparsity(threshold, spread) for spread in wide], dtype=float)
-    return zeros._replace(amounts=zeros.amounts - shares * zeros.sizes)
-
-
 def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigure:
     """Return the loss in nats per token of pruning a part alone, for every layer of the part.
 
@@ -113,75 +90,15 @@ def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigu
     blocks = ["outside blocks" if pd.isna(b) else f"block {int(b)}" for b in rows["block"]]
     named = {"block": blocks, "group": list(rows["group"]), "layer": list(rows["module_name"])}
     parts = [first.get(part, np.nan) for part in named[cut]]
-    return _means(parts, rows["module_name"])
+    known = np.array(parts, dtype=float)
+    known[~np.isfinite(known)] = np.nan
+    sizes = np.where(np.isnan(known), np.nan, 1.0)
+    return LayerFigure(pd.Index(rows["module_name"]), known, sizes)
 
 
 def finest(frame: pd.DataFrame) -> str:
     """Return the finest kind of part in a table of sensitivity: layer, block or group."""
     return str(max(frame["by"].unique(), key=_CUTS.index))
-
-
-def own_figures(columns: pd.DataFrame, layers: pd.DataFrame) -> dict[str, LayerFigure]:
-    """Return the columns of a user's frame as figures, by name.
-
-    Parameters
-    ----------
-    columns : pandas.DataFrame
-        ``module_name``, each once, and columns of numbers; null where unknown.
-    layers : pandas.DataFrame
-        Rows of the study.
-
-    Raises
-    ------
-    SparsityReportError
-        A column is missing or is not numeric, or a module occurs twice or is not in the study.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> layers = sr.compare(sr.dense(sr.load())).layers
-    >>> mine = pd.DataFrame({"module_name": layers["module_name"], "rank": range(len(layers))})
-    >>> list(own_figures(mine, layers))
-    ['rank']
-    """
-    if not isinstance(columns, pd.DataFrame) or "module_name" not in columns:
-        raise SparsityReportError(
-            "columns: is not a frame with the column module_name; give "
-            "pandas.DataFrame({'module_name': […], 'rank': […]})"
-        )
-    names = columns["module_name"]
-    twice, unknown = names.duplicated(), ~names.isin(layers["module_name"])
-    for wrong, fault in ((twice, "occurs twice"), (unknown, "is not in the study")):
-        if wrong.any():
-            raise SparsityReportError(
-                f"columns: module {str(names[wrong].iloc[0])[:200]!r} {fault}; give each module of "
-                "the study at most once"
-            )
-    values = columns.drop(columns="module_name")
-    titles = [str(name) for name in values.columns]
-    if not 0 < len(titles) <= _MOST or len(set(titles)) < len(titles):
-        raise SparsityReportError(
-            f"columns: has {len(titles)} columns beside module_name, or two of one name; give 1 to "
-            f"{_MOST} with different names"
-        )
-    figures = {}
-    for place, title in enumerate(titles):
-        column = values.iloc[:, place]
-        kind = column.dtype
-        if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
-            raise SparsityReportError(
-                f"columns: {title[:80]!r} is not a column of real numbers; convert or drop it"
-            )
-        numbers = column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-        figures[title] = _means(numbers, names)
-    return figures
-
-
-def _means(values: Any, names: Iterable[str]) -> LayerFigure:
-    """Return values of single layers, whose mean is that of several layers."""
-    known = np.array(values, dtype=float)
-    known[~np.isfinite(known)] = np.nan
-    return LayerFigure(pd.Index([*names]), known, np.where(np.isnan(known), np.nan, 1.0))
 
 
 class Spread(NamedTuple):

@@ -84,7 +84,8 @@ export class Address {
     if (section && "open" in section) section.open = true;
     for (const [name, text] of given) if (name === "scheme") this.scheme?.set(text);
     if (this.root) this.restoreTraits(given);
-    if (section && given.length > 1) section.scrollIntoView();
+    // Instantly: a link that moves with the scrolled page would lose the reader's click.
+    if (section && given.length > 1) section.scrollIntoView({ behavior: "instant" });
   }
 
   later() {
