@@ -66,7 +66,7 @@ CASES = {
             **LINEAR,
         },
     ),
-    "some layers": ("llama", {"r": 2, "layers_to_transform": [1], **LINEAR}),
+    "some layers": ("llama", {"r": 2, "target_modules": ["1.self_attn.q_proj", "1.mlp.down_proj"]}),
     "all linear": ("llama", {"r": 2, "target_modules": "all-linear"}),
     "trained head": ("llama", {"r": 2, "modules_to_save": ["lm_head", "norm"], **LINEAR}),
     "gaussian": ("llama", {"r": 2, "init_lora_weights": "gaussian", **LINEAR}),
@@ -347,12 +347,16 @@ CONFIGS = {
     r"pattern '.*\(\(\)\$' of adapter_config.json is not a regular": {"rank_pattern": {"(": 4}},
     r"pattern '.*\(a\+\)\+.*' .* too complex": {"alpha_pattern": {"(a+)+": 4}},
     r"pattern '.*a\{999.*' .* too complex": {"alpha_pattern": {"a{99999999}": 4}},
-    r"pattern '.*\.\|\.\..*' .* too complex": {"target_modules": "(?:.|..|...)" * 15 + ".*[A-Z]"},
+    r"pattern '.*\.\|\.\..*' .* too complex": {
+        "target_modules": "(?:.|..|...)" * 15 + ".*[A-Z]|.*"
+    },
     "target_modules = None does not name the adapted modules": {"target_modules": None},
     "target_modules = 'all-linear' does not": {"target_modules": "all-linear"},
-    "names 'model.layers.0.self_attn.k_proj', for which": {"target_modules": ["q_proj", "k_proj"]},
+    "names 'model.layers.0.self_attn.k_proj', for which": {
+        "target_modules": ["q_proj", "v_proj", "down_proj", "k_proj"]
+    },
     "names 'lm_head', for which it lacks": {"modules_to_save": ["head"]},
-    r"q_proj\.lora_A.weight' does not fit the modules": {"target_modules": ["k_proj"]},
+    r"v_proj\.lora_A.weight' does not fit the modules": {"target_modules": ["q_proj", "down_proj"]},
     r"layers\.0\..*lora_A.weight' does not fit the modules": {
         "exclude_modules": r".*layers\.0\..*"
     },

@@ -451,10 +451,6 @@ WRONG = {
           "shape": torch.tensor([1, 2**24]), "row_offsets": torch.tensor([0])}, None),
         "unpacked to the shape",
     ),
-    "FP4 without an end": (
-        ({"weight": torch.zeros(2**23, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}, None),
-        "unpacked to the shape",
-    ),
     "a state without an end": (
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4":
                 lambda t: torch.cat([t, torch.full((2**16,), 32, dtype=torch.uint8)])}),
