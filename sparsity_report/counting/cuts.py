@@ -70,13 +70,10 @@ class Cut(ABC):
 
     __slots__ = ()
     pruned: int
+    # False for a cut that takes the zeros that a tensor has.
+    changes = True
     # Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     input_first: tuple[int, int] | None = None
-
-    @property
-    def changes(self) -> bool:
-        """False for a cut that takes zeros only."""
-        return True
 
     @abstractmethod
     def nonzero_after(self, before: Magnitudes) -> int:
@@ -173,16 +170,14 @@ class ThresholdCut(Cut):
         Number of pruned elements.
     ties : int
         Pruned elements exactly on the threshold, the first by position.
+    changes : bool
+        False for a cut that takes the zeros that a tensor has.
     """
 
     threshold: float
     pruned: int
     ties: int
-
-    @property
-    def changes(self) -> bool:
-        """False for a cut that takes zeros only."""
-        return self.threshold > 0
+    changes: bool = True
 
     def nonzero_after(self, before: Magnitudes) -> int:
         """Return the nonzeros after pruning a tensor with these magnitudes."""

@@ -262,7 +262,7 @@ def existing_zeros(
     counts = prunable_counts(weights, progress, executor, cache)
     zeros = {name: counted.total - counted.nonzero for name, counted in counts.items()}
     share = sum(zeros.values()) / sum(counted.total for counted in counts.values())
-    cuts = {name: ThresholdCut(0.0, number, number) for name, number in zeros.items() if number}
+    cuts = {name: ThresholdCut(0.0, n, n, changes=False) for name, n in zeros.items() if n}
     return Pruning(weights, share, ExistingZeros(), cuts)
 
 
