@@ -307,20 +307,14 @@ def model_zeros(model: CountedModel) -> dict[str, Any]:
     return {"groups": dict(zeros), "matrices": len(kept), "patterns": dict(patterns)}
 
 
-def place_phrase(place: tuple[int, int, int], width: int) -> str:
-    """Return the place of a group of inputs as text; rows, columns and experts count from 0."""
-    expert, row, column = place
-    where = {"row": row, "first": column, "last": column + width - 1}
-    if expert:
-        return say("check.place_in_expert", expert=expert, **where)
-    return say("check.place", **where)
-
-
 def _broken(counts: MatrixCount, pattern: Pattern, inputs: int) -> str | None:
     if pattern not in counts.complying:
         return say("check.no_groups", inputs=inputs, m=pattern.m)
     if (place := counts.violations.get(pattern)) is None:
         return None
-    number = counts.total // pattern.m
-    numbers = {"broken": number - counts.complying[pattern], "groups": number}
-    return say("check.broken", place=place_phrase(place, pattern.m), **numbers)
+    expert, row, column = place
+    where = {"row": row, "first": column, "last": column + pattern.m - 1}
+    key = "check.place_in_expert" if expert else "check.place"
+    groups = counts.total // pattern.m
+    numbers = {"broken": groups - counts.complying[pattern], "groups": groups}
+    return say("check.broken", place=say(key, expert=expert, **where), **numbers)
