@@ -11,7 +11,7 @@ from sparsity_report.report.thesis import latex_templates
 from sparsity_report.sparse.runtime_support import LAYOUTS, RUNTIMES
 from sparsity_report.study.derived.heads_experts import FIGURES
 from sparsity_report.study.schema import COLUMNS
-from sparsity_report.viewer import scripts
+from sparsity_report.viewer import embed
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.sentences import say
 
@@ -64,7 +64,7 @@ def said_keys():
 
 def sources():
     """Return the text of the viewer's JavaScript files."""
-    files = sorted(Path(scripts.__file__).parent.glob("*.js"))
+    files = sorted(Path(embed.__file__).parent.glob("*.js"))
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
