@@ -145,7 +145,7 @@ def open_to_count(
     if base is not None or not isinstance(model, str | os.PathLike):
         return load(model, base=base, allow_pickle=allow_pickle)
     reading: Reading = {**_DEFAULTS, "stream": True, "allow_pickle": allow_pickle}
-    return _open(os.fspath(model), ReaderOptions(decide=True), reading)
+    return _open(os.fspath(model), ReaderOptions(only_counted=True), reading)
 
 
 def _open(
@@ -213,14 +213,14 @@ def _find(place: HubPlace, options: ReaderOptions, allow_pickle: bool) -> Remote
     try:
         return find(place)
     except UnstreamableError as error:
-        if not options.decide:
+        if not options.only_counted:
             raise
         return fetch(place, allow_pickle=True)[0] if allow_pickle else cached(place, error)
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
     streamed = say("note.streamed", commit=remote.files[0].commit)
-    notes = remote.notes if options.decide else (*remote.notes, streamed)
+    notes = remote.notes if options.only_counted else (*remote.notes, streamed)
     options = replace(options, notes=notes)
     if remote.files[0].name.endswith(".gguf"):
         headers = read_in_parallel(remote.files, read_header).items()
@@ -235,4 +235,6 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
 def _open_gguf(
     headers: Headers, options: ReaderOptions, files: Sequence[Origin]
 ) -> CheckpointWeights:
-    return open_names(headers, options, files) if options.decide else GGUFWeights(headers, options)
+    if options.only_counted:
+        return open_names(headers, options, files)
+    return GGUFWeights(headers, options)

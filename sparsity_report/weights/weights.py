@@ -14,6 +14,7 @@ from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.matrix_direction import Matrix
+from sparsity_report.weights.module_order import positions
 from sparsity_report.weights.tensor_slices import Entry, Origin, Shape, Slice, memory_slices
 from sparsity_report.words.sentences import say
 
@@ -190,6 +191,20 @@ def check_modules(name: str, modules: int) -> None:
         )
 
 
+def in_order(modules: Iterable[Module]) -> tuple[Module, ...]:
+    """Return modules and their parameters in the order of their names."""
+    modules = tuple(modules)
+    places = positions(p.name for module in modules for p in module.parameters)
+
+    def first(module: Module) -> int:
+        return min(places[p.name] for p in module.parameters)
+
+    return tuple(
+        replace(module, parameters=tuple(sorted(module.parameters, key=lambda p: places[p.name])))
+        for module in sorted(modules, key=first)
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class _InMemory:
     """Values of a parameter in the order of the model in memory."""
@@ -265,6 +280,7 @@ class Weights(ABC):
         if not self.modules:
             raise self.wrong("has no parameters, so there is nothing to count; open another model")
         check_modules(self.name, len(self.modules))
+        self.modules = in_order(self.modules)
         if (total := self.total) > limits.ALL_VALUES:
             raise SparsityReportError(
                 f"{self.name} has {total:,} values, more than the {limits.ALL_VALUES:,} up to "

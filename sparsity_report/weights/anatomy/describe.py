@@ -186,7 +186,7 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
         "uses": usage.per_token,
         "uses_per_sequence": usage.per_sequence,
         "head_dim": _head_dim(place.around) if matrix else None,
-        "head_axis": int(place.path.rpartition(".")[2] in groups.OUTPUT_WORDS),
+        "head_axis": groups.head_axis(place.path),
         "layout": layout,
         "held_bytes": held_bytes,
     }
