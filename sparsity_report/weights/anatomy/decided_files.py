@@ -194,12 +194,12 @@ class _File:
         yield self._has_whole_blocks()
         yield self._has_known_experts()
         yield self._has_known_sizes()
-        # A head that is stored or tied, none in a body; the setting decides on equal bytes.
+        # A head that is stored, or tied by the setting, whose default is that of the class.
         heads = [p for _, p in self.named if self.kinds[p.name] == "lm_head" and len(p.shape) == 2]
-        yield len(heads) == int(self.is_headed)
         is_tied = config.get("tie_word_embeddings") is True
+        yield len(heads) == int(self.is_headed)
+        yield not self.is_headed or is_tied == any(p.tied_to for p in heads)
         yield is_tied or self.ties.keys().isdisjoint(shapes)
-        yield not is_tied or all(p.tied_to for p in heads)
         yield self.is_image or bool(self.attention_widths)
 
     def _is_prefixed(self) -> bool:

@@ -236,8 +236,8 @@ class CheckpointWeights(Weights):
         named = {p.name: p.shape for p in self.parameters}
         if other := sorted(held.items() ^ named.items()):
             raise self.wrong(
-                f"can be counted but not run: {other[0][0]!r} differs between its tensors and "
-                f"{type(model).__name__}; give the config.json of these weights"
+                f"can be counted but not run: {other[0][0]!r} is not the same in its files and in "
+                f"{type(model).__name__}; download the whole checkpoint with its config.json"
             )
         return model, parts
 
