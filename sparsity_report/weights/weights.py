@@ -241,7 +241,7 @@ class Weights(ABC):
     architecture : str
         Class name of the model; empty if unknown.
     modules : tuple of Module
-        Every module that owns parameters, in the model's order.
+        Every module that owns parameters, in the order of their names.
     attention_widths : dict or None
         Sums over the attention layers of (query width + value width), by the length of their
         sliding window, or None for all positions. FLOPs of scores and values are twice this per
@@ -502,7 +502,7 @@ class Weights(ABC):
 
     @property
     def parameters(self) -> Iterator[Parameter]:
-        """All parameters in the model's order, tied ones included.
+        """All parameters in the order of modules, tied ones included.
 
         Examples
         --------

@@ -138,9 +138,7 @@ class AdaptedWeights(Weights):
     base : Weights
     adapter : Adapter
     options : ReaderOptions
-        Name of the two, and groups of matrices beside the base.
-    merge : bool
-        If False, keep the matrices as separate modules.
+        Name of the two, groups of matrices beside the base, and whether both are merged.
 
     Raises
     ------
@@ -148,10 +146,8 @@ class AdaptedWeights(Weights):
         The adapter belongs to another base, or changes a weight that is not one stored matrix.
     """
 
-    def __init__(
-        self, base: Weights, adapter: Adapter, options: ReaderOptions, merge: bool
-    ) -> None:
-        changes = _changes(base, adapter)
+    def __init__(self, base: Weights, adapter: Adapter, options: ReaderOptions) -> None:
+        changes, merge = _changes(base, adapter), options.merge
         if not merge:
             changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
         modules = tuple(m.changed(partial(_changed, changes=changes)) for m in base.modules)

@@ -46,6 +46,7 @@ _SCORED = (
 )  # fmt: skip
 # Classes whose scores are those of a whole input.
 _AT_ONCE = ("ForSequenceClassification", "ForImageClassification")
+_CLASS = re.compile(r"[A-Za-z]\w{0,99}", re.ASCII)
 # Groups of modules that need no further explanation.
 _KNOWN = {"embedding", "attention_linear", "mlp_linear", "norm", "lm_head", "router"}
 # Modules before an output head, and the heads of other classes.
@@ -88,7 +89,7 @@ _RENAMED = {
     ),
 }  # fmt: skip
 # Experts on disk, which are stacked in memory, and those of their projections that are joined.
-_EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight")
+_EXPERT = re.compile(r"(.+\.experts)\.(\d{1,6})\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight")
 _JOINED = {"gate_proj": 0, "w1": 0, "up_proj": 1, "w3": 1}
 
 
@@ -106,7 +107,7 @@ def decide(
         Content of ``config.json``.
     """
     classes = config.get("architectures")
-    if not isinstance(classes, list) or len(classes) != 1 or not isinstance(classes[0], str):
+    if not isinstance(classes, list) or len(classes) != 1 or not _CLASS.fullmatch(str(classes[0])):
         return None
     if any(is_padding(key, entries) for key in entries):
         return None
@@ -144,7 +145,8 @@ def _in_memory(parts: Mapping[str, list[Entry]]) -> dict[str, list[Entry]] | Non
         if stack.keys() != whole or len({entry.shape for entry in stack.values()}) > 1:
             return None
         renamed[name] = [stack[key] for key in sorted(stack)]
-    return renamed
+    is_whole = sum(map(len, renamed.values())) == len(parts)  # no two of one name
+    return renamed if is_whole else None
 
 
 class _File:
@@ -246,7 +248,7 @@ class _File:
             forms = {frozenset(rests) for rests in held.values()}
             other = frozenset.union(*forms) - frozenset.intersection(*forms)
             is_even = len(forms) <= most and all(rest.startswith("mlp.") for rest in other)
-            if held.keys() != {*range(count)} or not is_even:
+            if (len(held), max(held)) != (count, count - 1) or not is_even:
                 return False
         return 0 < len(towers) < 3 and all(len(shapes) == 1 for shapes in kinds.values())
 
@@ -313,7 +315,7 @@ class _File:
         kinds, window = self.config.get("layer_types"), first_count(self.config, "sliding_window")
         if isinstance(kinds, list):
             known = {"full_attention": None, "sliding_attention": window or 0}
-            return known.get(kinds[number], 0) if number < len(kinds) else 0
+            return known.get(str(kinds[number]), 0) if number < len(kinds) else 0
         is_alternating = any("pre_feedforward" in name for name in self.shapes)
         is_mixed = is_alternating or any("pattern" in key for key in self.config)
         if window is None or self.config.get("use_sliding_window") is False:

@@ -62,8 +62,8 @@ class ReaderOptions:
         User rules for groups, see :func:`sparsity_report.weights.anatomy.groups.classify`.
     notes : tuple of str
         Facts about the origin of the model.
-    config : bool
-        Whether ``config.json`` decides which model it is, rather than names and shapes.
+    allow_pickle, stream, merge, config : bool
+        See :func:`sparsity_report.weights.loading.load`.
     only_counted : bool
         Whether the model is opened for counting alone: files on the Hub are read by ranges, and
         names describe tensors that their class refuses.
@@ -73,6 +73,9 @@ class ReaderOptions:
     blacklist: Collection[str] = ("lm_head",)
     groups: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
+    allow_pickle: bool = False
+    stream: bool = False
+    merge: bool = True
     config: bool = True
     only_counted: bool = False
 

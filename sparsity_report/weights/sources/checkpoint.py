@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sparsity_report.deferred import nn, torch
 from sparsity_report.errors import SparsityReportError, first_line
@@ -247,11 +247,9 @@ class CheckpointWeights(Weights):
 
     def _load(self, folder: Path | None, **options: Any) -> nn.Module:
         """Load a model from a folder or from given values; refuse missing tensors."""
-        import transformers
-
         outline = self.require_runnable()
         with without_bars():
-            model, info = getattr(transformers, self.architecture).from_pretrained(
+            model, info = cast(Any, type(outline)).from_pretrained(
                 folder,
                 # The config in the folder may name code to run.
                 config=outline.config,
