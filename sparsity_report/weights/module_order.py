@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 # Words of dotted names in the order of computation; siblings with other words keep their order.
 _WORDS = """
@@ -35,8 +36,10 @@ classifier score qa_outputs
 _LAST = {word: rank for rank, word in enumerate(_HEADS.split())}
 
 Rank = tuple[int, int, str]
+_UNKNOWN: Rank = (2, 0, "")
 
 
+@lru_cache(maxsize=4096)
 def rank(word: str) -> Rank | None:
     """Return the place of a word of a dotted name among its siblings; None for an unknown one.
 
@@ -68,8 +71,8 @@ def positions(names: Iterable[str]) -> dict[str, int]:
         key, prefix = [], ""
         for word in name.split("."):
             prefix = f"{prefix}.{word}"
-            first = seen.setdefault(prefix, len(seen))
-            key.append((rank(word) or (2, 0, ""), 0 if rank(word) else first))
+            first, place = seen.setdefault(prefix, len(seen)), rank(word)
+            key.append((place, 0) if place else (_UNKNOWN, first))
         keys[name] = key
     return {name: place for place, name in enumerate(sorted(keys, key=keys.__getitem__))}
 

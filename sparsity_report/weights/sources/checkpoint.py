@@ -231,7 +231,8 @@ class CheckpointWeights(Weights):
 
         count = len(self.raw)
         model, parts, *_ = match_class(self.directory, self.unpacked, count, self.settings)
-        assert model is not None
+        if model is None:
+            return None, {}
         held = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
         named = {p.name: p.shape for p in self.parameters}
         if other := sorted(held.items() ^ named.items()):
