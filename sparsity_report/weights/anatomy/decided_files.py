@@ -18,6 +18,7 @@ from itertools import product
 from typing import Any
 
 from sparsity_report.weights.anatomy import groups
+from sparsity_report.weights.anatomy.config_sizes import has_usual_sizes
 from sparsity_report.weights.anatomy.names_only import (
     EXPERTS_PER_TOKEN,
     Description,
@@ -46,6 +47,7 @@ _SCORED = (
 )  # fmt: skip
 # Classes whose scores are those of a whole input.
 _AT_ONCE = ("ForSequenceClassification", "ForImageClassification")
+_DTYPES = (None, "float32", "float16", "bfloat16")
 _CLASS = re.compile(r"[A-Za-z]\w{0,99}", re.ASCII)
 # Groups of modules that need no further explanation.
 _KNOWN = {"embedding", "attention_linear", "mlp_linear", "norm", "lm_head", "router"}
@@ -179,6 +181,8 @@ class _File:
         inner = [value for key, value in config.items() if key not in SETTINGS_KEYS]
         yield not any(isinstance(value, dict) and "model_type" in value for value in inner)
         yield not any(map(_OTHER_ATTENTION.search, config))
+        yield all(config.get(key) in _DTYPES for key in ("dtype", "torch_dtype"))
+        yield has_usual_sizes(config)
         yield self._is_prefixed()
         # Decoders alone do not attend to an encoder.
         names = " ".join(shapes)
@@ -280,7 +284,8 @@ class _File:
         if not stacks and not per_token:
             return not chosen
         counts = {*stacks.values()}
-        return bool(stacks and per_token) and counts == announced and len(chosen) == len(stacks)
+        is_known = bool(stacks) and 0 < (per_token or 0) <= min(counts)
+        return is_known and counts == announced and len(chosen) == len(stacks)
 
     @property
     def head_dim(self) -> int:
