@@ -171,6 +171,7 @@ class _File:
         self.is_image = any(".patch_embeddings." in name for name in parts)
         self.is_speech = not self.is_image and any(map(_SPEECH.fullmatch, parts))
         pattern = _IMAGE if self.is_image else _SPEECH
+        self.rows, self.image = 0, (1, 0, 0, 0)  # positions of an image and its shape
         self.stem = {name for name in parts if pattern.fullmatch(name)}
 
     def requirements(self) -> Iterator[bool]:
@@ -206,7 +207,8 @@ class _File:
         yield len(heads) == int(self.is_headed)
         yield not self.is_headed or is_tied == any(p.tied_to for p in heads)
         yield is_tied or self.ties.keys().isdisjoint(shapes)
-        yield self.is_image or bool(self.attention_widths)
+        yield self._has_known_inputs()
+        yield bool(self.attention_widths)
 
     def _is_prefixed(self) -> bool:
         """Return whether the names are those in memory: a body inside of a head has a prefix."""
@@ -272,6 +274,29 @@ class _File:
             and not (inner and is_dense and all({inner, 2 * inner}.isdisjoint(s) for s in matrices))
         )
 
+    def _has_known_inputs(self) -> bool:
+        """Return whether convolutions and positions of sounds and images have announced sizes."""
+        if not self.stem:
+            return True
+        width, sounds, channels, size, patch = (
+            first_count(self.config, *names) or 0
+            for names in (
+                _WIDTH, ["max_source_positions"], ["num_channels"], ["image_size"], ["patch_size"]
+            )
+        )  # fmt: skip
+        by_end = {".".join(name.split(".")[-2:]): shape for name, shape in self.shapes.items()}
+        if self.is_speech:
+            prefix = "model." * self.is_headed
+            return self.shapes.get(f"{prefix}encoder.embed_positions.weight") == (sounds, width)
+        first = by_end.get("embeddings.cls_token")
+        self.rows = (size // patch) ** 2 + (first is not None) if patch else 0
+        self.image = (1, channels, size, size)
+        return (
+            first in {None, (1, 1, width)}
+            and by_end.get("embeddings.position_embeddings") == (1, self.rows, width)
+            and by_end.get("projection.weight") == (width, channels, patch, patch)
+        )
+
     def _has_known_experts(self) -> bool:
         """Return whether the experts are those announced, with a router for each stack."""
         stacks = expert_stacks(self.shapes)
@@ -332,10 +357,8 @@ class _File:
         modules = tuple(module.changed(self._used) for module in self.described.modules)
         if not self.is_image:
             return replace(self.described, modules=modules, attention_widths=self.attention_widths)
-        channels, size = (first_count(self.config, n) for n in ("num_channels", "image_size"))
-        rows = next(shape[1] for name, shape in self.shapes.items() if "position" in name)
-        shape = str((1, channels, size, size))
-        note = say("note.rows_are_tokens", rows=rows, input="pixel_values", shape=shape)
+        facts = {"rows": self.rows, "input": "pixel_values", "shape": str(self.image)}
+        note = say("note.rows_are_tokens", **facts)
         return replace(self.described, modules=modules, notes=(note,))
 
     def _used(self, p: Parameter) -> Parameter:
