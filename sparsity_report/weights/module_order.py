@@ -12,9 +12,9 @@ from functools import lru_cache
 
 # Words of dotted names in the order of computation; siblings with other words keep their order.
 _WORDS = """
-weight bias cls_token position_embeddings patch_embeddings projection
-shared wte word_embeddings embed_tokens embed_in tok_embeddings token_embd
-wpe embed_positions position_embd token_type_embeddings embeddings
+weight bias shared wte word_embeddings embed_tokens embed_in tok_embeddings token_embd cls_token
+wpe position_embeddings embed_positions position_embd token_type_embeddings
+patch_embeddings projection embeddings
 project_in project_out conv1 conv2 encoder transformer decoder h layers layer block blocks blk
 self_attn SelfAttention self attn attention encoder_attn EncDecAttention crossattention
 c_attn query_key_value qkv_proj

@@ -13,6 +13,7 @@ from transformers.core_model_loading import Chunk, Concatenate, Transpose, Weigh
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.study.variants import fingerprint
+from sparsity_report.weights.sources import checkpoint
 from sparsity_report.weights.tensor_slices import FileSlice
 
 SIZE = {
@@ -90,7 +91,8 @@ def refused(match, *args, **kwargs):
 
 
 def ruled(monkeypatch, *rules):
-    """Let transformers have rules for every model."""
+    """Let transformers have rules for every model, and ask it for every file."""
+    monkeypatch.setattr(checkpoint, "decide", lambda *_: None)
     monkeypatch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda *_: [*rules])
 
 

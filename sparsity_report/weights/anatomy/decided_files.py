@@ -67,6 +67,13 @@ _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _BLOCK = re.compile(
     r"(?P<tower>(?:[A-Za-z_]+\.)*(?:h|layers?|blocks?))\.(?P<number>\d{1,9})\.(?P<rest>.+)"
 )
+# Names of the matrices of attention, each with those of its class.
+_ATTENTION = (
+    {"q_proj", "k_proj", "v_proj", "o_proj"}, {"q_proj", "k_proj", "v_proj", "out_proj"},
+    {"q_proj", "k_proj", "v_proj", "dense"},
+    {"query", "key", "value", "dense"}, {"q", "k", "v", "o"}, {"qkv_proj", "o_proj"},
+    {"q_lin", "k_lin", "v_lin", "out_lin"}, {"c_attn", "c_proj"}, {"query_key_value", "dense"},
+)  # fmt: skip
 # Position tables in the first block.
 _POSITIONS = re.compile(r"\.relative_attention_bias\.weight$")
 # Convolutions before the blocks of speech and image models, and tables of the latter.
@@ -197,6 +204,7 @@ class _File:
             self.kinds[p.name] in _KNOWN or p.name in self.stem or self._is_beside(module)
             for module, p in self.named
         )
+        yield self._attention_words in _ATTENTION
         yield is_ordered(p.name for _, p in self.named)
         yield self._has_whole_blocks()
         yield self._has_known_experts()
@@ -231,6 +239,12 @@ class _File:
             return True
         has_pooler = self.class_name.endswith(("Model", *_AT_ONCE))
         return has_pooler and bool(_POOLER.fullmatch(module))
+
+    @property
+    def _attention_words(self) -> set[str]:
+        """Names of the matrices of attention in a block."""
+        linear = (p.name for _, p in self.named if self.kinds[p.name] == "attention_linear")
+        return {name.split(".")[-2] for name in linear if _BLOCK.match(name)}
 
     def _has_whole_blocks(self) -> bool:
         """Return whether towers have as many blocks as announced, with tensors of equal shapes.

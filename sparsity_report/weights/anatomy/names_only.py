@@ -39,6 +39,8 @@ _TIED_HEADS = (
 )
 # Most values of two tables that are compared on this disk and over the network.
 _COMPARED, _COMPARED_REMOTELY = 2**26, 2**14
+# Tables of positions, which may be longer than the vocabulary.
+_POSITION = re.compile(r"(^|[._])(positions?|pos|wpe)([._]|$)")
 # Groups whose matrices tokens are multiplied by.
 _MULTIPLIED = groups.LINEAR_GROUPS | {"lm_head", "router"}
 #: Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
@@ -220,8 +222,12 @@ def describe_names(
         owned[name.rpartition(".")[0]][name] = shape
     check_modules(options.name, len(owned))  # before spending half a minute on them
     kinds = {name: _group(name, held, stacks, options) for name, held in owned.items()}
-    tables = [s for each, s in shapes.items() if kinds[each.rpartition(".")[0]] == "embedding"]
-    vocabulary = max((shape for shape in tables if len(shape) == 2), default=())
+    tables = (
+        shape
+        for name, shape in shapes.items()
+        if kinds[name.rpartition(".")[0]] == "embedding" and is_of_tokens(name, shape)
+    )
+    vocabulary = max(tables, default=())
     of_head = {vocabulary, vocabulary[:1]} - {()}  # its matrix and its bias
     modules, unsettled = [], set()
     for module_name, held in owned.items():
@@ -261,6 +267,11 @@ def shape_of(name: str, entries: Sequence[Entry]) -> Shape:
     return (len(entries) // joined, joined * rows, *columns)
 
 
+def is_of_tokens(name: str, shape: Shape) -> bool:
+    """Return whether a tensor of an embedding may have a row for each token of a vocabulary."""
+    return len(shape) == 2 and not _POSITION.search(name)
+
+
 def _group(
     name: str, held: Mapping[str, Shape], stacks: Mapping[str, int], options: ReaderOptions
 ) -> str:
@@ -287,7 +298,7 @@ def tied_names(parts: Mapping[str, Sequence[Entry]], config: Mapping[str, Any]) 
     """
     settings = text_settings(config)
     shapes = {name: shape_of(name, tensors) for name, tensors in parts.items()}
-    tables = {n: shape for n, shape in shapes.items() if len(shape) == 2 and n.endswith("weight")}
+    tables = {n: s for n, s in shapes.items() if is_of_tokens(n, s) and n.endswith("weight")}
     kinds = {name: groups.classify(name.rpartition(".")[0], linear=True) for name in tables}
     sizes = {
         name: (tables[name][0], name.endswith("shared.weight"))

@@ -230,9 +230,9 @@ class CheckpointWeights(Weights):
         from sparsity_report.weights.sources.class_match import match_class
 
         count = len(self.raw)
-        model, parts, *_ = match_class(self.directory, self.unpacked, count, self.settings)
+        model, parts, notes, _ = match_class(self.directory, self.unpacked, count, self.settings)
         if model is None:
-            return None, {}
+            raise self.wrong(f"can be counted but not run: {notes[0]}")
         held = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
         named = {p.name: p.shape for p in self.parameters}
         if other := sorted(held.items() ^ named.items()):
