@@ -386,6 +386,6 @@ class _File:
             once = Fraction(1)
         elif p.matrix and self.is_speech and _OF_SOUND.search(p.name):
             once = Fraction(first_count(self.config, "max_source_positions") or 0)
-        # Modules multiply by these under the names that are tied to them.
-        is_lent = p.name in self.ties.values() and p.name.endswith(("shared.weight", ".bias"))
+        # Towers and the matrix of the head use these under names of their own.
+        is_lent = p.name.endswith("shared.weight") or f"{module}.decoder.bias" in self.kinds
         return replace(p, uses=NEVER, uses_per_sequence=once) if once or is_lent else p

@@ -40,7 +40,7 @@ _TIED_HEADS = (
 # Most values of two tables that are compared on this disk and over the network.
 _COMPARED, _COMPARED_REMOTELY = 2**26, 2**14
 # Tables of positions, which may be longer than the vocabulary.
-_POSITION = re.compile(r"(^|[._])(positions?|pos|wpe)([._]|$)")
+_POSITION = re.compile(r"(^|[._])(positions?|pos|wpe|relative)([._]|$)")
 # Groups whose matrices tokens are multiplied by.
 _MULTIPLIED = groups.LINEAR_GROUPS | {"lm_head", "router"}
 #: Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
