@@ -3,6 +3,7 @@
 import json
 import random
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,8 +31,10 @@ CLASSES = {case.name: case for case in walked()}
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def saved(name, folder, as_body=False):
-    case = CLASSES[name]
+def saved(name, folder, as_body=False, **changed):
+    case = replace(CLASSES[name])
+    for key in changed.keys() & case.config.to_dict().keys():
+        setattr(case.config, key, changed[key])
     if name.startswith("DistilBert"):  # square matrices alone do not tell their direction
         case.config.hidden_dim = 48
     model = case.build()
@@ -57,6 +60,20 @@ def test_decided_files_equal_their_class(name, tmp_path):
             weights = sr.load(tmp_path)
             of_class = load_by_class(tmp_path)
             assert not is_decided(weights) or described(weights) == described(of_class), keys
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("name", swept(DECIDED, 9))
+def test_other_sizes_and_heads_equal_their_class(name, is_tied, tmp_path):
+    """More positions than tokens, odd sizes of experts and layers, a head apart from the table."""
+    sizes = {"vocab_size": 17, "max_position_embeddings": 128, "n_positions": 128, "num_labels": 5}
+    sizes |= {"num_experts": 3, "num_local_experts": 5, "moe_intermediate_size": 20, "ffn_dim": 20}
+    sizes |= {"type_vocab_size": 1, "num_key_value_heads": 1, "image_size": 16}
+    model = saved(name, tmp_path, tie_word_embeddings=is_tied, **sizes)
+    weights = sr.load(tmp_path)
+    assert is_decided(weights) or is_tied == name.startswith("GPTNeoX")
+    assert described(weights, False) == described(sr.load(model), False)
+    assert type(weights.module()) is type(model)
 
 
 @pytest.mark.parametrize("name", BODIES)
