@@ -280,7 +280,6 @@ class Weights(ABC):
         if not self.modules:
             raise self.wrong("has no parameters, so there is nothing to count; open another model")
         check_modules(self.name, len(self.modules))
-        self.modules = in_order(self.modules)
         if (total := self.total) > limits.ALL_VALUES:
             raise SparsityReportError(
                 f"{self.name} has {total:,} values, more than the {limits.ALL_VALUES:,} up to "

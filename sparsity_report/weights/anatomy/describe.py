@@ -30,7 +30,7 @@ from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
 from sparsity_report.weights.anatomy.parameter_uses import Behavior, Usage, trace_uses
 from sparsity_report.weights.matrix_direction import as_matrix
 from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided
-from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter
+from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, in_order
 from sparsity_report.words.sentences import say
 
 # In an adapter of an embedding, the first matrix is looked up and the second multiplied.
@@ -104,7 +104,7 @@ def describe(
     notes = behavior.notes
     if usages:
         notes += (*_unused(modules), *_uneven(places, usages), *_unsorted(modules))
-    return Description(tuple(modules), behavior.attention, notes)
+    return Description(in_order(modules), behavior.attention, notes)
 
 
 def _behavior(places: Sequence[Place]) -> Behavior:

@@ -17,7 +17,7 @@ from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.matrix_direction import Shape, as_matrix, input_first
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_remote
 from sparsity_report.weights.tensor_slices import Entry, FileSlice
-from sparsity_report.weights.weights import ONCE, Module, Parameter, check_modules
+from sparsity_report.weights.weights import ONCE, Module, Parameter, check_modules, in_order
 
 # Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
 _BUFFER = re.compile(
@@ -252,7 +252,7 @@ def describe_names(
                 )
             parameters.append(Parameter(name, shape, **facts))
         modules.append(Module(module_name, "", group, tuple(parameters)))
-    return Description(tuple(modules), None, unsettled=frozenset(unsettled))
+    return Description(in_order(modules), None, unsettled=frozenset(unsettled))
 
 
 def shape_of(name: str, entries: Sequence[Entry]) -> Shape:
