@@ -234,20 +234,30 @@ def test_headers_are_read_without_heavy_libraries(tmp_path):
     small_llama().save_pretrained(tmp_path / "llama")
     packing.packed_llama(tmp_path, "nvfp4-modelopt", architectures=["LlamaForCausalLM"])
     write_gguf(tmp_path / "x.gguf", {"blk.0.ffn_up.weight": (np.ones((8, 32), np.float32), None)})
-    code = f"""
+    head = """
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {WITHOUT}: raise ImportError(name)
+        if name.partition(".")[0] in {without}: raise ImportError(name)
 sys.meta_path.insert(0, Blocked())
-from sparsity_report.weights.loading import open_to_count
-print(*(open_to_count(path).total for path in sys.argv[1:]))
+from sparsity_report.weights.loading import load, open_to_count
+import sparsity_report as sr
 """
-    paths = [tmp_path / "llama", tmp_path / "packed", tmp_path / "x.gguf"]
-    line = [sys.executable, "-c", code, *map(str, paths)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    assert done.stdout.split() == [str(open_to_count(path).total) for path in paths]
+    read = "print(*(each.total for p in sys.argv[1:] for each in (open_to_count(p), load(p))))"
+    compared = "print(*(sr.compare(sr.dense(p)).totals.loc[0, 'total'] for p in sys.argv[1:]))"
+    files = [tmp_path / "llama", tmp_path / "packed"]
+    for without, code, paths, times in (
+        (WITHOUT, read, files, 2),
+        (WITHOUT, read.replace(", load(p)", ","), [tmp_path / "x.gguf"], 1),
+        ({"transformers"}, compared, files, 1),
+    ):
+        line = [sys.executable, "-c", head.replace("{without}", repr(without)) + code]
+        done = subprocess.run(
+            [*line, *map(str, paths)], capture_output=True, text=True, check=False
+        )
+        assert done.stderr == ""
+        totals = [str(open_to_count(path).total) for path in paths]
+        assert done.stdout.split() == [total for total in totals for _ in range(times)]
 
 
 def test_pickles_are_refused_unless_asked_for(tmp_path):
