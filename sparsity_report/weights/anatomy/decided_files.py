@@ -149,8 +149,8 @@ def _in_memory(parts: Mapping[str, list[Entry]]) -> dict[str, list[Entry]] | Non
         else:
             renamed[name] = tensors
     for name, stack in stacks.items():
-        joined = 1 + name.endswith("gate_up_proj")
-        whole = {*product(range(len(stack) // joined), range(joined))}
+        step = 2 if name.endswith("gate_up_proj") else 1
+        whole = {*product(range(len(stack) // step), range(step))}
         if stack.keys() != whole or len({entry.shape for entry in stack.values()}) > 1:
             return None
         renamed[name] = [stack[key] for key in sorted(stack)]
