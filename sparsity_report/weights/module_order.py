@@ -70,14 +70,14 @@ def positions(names: Iterable[str]) -> dict[str, int]:
     >>> positions(["lm_head", "h.1.fc2", "h.1.fc1", "h.0.fc1"])
     {'h.0.fc1': 0, 'h.1.fc1': 1, 'h.1.fc2': 2, 'lm_head': 3}
     """
-    seen: dict[str, int] = {}
+    first_places: dict[str, int] = {}
     unknown: dict[str, set[str]] = defaultdict(set)
     paths: dict[str, list[tuple[str, str, Rank | None]]] = {}
     for name in names:
         paths[name], prefix = [], ""
         for word in name.split("."):
             around, prefix, place = prefix, f"{prefix}.{word}", rank(word)
-            seen.setdefault(prefix, len(seen))
+            first_places.setdefault(prefix, len(first_places))
             paths[name].append((around, prefix, place))
             if place is None:
                 unknown[around].add(word)
@@ -85,7 +85,7 @@ def positions(names: Iterable[str]) -> dict[str, int]:
 
     def key(name: str) -> list[tuple[Rank, int]]:
         return [
-            (_FIRST, seen[prefix]) if around in unsorted else (place or _FIRST, 0)
+            (_FIRST, first_places[prefix]) if around in unsorted else (place or _FIRST, 0)
             for around, prefix, place in paths[name]
         ]
 

@@ -52,9 +52,9 @@ def check_sizes(
         if known is not None and name not in known:
             continue
         if isinstance(value, dict):
-            own = known[name] if known else None
-            is_config = isinstance(own, dict) and "model_type" in own
-            check_sizes(value, defaults, own if is_config else None)
+            nested = known[name] if known else None
+            is_config = isinstance(nested, dict) and "model_type" in nested
+            check_sizes(value, defaults, nested if is_config else None)
         if known is not None and isinstance(known[name], float):
             continue
         low, high = next(kind[1:] for kind in _KINDS if kind[0].search(name.lower()))

@@ -150,8 +150,8 @@ def _in_memory(parts: Mapping[str, list[Entry]]) -> dict[str, list[Entry]] | Non
             renamed[name] = tensors
     for name, stack in stacks.items():
         step = 2 if name.endswith("gate_up_proj") else 1
-        whole = {*product(range(len(stack) // step), range(step))}
-        if stack.keys() != whole or len({entry.shape for entry in stack.values()}) > 1:
+        complete = {*product(range(len(stack) // step), range(step))}
+        if stack.keys() != complete or len({entry.shape for entry in stack.values()}) > 1:
             return None
         renamed[name] = [stack[key] for key in sorted(stack)]
     is_whole = sum(map(len, renamed.values())) == len(parts)  # no two of one name
@@ -227,7 +227,7 @@ class _File:
             return len(first) > 1 or first <= {"decoder", "encoder"}
         if first == {"shared", "encoder", "decoder"}:
             return any(name.startswith("encoder.block.") for name in self.shapes)
-        # The head of a body with a name of its own may have another name too.
+        # Bodies called otherwise may call their head otherwise.
         is_named = "lm_head.weight" not in self.ties or first <= {"model", "transformer"}
         return len(first) == 1 and is_named and first.isdisjoint({"decoder", "encoder"})
 
@@ -386,6 +386,6 @@ class _File:
             once = Fraction(1)
         elif p.matrix and self.is_speech and _OF_SOUND.search(p.name):
             once = Fraction(first_count(self.config, "max_source_positions") or 0)
-        # Towers and the matrix of the head use these under names of their own.
+        # Towers and the matrix of the head read these under other names.
         is_lent = p.name.endswith("shared.weight") or f"{module}.decoder.bias" in self.kinds
         return replace(p, uses=NEVER, uses_per_sequence=once) if once or is_lent else p
