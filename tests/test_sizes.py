@@ -33,7 +33,7 @@ from sparsity_report.findings.model_counts import model_counts
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.loading import open_to_count
-from sparsity_report.weights.sources import class_match
+from sparsity_report.weights.sources import checkpoint
 
 MB, GB = 2**20, 2**30
 SIZES = {"F64": 8, "F32": 4, "BF16": 2, "U8": 1}
@@ -192,7 +192,7 @@ def test_memory_that_runs_out_is_one_line(folder, monkeypatch, tmp_path, allocat
             "add",
             r"\S+/model: patterns: memory ran out; leave them out \(patterns=False",
         ),
-        (class_match, "read_config", r".* cannot be opened: memory ran out; "),
+        (checkpoint, "decide", r".* cannot be opened: memory ran out; "),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, greedy)

@@ -2,6 +2,7 @@
 
 - `loading`: ``load``, which chooses the reader of a source, and ``open_to_count`` for headers alone
 - `weights`: the interface of an opened model
+- `module_order`: one order of modules for all sources, from their names
 - `tensor_slices`: tensors read slice by slice; `matrix_direction`: outputs or inputs first
 - `sources`: safetensors, GGUF, pickles, the Hub, models in memory
 - `adapters`: LoRA adapters, merged into a base

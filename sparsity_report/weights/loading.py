@@ -40,9 +40,6 @@ class Reading(TypedDict, total=False):
     config: bool
 
 
-_DEFAULTS: Reading = {"allow_pickle": False, "stream": False, "config": True}
-
-
 def load(
     model: str | os.PathLike[str] | nn.Module | Weights | None = None,
     *,
@@ -103,17 +100,16 @@ def load(
     'OPTForCausalLM'
     """
     check_options("load", reading, Reading.__annotations__)
-    given = _DEFAULTS | reading
-    options = ReaderOptions(name or "", blacklist, groups, config=given["config"])
+    options = ReaderOptions(name or "", blacklist, groups, **reading)
     if isinstance(model, Weights):
-        if base is not None or given != _DEFAULTS or options != ReaderOptions():
+        if base is not None or options != ReaderOptions():
             raise model.wrong("is open already; give its path to open it with other options")
         return model
     if model is None and base is None:
         model, options = DEMO, replace(options, name=options.name or "demo")
 
     if isinstance(model, str | os.PathLike):
-        return _open(os.fspath(model), options, given, base)
+        return _open(os.fspath(model), options, base)
     if base is not None:
         raise SparsityReportError(
             f"base= goes with the path or Hub id of an adapter, not with {type(model).__name__}"
@@ -140,14 +136,13 @@ def open_to_count(
     """
     if base is not None or not isinstance(model, str | os.PathLike):
         return load(model, base=base, allow_pickle=allow_pickle)
-    reading: Reading = {**_DEFAULTS, "stream": True, "allow_pickle": allow_pickle}
-    return _open(os.fspath(model), ReaderOptions(decide=True), reading)
+    options = ReaderOptions(allow_pickle=allow_pickle, stream=True, only_counted=True)
+    return _open(os.fspath(model), options)
 
 
 def _open(
     model: str,
     options: ReaderOptions,
-    reading: Reading,
     base: str | os.PathLike[str] | nn.Module | None = None,
 ) -> Weights:
     def explain(error: OSError) -> str:
@@ -159,18 +154,18 @@ def _open(
         within_memory(f"{model} cannot be opened", "open it on a larger machine"),
     ):
         if base is None:
-            return _open_path(model, options, reading)
+            return _open_path(model, options)
         beneath = load(
             base, blacklist=options.blacklist, groups=options.groups,
-            allow_pickle=reading["allow_pickle"], stream=reading["stream"],
+            allow_pickle=options.allow_pickle, stream=options.stream,
         )  # fmt: skip
-        return _open_adapted(model, beneath, options, reading)
+        return _open_adapted(model, beneath, options)
 
 
-def _open_adapted(model: str, base: Weights, options: ReaderOptions, reading: Reading) -> Weights:
+def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
     from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 
-    allow_pickle = reading["allow_pickle"]
+    allow_pickle = options.allow_pickle
     if (path := local_path(model)) is None:
         place = hub_place(model) or HubPlace(model)
         path, notes = fetch(replace(place, file=place.file or TENSORS), allow_pickle=allow_pickle)
@@ -180,16 +175,15 @@ def _open_adapted(model: str, base: Weights, options: ReaderOptions, reading: Re
     return AdaptedWeights(base, read_adapter(path, allow_pickle), options)
 
 
-def _open_path(model: str, options: ReaderOptions, reading: Reading) -> CheckpointWeights:
-    allow_pickle = reading["allow_pickle"]
+def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
     if (path := local_path(model)) is None:
         place = hub_place(model) or HubPlace(model)
         shown = model_name(Path(place.model, place.file)) if place.file else model
         options = replace(options, name=options.name or shown.removeprefix("hf://"))
-        if not reading["stream"]:
-            path, notes = fetch(place, allow_pickle=allow_pickle)
+        if not options.stream:
+            path, notes = fetch(place, allow_pickle=options.allow_pickle)
             options = replace(options, notes=notes)
-        elif isinstance(chosen := _find(place, options, allow_pickle), Remote):
+        elif isinstance(chosen := _find(place, options), Remote):
             return _open_remote(chosen, options)
         else:
             path = chosen
@@ -199,24 +193,24 @@ def _open_path(model: str, options: ReaderOptions, reading: Reading) -> Checkpoi
         headers = read_headers(shards.files[0])
         return _open_gguf(headers, options, [*map(LocalFile.look_up, headers)])
     if kind == "pickle":
-        check_allowed(path, allow_pickle)
+        check_allowed(path, options.allow_pickle)
     read = read_pickle if kind == "pickle" else shards.read
     return open_checkpoint(path, options, kind, shards.files, read)
 
 
-def _find(place: HubPlace, options: ReaderOptions, allow_pickle: bool) -> Remote | Path:
+def _find(place: HubPlace, options: ReaderOptions) -> Remote | Path:
     """Return a model on the Hub, or a copy of one that is to be counted and not streamed."""
     try:
-        return find(place, or_cached=options.decide)
+        return find(place, or_cached=options.only_counted)
     except UnstreamableError:
-        if not (options.decide and allow_pickle):
+        if not (options.only_counted and options.allow_pickle):
             raise
         return fetch(place, allow_pickle=True)[0]
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
     streamed = say("note.streamed", commit=remote.files[0].commit)
-    notes = remote.notes if options.decide else (*remote.notes, streamed)
+    notes = remote.notes if options.only_counted else (*remote.notes, streamed)
     options = replace(options, notes=notes)
     if remote.files[0].name.endswith(".gguf"):
         headers = read_in_parallel(remote.files, read_header).items()
@@ -231,4 +225,6 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
 def _open_gguf(
     headers: Headers, options: ReaderOptions, files: Sequence[Origin]
 ) -> CheckpointWeights:
-    return open_names(headers, options, files) if options.decide else GGUFWeights(headers, options)
+    if options.only_counted:
+        return open_names(headers, options, files)
+    return GGUFWeights(headers, options)

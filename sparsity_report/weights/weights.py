@@ -15,6 +15,7 @@ from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.matrix_direction import Matrix
+from sparsity_report.weights.module_order import positions
 from sparsity_report.weights.tensor_slices import Entry, Origin, Shape, Slice, memory_slices
 from sparsity_report.words.sentences import say
 
@@ -204,6 +205,20 @@ def check_modules(name: str, modules: int) -> None:
         )
 
 
+def in_order(modules: Iterable[Module]) -> tuple[Module, ...]:
+    """Return modules and their parameters in the order of their names."""
+    modules = tuple(modules)
+    places = positions(p.name for module in modules for p in module.parameters)
+
+    def first(module: Module) -> int:
+        return min(places[p.name] for p in module.parameters)
+
+    return tuple(
+        replace(module, parameters=tuple(sorted(module.parameters, key=lambda p: places[p.name])))
+        for module in sorted(modules, key=first)
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class _InMemory:
     """Values of a parameter in the order of the model in memory."""
@@ -240,7 +255,7 @@ class Weights(ABC):
     architecture : str
         Class name of the model; empty if unknown.
     modules : tuple of Module
-        Every module that owns parameters, in the model's order.
+        Every module that owns parameters, in the order of their names.
     attention_widths : dict or None
         Sums over the attention layers of (query width + value width), by the length of their
         sliding window, or None for all positions. FLOPs of scores and values are twice this per
@@ -500,7 +515,7 @@ class Weights(ABC):
 
     @property
     def parameters(self) -> Iterator[Parameter]:
-        """All parameters in the model's order, tied ones included.
+        """All parameters in the order of modules, tied ones included.
 
         Examples
         --------

@@ -5,6 +5,7 @@ import resource
 import signal
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from sparsity_report.cli.terminal import STOPPING
 from sparsity_report.counting import counts as counting
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import count_slices
+from sparsity_report.weights.sources import checkpoint
 from sparsity_report.weights.tensor_slices import memory_slices
 
 IN_CI = os.environ.get("CI") == "true"
@@ -47,6 +49,26 @@ def swept(cases, step):
         pytest.param(case, marks=[pytest.mark.sweep] if place % step else [])
         for place, case in enumerate(cases)
     ]
+
+
+def described(weights, in_file=True):
+    """Return all that a description tells, bytes in files included."""
+    modules = [
+        (m.name, m.group, [p if in_file else replace(p, file_bytes=None) for p in m.parameters])
+        for m in weights.modules
+    ]
+    return modules, weights.attention_widths
+
+
+def is_decided(weights):
+    """Return whether names describe a checkpoint that its configuration gives a class."""
+    return bool(weights.architecture) and weights.contents.model is None
+
+
+def load_by_class(path):
+    """Open a checkpoint as if its names decided nothing."""
+    with mock.patch.object(checkpoint, "decide", return_value=None):
+        return sr.load(path)
 
 
 class Outcome(NamedTuple):
@@ -155,6 +177,7 @@ def write_gguf(path, tensors, architecture="llama", **metadata):
 
 def turned_on_loading(monkeypatch, pattern):
     """Let transformers turn tensors of a name on loading, as it does with those of some models."""
+    monkeypatch.setattr(checkpoint, "decide", lambda *_: None)
     rule = WeightConverter(pattern, pattern, [Transpose(0, 1)])
     monkeypatch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda *_: [rule])
 

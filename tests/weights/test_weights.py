@@ -268,7 +268,8 @@ def test_configs_that_cannot_be_built(saved):
     refused("is not a transformers config", folder)
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": -5}))
     refused(r"config\.json: ", folder)
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "never-heard-of"}))
+    unknown = {"model_type": "never-heard-of", "architectures": None}
+    (folder / "config.json").write_text(json.dumps(config | unknown))
     weights = sr.load(folder)
     assert "does not know model type 'never-heard-of'" in str(weights.notes[0])
     assert weights.architecture == ""

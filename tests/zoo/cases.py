@@ -33,7 +33,6 @@ class Case:
     flops: int  # multiply-adds per token; half the FLOPs
     per_sequence: int = 0
     reads: Callable[[], dict] = field(default=lambda: {"input_ids": torch.arange(7)[None]})
-    beyond: str = ""  # what torch's FLOP counter sees and this package leaves out, and why
     unclassified: int = 0
     gguf: str = ""  # what GGUF calls it
     from_names: bool = False  # transformers cannot read it from GGUF
@@ -492,7 +491,6 @@ CASES = [
         },
         prunable=b * (2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d),
         flops=b * (2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d) + v * d,
-        beyond="the causal convolution and the scan over states are not matrix products",
         gguf="mamba",
     ),
     Case(
@@ -519,7 +517,6 @@ CASES = [
         + 2 * gated + 2 * e * gated,
         flops=2 * (grouped + 2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d)
         + 2 * gated + 2 * t * gated + 2 * e * d + v * d,
-        beyond="the causal convolution and the scan over states are not matrix products",
         gguf="jamba",
         from_names=True,
     ),

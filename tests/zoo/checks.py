@@ -22,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 import sparsity_report as sr
-from sparsity_report.weights.loading import open_to_count
 from zoo.products import Names, Products
 from zoo.reads import inputs
 
@@ -142,21 +141,7 @@ def a_saved_folder_is_the_same(subject: Subject) -> str | None:
         prints = [s.variants.loc[0, "fingerprint"] for s in (subject.study, study)]
         if prints[0] != prints[1]:
             return "the saved folder has another fingerprint"
-        counted_by_headers, opened = (sums(w) for w in (open_to_count(saved_at), saved))
-        if counted_by_headers != opened:
-            return f"by headers {counted_by_headers}, by the class {opened}"
     return None
-
-
-def sums(weights: sr.Weights) -> dict[str, Any]:
-    """Return the parameters by group, prunable ones by group, tied ones and active ones."""
-    sums: Counter[str] = Counter()
-    for module in weights.modules:
-        for p in module.parameters:
-            key = "tied" if p.tied_to else module.group
-            sums[key] += p.total
-            sums[f"{key}, prunable"] += p.prunable * p.total
-    return {**+sums, "active": sum(module.active_total for module in weights.modules)}
 
 
 def _difference(one: Any, other: Any) -> str:

@@ -30,7 +30,7 @@ from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
 from sparsity_report.weights.anatomy.parameter_uses import Behavior, Usage, trace_uses
 from sparsity_report.weights.matrix_direction import as_matrix
 from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided
-from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter
+from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, in_order
 from sparsity_report.words.sentences import say
 
 # In an adapter of an embedding, the first matrix is looked up and the second multiplied.
@@ -104,7 +104,7 @@ def describe(
     notes = behavior.notes
     if usages:
         notes += (*_unused(modules), *_uneven(places, usages), *_unsorted(modules))
-    return Description(tuple(modules), behavior.attention, notes)
+    return Description(in_order(modules), behavior.attention, notes)
 
 
 def _behavior(places: Sequence[Place]) -> Behavior:
@@ -186,7 +186,7 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
         "uses": usage.per_token,
         "uses_per_sequence": usage.per_sequence,
         "head_dim": _head_dim(place.around) if matrix else None,
-        "head_axis": int(place.path.rpartition(".")[2] in groups.OUTPUT_WORDS),
+        "head_axis": groups.head_axis(place.path),
         "layout": layout,
         "held_bytes": held_bytes,
     }

@@ -77,6 +77,11 @@ _NORM_WORD = re.compile(
 )
 
 
+def head_axis(name: str) -> int:
+    """Return the axis of a matrix along which attention heads lie: 1 for output projections."""
+    return int(name.rpartition(".")[2] in OUTPUT_WORDS)
+
+
 def is_linear(class_name: str) -> bool:
     """Return whether a class of this name multiplies tokens by a matrix.
 

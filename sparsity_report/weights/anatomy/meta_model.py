@@ -11,7 +11,6 @@ configurations that name no code.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -28,7 +27,8 @@ from torch.nn.modules import module as modules
 from sparsity_report.errors import explained, first_line
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import check_integer, check_nesting, parse_json, read_json
+from sparsity_report.untrusted.gates import check_nesting, parse_json, read_json
+from sparsity_report.weights.anatomy.config_sizes import check_sizes
 from sparsity_report.words.sentences import say
 
 _Test = Callable[[nn.Module], bool]
@@ -36,22 +36,6 @@ _Test = Callable[[nn.Module], bool]
 _OTHERS = (
     "PreTraining", "MaskedLM", "ImageTextToText", "SpeechSeq2Seq", "SequenceClassification",
     "TokenClassification",
-)  # fmt: skip
-# Largest values by words of names, the first match first; other numbers may be sizes.
-_KINDS = tuple(
-    (re.compile(rf"(^|_)({words})s?(_|\d|$)"), low, high)
-    for words, low, high in (
-        ("id|idx|index|indice|indexe|theta|base|seed|offset|token|feature_layer",
-         -limits.VALUES, limits.VALUES),
-        ("expert", 0, limits.EXPERTS),
-        ("vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
-        # Many settings use -1 for none or all.
-        ("layer|block|depth|stage|loop|step|repeat|level", -1, limits.BLOCKS),
-        ("image_size|img_size|resolution|grid", -1, limits.PIXELS),
-        ("position|length|len|context|ctx|window|distance|period|chunk|rate|frame|sample",
-         -1, limits.POSITIONS),
-        (".*", -1, limits.WIDTH),
-    )
 )  # fmt: skip
 # Parameters allowed per tensor in the files, and a constant for buffers, fused experts, computed or
 # tied parts, and small models.
@@ -157,35 +141,7 @@ def check_config(settings: Any, path: Path) -> None:
         A size exceeds its limit.
     """
     with explained(lambda e: f"{path}: {e}, which no known model has; fetch it again"):
-        _check(settings, _known(settings))
-
-
-def _check(settings: Mapping[str, Any], known: Mapping[str, Any] | None) -> None:
-    """Check the numbers that the class of a configuration knows, or all without a class."""
-    for name, value in settings.items():
-        if known is not None and name not in known:
-            continue
-        if isinstance(value, dict):
-            inner = known[name] if known else None
-            is_config = isinstance(inner, dict) and "model_type" in inner
-            _check(value, _known(value) or (inner if is_config else None))
-        if known is not None and isinstance(known[name], float):
-            continue
-        low, high = next(kind[1:] for kind in _KINDS if kind[0].search(name.lower()))
-        numbers = [*_numbers(value)]
-        for number in numbers:
-            check_integer(number, name, low, high)
-        if isinstance(value, list) and high < limits.VALUES:
-            check_integer(len(numbers), f"the length of {name}", 0, limits.BLOCKS)
-            check_integer(sum(numbers), f"the sum of {name}", -limits.BLOCKS, 16 * high)
-
-
-def _numbers(value: Any) -> Iterator[int]:
-    if isinstance(value, list):
-        for each in value:
-            yield from _numbers(each)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        yield value
+        check_sizes(settings, _known)
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any] | None:

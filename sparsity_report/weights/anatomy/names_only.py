@@ -1,19 +1,14 @@
-"""Modules and parameters from names and shapes of tensors, without the class of the model.
-
-A file is decided if each tensor has a known place and each key of ``config.json`` that matters is
-there: names and shapes then describe it as its class does. A tensor that no pattern explains, such
-as a buffer, an adapter or a further block, leaves it undecided. The class of transformers is then
-asked.
-"""
+"""Modules and parameters from names and shapes of tensors, without the class of the model."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,42 +16,37 @@ import numpy as np
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.matrix_direction import Shape, as_matrix, input_first
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
-from sparsity_report.weights.packed.quantization_config import SETTINGS_KEYS
 from sparsity_report.weights.tensor_slices import Entry, FileSlice
-from sparsity_report.weights.weights import ONCE, Module, Parameter, check_modules
+from sparsity_report.weights.weights import ONCE, Module, Parameter, check_modules, in_order
 
 # Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
 _BUFFER = re.compile(
     r"(^|\.)(position_ids|token_type_ids|masked_bias|attn\.bias|attention\.bias|inv_freq|"
-    r"rotary_emb\.\w+|num_batches_tracked)$"
+    r"rotary_emb\.\w+|num_batches_tracked|final_logits_bias)$"
 )
 # Routed experts; llama.cpp keeps those of a block in one tensor.
 _EXPERT = re.compile(
     r"(?P<stack>(?:.*\.)?(?:experts|\w+_exps))(?:\.(?:expert_)?(?P<number>\d+))?(?:\.|$)"
 )
-# Classes of models that have an output head; those of the first may be decided.
-_HEADED = ("ForCausalLM", "LMHeadModel")
-_WITH_HEAD = (*_HEADED, "ForConditionalGeneration")
+# Ends of the names of classes that have an output head.
+_WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")
+# Tensors before an output head, and the name of the head in memory; ``lm_head`` otherwise.
+_TIED_HEADS = (
+    (re.compile(r"^cls\.predictions\.transform\."), "cls.predictions.decoder"),
+    (re.compile(r"^lm_head\.dense\."), "lm_head.decoder"),
+    (re.compile(r"^vocab_transform\."), "vocab_projector"),
+    (re.compile(r"^model\.encoder\.conv1\."), "proj_out"),
+)
 # Most values of two tables that are compared on this disk and over the network.
 _COMPARED, _COMPARED_REMOTELY = 2**26, 2**14
+# Tables of positions, which may be longer than the vocabulary.
+_POSITION = re.compile(r"(^|[._])(positions?|pos|wpe|relative)([._]|$)")
 # Groups whose matrices tokens are multiplied by.
 _MULTIPLIED = groups.LINEAR_GROUPS | {"lm_head", "router"}
 #: Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
 ADAPTER = re.compile(r"(^|\.)lora_")
 #: Settings that hold the number of experts per token.
 EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
-# Groups of the modules of decided files.
-_DECIDED = {"embedding", "attention_linear", "mlp_linear", "norm", "lm_head", "router"}
-# Names of the numbers of blocks, channels and experts in the configurations of different models.
-_BLOCKS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-_WIDTH = ("hidden_size", "n_embd", "d_model", "dim", "n_embed")
-_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
-# Blocks of one tower: the text before their number, the number, and the rest.
-_BLOCK = re.compile(
-    r"(?P<tower>(?:[A-Za-z_]+\.)*(?:h|layers?|blocks?))\.(?P<number>\d{1,9})\.(?P<rest>.+)"
-)
-# Modules beside the blocks; the pooler belongs to models without a head.
-_POOLER = re.compile(r"(^|\.)pooler\.dense$")
 
 
 @dataclass(frozen=True)
@@ -74,19 +64,21 @@ class ReaderOptions:
         User rules for groups, see :func:`sparsity_report.weights.anatomy.groups.classify`.
     notes : tuple of str
         Facts about the origin of the model.
-    config : bool
-        Whether ``config.json`` decides which model it is, rather than names and shapes.
-    decide : bool
-        Whether names describe a decided file, or one whose class is unknown; otherwise the class
-        is always asked.
+    allow_pickle, stream, config : bool
+        See :func:`sparsity_report.weights.loading.load`.
+    only_counted : bool
+        Whether the model is opened for counting alone: files on the Hub are read by ranges, and
+        names describe tensors that their class refuses.
     """
 
     name: str = ""
     blacklist: Collection[str] = ("lm_head",)
     groups: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
+    allow_pickle: bool = False
+    stream: bool = False
     config: bool = True
-    decide: bool = False
+    only_counted: bool = False
 
     def __post_init__(self) -> None:
         groups.check_rules(self.groups)
@@ -122,20 +114,6 @@ class Description:
     attention_widths: dict[int | None, int] | None
     notes: tuple[str, ...] = ()
     unsettled: frozenset[str] = frozenset()
-
-    def with_ties(self, owners: Mapping[str, str]) -> Description:
-        """Return the description with parameters tied to others; those of no module are added."""
-        held = {p.name: p for module in self.modules for p in module.parameters}
-
-        def tied(each: Parameter) -> Parameter:
-            is_tied = each.name in owners
-            return replace(each, tied_to=owners[each.name], prunable=False) if is_tied else each
-
-        modules = [module.changed(tied) for module in self.modules]
-        modules += [
-            tied_head(name, held[owner]) for name, owner in owners.items() if name not in held
-        ]
-        return replace(self, modules=tuple(modules))
 
 
 def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
@@ -216,9 +194,10 @@ def describe_names(
     options: ReaderOptions,
     per_token: int | None,
     *,
+    ties: Mapping[str, str] = MappingProxyType({}),
     outputs_first: bool = False,
 ) -> Description:
-    """Return the modules of tensors on disk, by names and shapes alone.
+    """Return the modules of tensors by names and shapes alone.
 
     Parameters
     ----------
@@ -227,10 +206,13 @@ def describe_names(
     options : ReaderOptions
     per_token : int or None
         Experts that a token is sent to; None for all of them.
+    ties : mapping of str to str
+        Owners of tied parameters, which need no tensors.
     outputs_first : bool
         Whether every matrix stores its outputs first, as in GGUF; biases decide otherwise.
     """
-    shapes = {name: entry.shape for name, (entry, *_) in parts.items()}
+    tensors = {**parts, **{name: parts[owner] for name, owner in ties.items()}}
+    shapes = {name: shape_of(name, entries) for name, entries in tensors.items()}
     stacks = expert_stacks(shapes)
     directions = dict.fromkeys(shapes, False) if outputs_first else input_first(shapes)
     owned: dict[str, dict[str, Shape]] = defaultdict(dict)
@@ -238,8 +220,12 @@ def describe_names(
         owned[name.rpartition(".")[0]][name] = shape
     check_modules(options.name, len(owned))  # before spending half a minute on them
     kinds = {name: _group(name, held, stacks, options) for name, held in owned.items()}
-    tables = [s for each, s in shapes.items() if kinds[each.rpartition(".")[0]] == "embedding"]
-    vocabulary = max((shape for shape in tables if len(shape) == 2), default=())
+    tables = (
+        shape
+        for name, shape in shapes.items()
+        if kinds[name.rpartition(".")[0]] == "embedding" and is_of_tokens(name, shape)
+    )
+    vocabulary = max(tables, default=())
     of_head = {vocabulary, vocabulary[:1]} - {()}  # its matrix and its bias
     modules, unsettled = [], set()
     for module_name, held in owned.items():
@@ -248,7 +234,8 @@ def describe_names(
             group = groups.classify(module_name, head=True, rules=options.groups)
         parameters = []
         for name, shape in held.items():
-            facts = {"uses": _share(name, stacks, per_token), **on_disk(parts[name])}
+            facts = {"uses": _share(name, stacks, per_token), **on_disk(tensors[name])}
+            facts |= {"tied_to": ties.get(name), "head_axis": groups.head_axis(module_name)}
             if _is_matrix(name, shape, stacks, group) and group in _MULTIPLIED:
                 sizes = as_matrix(shape, bool(directions[name]))
                 facts |= {"matrix": sizes[:2], "experts": sizes.experts}
@@ -259,10 +246,28 @@ def describe_names(
                     options.may_prune(module_name, group)
                     and math.prod(shape) > 0
                     and (is_known or len(shape) == 2)
+                    and name not in ties
                 )
             parameters.append(Parameter(name, shape, **facts))
         modules.append(Module(module_name, "", group, tuple(parameters)))
-    return Description(tuple(modules), None, unsettled=frozenset(unsettled))
+    return Description(in_order(modules), None, unsettled=frozenset(unsettled))
+
+
+def shape_of(name: str, entries: Sequence[Entry]) -> Shape:
+    """Return the shape of a parameter: that of its tensor, or of the experts stacked in it.
+
+    Both input projections of an expert are joined as ``gate_up_proj``.
+    """
+    if len(entries) == 1:
+        return entries[0].shape
+    joined = 2 if name.endswith("gate_up_proj") else 1
+    rows, *columns = entries[0].shape
+    return (len(entries) // joined, joined * rows, *columns)
+
+
+def is_of_tokens(name: str, shape: Shape) -> bool:
+    """Return whether a tensor of an embedding may have a row for each token of a vocabulary."""
+    return len(shape) == 2 and not _POSITION.search(name)
 
 
 def _group(
@@ -283,35 +288,46 @@ def _is_matrix(name: str, shape: Shape, stacks: Mapping[str, int], group: str) -
     return len(shape) == 3 and group == "mlp_linear" and is_stack and min(shape[1:]) > 1
 
 
-def tied_head(name: str, embedding: Parameter) -> Module:
-    """Return an output head, a parameter of which the embedding is the weight."""
-    matrix = as_matrix(embedding.shape)[:2]
-    head = replace(embedding, name=name, matrix=matrix, tied_to=embedding.name)
-    return Module(name.rpartition(".")[0], "", "lm_head", (head,))
+def tied_names(parts: Mapping[str, Sequence[Entry]], config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the owners of tied parameters: tables of equal bytes, and tables that files leave out.
 
-
-def tied_names(
-    description: Description, parts: Mapping[str, Sequence[Entry]], config: Mapping[str, Any]
-) -> dict[str, str]:
-    """Return the embedding as owner of tables of equal bytes, or of an absent output head.
-
-    The configuration may rule both out.
+    Both towers of a model use one embedding called ``shared``. Files may leave out the output head,
+    unless the configuration says that it is not tied.
     """
     settings = text_settings(config)
-    embeddings = [module for module in description.modules if module.group == "embedding"]
-    held = (p for module in embeddings for p in module.parameters if len(p.shape) == 2)
-    owner = max(held, key=lambda p: p.shape[0], default=None)
-    if owner is None or settings.get("tie_word_embeddings") is False:
-        return {}
-    classes = settings.get("architectures") or ()
-    is_headless = all(module.group != "lm_head" for module in description.modules)
-    if is_headless and any(str(name).endswith(_WITH_HEAD) for name in classes):
-        return {"lm_head.weight": owner.name}
-    return {
-        name: owner.name
-        for name, entries in parts.items()
-        if name != owner.name and _is_equal(entries, parts[owner.name])
+    shapes = {name: shape_of(name, tensors) for name, tensors in parts.items()}
+    tables = {n: s for n, s in shapes.items() if is_of_tokens(n, s) and n.endswith("weight")}
+    kinds = {name: groups.classify(name.rpartition(".")[0], linear=True) for name in tables}
+    sizes = {
+        name: (tables[name][0], name.endswith("shared.weight"))
+        for name, kind in kinds.items()
+        if kind == "embedding"
     }
+    if not sizes:
+        return {}
+    owner, ties = max(sizes, key=sizes.__getitem__), {}
+    stem = owner.removesuffix("shared.weight")
+    if stem != owner:
+        towers = (f"{stem}{tower}." for tower in ("encoder", "decoder"))
+        used = [tower for tower in towers if any(name.startswith(tower) for name in parts)]
+        names = (f"{tower}embed_tokens.weight" for tower in used)
+        ties = {name: owner for name in names if name not in parts}
+    if settings.get("tie_word_embeddings") is False:
+        return ties
+    classes = settings.get("architectures") or ()
+    heads = [
+        name
+        for name, kind in kinds.items()
+        if kind == "lm_head" or (kind[:5] == "other" and tables[name] == tables[owner])
+    ]
+    if not heads and any(str(name).endswith(_WITH_HEAD) for name in classes):
+        before = (after for first, after in _TIED_HEADS if any(map(first.search, parts)))
+        head = next(before, "lm_head")
+        ties[f"{head}.weight"] = owner
+        if (bias := f"{head.rpartition('.')[0]}.bias") in parts:
+            ties[f"{head}.bias"] = bias
+    equal = (n for n in tables if n != owner and _is_equal(parts[n], parts[owner]))
+    return ties | dict.fromkeys(equal, owner)
 
 
 def _is_equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
@@ -329,84 +345,3 @@ def _share(name: str, stacks: Mapping[str, int], per_token: int | None) -> Fract
     match = _EXPERT.match(name) if per_token else None
     total = stacks.get(match["stack"], 0) if match else 0
     return Fraction(min(per_token or 0, total), total) if total else ONCE
-
-
-def is_decided(
-    description: Description, stored: Collection[str], config: Mapping[str, Any]
-) -> bool:
-    """Return whether names, shapes and a configuration describe a model without its class.
-
-    Parameters
-    ----------
-    description : Description
-        Modules by names.
-    stored : collection of str
-        Parameters that the files hold.
-    config : mapping
-        Content of ``config.json``.
-    """
-    return not description.unsettled and all(_requirements(description, stored, config))
-
-
-def _requirements(
-    description: Description, stored: Collection[str], config: Mapping[str, Any]
-) -> Iterator[bool]:
-    """Yield whether each requirement on a file is met; cheap ones first."""
-    architectures = config.get("architectures")
-    yield isinstance(architectures, list) and len(architectures) == 1
-    assert isinstance(architectures, list)
-    is_headed = str(architectures[0]).endswith(_HEADED)
-    yield is_headed or str(architectures[0]).endswith("Model")
-    # Configurations inside of others belong to models of several towers.
-    inner = [value for key, value in config.items() if key not in SETTINGS_KEYS]
-    yield not any(isinstance(value, dict) and "model_type" in value for value in inner)
-    named = [(m.name, m.group, p) for m in description.modules for p in m.parameters]
-    shapes = {p.name: p.shape for _, _, p in named if p.name in stored}
-    # No other parameters, convolutions or fused experts.
-    yield all(name.endswith((".weight", ".bias")) for name in shapes)
-    yield all(len(shape) < 3 for shape in shapes.values())
-    pooler = set() if is_headed else {name for name, *_ in named if _POOLER.search(name)}
-    yield all(group in _DECIDED or name in pooler for name, group, _ in named)
-    yield _has_whole_blocks(shapes, config)
-    of_groups: dict[str, list[Shape]] = defaultdict(list)
-    for _, group, parameter in named:
-        of_groups[group].append(parameter.shape)
-    yield _has_known_experts(shapes, of_groups["router"], config)
-    # One table of the announced vocabulary, and each matrix of the announced width.
-    width, tables = first_count(config, *_WIDTH) or 0, of_groups["embedding"]
-    yield tables.count((first_count(config, "vocab_size") or 0, width)) == 1
-    yield all(len(table) == 2 and table[1] == width for table in tables)
-    yield all(width in s for name, s in shapes.items() if len(s) == 2 and _BLOCK.match(name))
-    # A head that is stored or tied, none in a body; the setting decides on equal bytes.
-    heads = {p.name for _, group, p in named if group == "lm_head" and len(p.shape) == 2}
-    ties = {p.name for _, _, p in named if p.tied_to}
-    yield len(heads | ties) == int(is_headed)
-    yield config.get("tie_word_embeddings") is True or ties.isdisjoint(stored)
-
-
-def _has_whole_blocks(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> bool:
-    """Return whether there is one tower, of as many blocks as announced, all of the same shapes."""
-    numbers: dict[str, set[int]] = defaultdict(set)
-    kinds: dict[str, set[Shape]] = defaultdict(set)
-    for name, shape in shapes.items():
-        if match := _BLOCK.match(name):
-            numbers[match["tower"]].add(int(match["number"]))
-            kinds[match["rest"]].add(shape)
-        elif re.search(r"\.\d", name):
-            return False
-    count = first_count(config, *_BLOCKS) or 0
-    is_even = all(len(sizes) == 1 for sizes in kinds.values())
-    return is_even and [(len(n), max(n)) for n in numbers.values()] == [(count, count - 1)]
-
-
-def _has_known_experts(
-    shapes: Mapping[str, Shape], routers: Collection[Shape], config: Mapping[str, Any]
-) -> bool:
-    """Return whether the experts are those of the configuration, with a router for each stack."""
-    stacks, per_token = expert_stacks(shapes), first_count(config, *EXPERTS_PER_TOKEN)
-    announced = {config[key] for key in _EXPERT_COUNTS if isinstance(config.get(key), int)}
-    chosen = [shape for shape in routers if len(shape) == 2 and shape[0] in announced]
-    if not stacks and not per_token:
-        return not chosen
-    counts = {*stacks.values()}
-    return bool(stacks and per_token) and counts == announced and len(chosen) == len(stacks)

@@ -366,6 +366,8 @@ def _window(twin: _Twin, module: int) -> int | None:
     config: Any = twin.config
     alike = hasattr(type(config), "sliding_window") and not getattr(config, "layer_types", None)
     holders: tuple[Any, ...] = (place.module, *place.around[:1], *([config] if alike else []))
+    if not getattr(place.module, "is_sliding", True):
+        return None
     windows = (layer.sliding_window for layer in holders if hasattr(layer, "sliding_window"))
     window = next(windows, None)
     return window if isinstance(window, int) and window > 0 else None

@@ -1,6 +1,6 @@
 """Checkpoints whose tensors are described by names, or matched with the class of ``config.json``.
 
-Names and shapes describe files without a configuration, and decided files that are only counted.
+Names and shapes describe decided files, and files without a configuration.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sparsity_report.deferred import nn, torch
 from sparsity_report.errors import SparsityReportError, first_line
+from sparsity_report.weights.anatomy.decided_files import decide
 from sparsity_report.weights.anatomy.names_only import (
     Description,
     ReaderOptions,
     describe_names,
     experts_per_token,
-    is_decided,
     named_parts,
     tied_names,
 )
@@ -68,6 +69,8 @@ class Contents:
         Changed ``config.json``, or metadata in its place; None if it is that of the folder.
     complete : mapping of str to list of Entry
         Tensors of each parameter, tied ones included.
+    architecture : str
+        Class of the model; empty if unknown.
     """
 
     entries: Mapping[str, Entry]
@@ -79,20 +82,26 @@ class Contents:
     raw: Mapping[str, Entry] | None = None
     settings: Mapping[str, Any] | None = None
     complete: Mapping[str, list[Entry]] = field(default_factory=dict)
+    architecture: str = ""
 
-    def named(self, options: ReaderOptions, config: Mapping[str, Any]) -> Contents:
-        """Return the contents with modules by names."""
+    def named(self, options: ReaderOptions, config: Mapping[str, Any], *notes: str) -> Contents:
+        """Return the contents with modules by names, and further notes."""
         parts = named_parts(self.entries)
-        described = describe_names(parts, options, experts_per_token(config))
-        if options.config:
-            described = described.with_ties(tied_names(described, parts, config))
-        return self.with_modules(parts, described)
+        ties = tied_names(parts, config) if options.config else {}
+        described = describe_names(parts, options, experts_per_token(config), ties=ties)
+        return replace(self, notes=notes + self.notes).with_modules(parts, described)
 
-    def with_modules(self, parts: Mapping[str, list[Entry]], description: Description) -> Contents:
-        """Return the contents with described modules, tied ones beside those that are stored."""
+    def with_modules(
+        self, parts: Mapping[str, list[Entry]], description: Description, architecture: str = ""
+    ) -> Contents:
+        """Return the contents with modules by names, whose tensors are weights."""
+        for tensors in parts.values():
+            check_weights(*tensors)
         ties = {p.name: p.tied_to for m in description.modules for p in m.parameters if p.tied_to}
         complete = {**parts, **{name: parts[owner] for name, owner in ties.items()}}
-        return replace(self, parts=parts, description=description, complete=complete)
+        return replace(
+            self, parts=parts, description=description, complete=complete, architecture=architecture
+        )
 
 
 class CheckpointWeights(Weights):
@@ -113,12 +122,12 @@ class CheckpointWeights(Weights):
     """
 
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
-        model, described = contents.model, contents.description
+        described = contents.description
         notes = options.notes + contents.notes + float8_notes(described.modules) + described.notes
         super().__init__(
             name=options.name,
             source=source,
-            architecture="" if model is None else type(model).__name__,
+            architecture=contents.architecture,
             modules=described.modules,
             attention_widths=described.attention_widths,
             notes=notes,
@@ -128,9 +137,7 @@ class CheckpointWeights(Weights):
         self.path, self.options, self.contents = path, options, contents
         self.settings = contents.settings
         self.raw = contents.entries if contents.raw is None else contents.raw
-        self.unpacked, self._parts, self._outline = contents.entries, contents.complete, model
-        saved = {} if model is None else dict(model.named_buffers())
-        self._buffers = {name: contents.parts[name] for name in saved if name in contents.parts}
+        self.unpacked, self._parts = contents.entries, contents.complete
 
     @property
     def directory(self) -> Path:
@@ -193,18 +200,47 @@ class CheckpointWeights(Weights):
 
     def buffers(self) -> dict[str, torch.Tensor]:
         """Return the values of the saved buffers."""
+        model, parts = self._matched
         values: dict[str, torch.Tensor] = {}
-        for name, entries in self._buffers.items():
-            assert self._outline is not None
-            shape = self._outline.get_buffer(name).shape
-            if sum(entry.total for entry in entries) != shape.numel():
+        for name, buffer in [] if model is None else model.named_buffers():
+            if (entries := parts.get(name)) is None:
+                continue
+            if sum(entry.total for entry in entries) != buffer.numel():
                 raise SparsityReportError(
                     f"{self.name}: {name} has shape {entries[0].shape} on disk but "
-                    f"{tuple(shape)} in the model of config.json; it can be counted but not run"
+                    f"{tuple(buffer.shape)} in the model of config.json; it can be counted but not "
+                    "run"
                 )
-            parts = (part for entry in entries for part in self.cut(entry))
-            values[name] = join_slices(parts, entries[0].values.dtype, tuple(shape))
+            values[name] = join_slices(
+                (part for entry in entries for part in self.cut(entry)),
+                entries[0].values.dtype,
+                tuple(buffer.shape),
+            )
         return values
+
+    @cached_property
+    def _matched(self) -> tuple[nn.Module | None, Mapping[str, list[Entry]]]:
+        """Model on the meta device, None without a class, and the tensors that it is made of.
+
+        The class of a decided file is first asked here.
+        """
+        contents = self.contents
+        if contents.model is not None or not self.architecture:
+            return contents.model, contents.parts
+        from sparsity_report.weights.sources.class_match import match_class
+
+        count = len(self.raw)
+        model, parts, notes, _ = match_class(self.directory, self.unpacked, count, self.settings)
+        if model is None:
+            raise self.wrong(f"can be counted but not run: {notes[0]}")
+        held = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
+        named = {p.name: p.shape for p in self.parameters}
+        if other := sorted(held.items() ^ named.items()):
+            raise self.wrong(
+                f"can be counted but not run: {other[0][0]!r} is not the same in its files and in "
+                f"{type(model).__name__}; download the whole checkpoint with its config.json"
+            )
+        return model, parts
 
     def configuration(self) -> dict[str, Any]:
         """Return the content of ``config.json``."""
@@ -212,11 +248,9 @@ class CheckpointWeights(Weights):
 
     def _load(self, folder: Path | None, **options: Any) -> nn.Module:
         """Load a model from a folder or from given values; refuse missing tensors."""
-        import transformers
-
         outline = self.require_runnable()
         with without_bars():
-            model, info = getattr(transformers, self.architecture).from_pretrained(
+            model, info = cast(Any, type(outline)).from_pretrained(
                 folder,
                 # The config in the folder may name code to run.
                 config=outline.config,
@@ -242,12 +276,12 @@ class CheckpointWeights(Weights):
                 "is streamed from the Hub, so it can be counted but not run; load it without "
                 "stream, which keeps a copy on this disk"
             )
-        if self._outline is None:
+        if (model := self._matched[0]) is None:
             raise self.wrong(
                 "can be counted but not run: transformers has no class for it; load it with that "
                 "class and pass the nn.Module"
             )
-        return self._outline
+        return model
 
 
 def open_checkpoint(
@@ -275,7 +309,7 @@ def match_entries(
     """Describe tensors by names, or by the class of ``config.json`` or of changed settings."""
     folder = _folder(path)
     known, notes = detect_parameters(entries, read_scheme(folder, settings))
-    if options.decide:
+    if options.only_counted:
         notes = ()  # on values, which the opened model may never read
     contents = Contents(known, notes=notes, files=files, raw=entries, settings=settings)
     return CheckpointWeights(path, options, source, _described(contents, folder, options))
@@ -285,50 +319,46 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
     """Return contents with their modules, for which the class is asked unless names decide."""
     file = folder / "config.json"
     if not options.config:
-        return _checked(contents.named(options, {}), say("note.config_unused"))
+        return contents.named(options, {}, say("note.config_unused"))
     if contents.settings is None and not os.path.lexists(file):
-        return _checked(contents.named(options, {}), say("note.no_config"))
-    if not options.decide:
-        return _of_class(contents, folder, options)
+        return contents.named(options, {}, say("note.no_config"))
     config = contents.settings or read_settings(file)
-    named = contents.named(options, config)
-    if is_decided(named.description, named.parts, config):
-        return _checked(named)
+    if decided := decide(contents.entries, options, config):
+        return contents.with_modules(*decided, architecture=config["architectures"][0])
     try:
-        asked = _of_class(contents, folder, options)
+        return _of_class(contents, folder, options, config)
     except (SparsityReportError, ImportError) as error:
-        return _checked(named, say("note.opened_by_names", reason=first_line(error)))
-    if asked.model is None:
-        return asked
-    by = {"model": type(asked.model).__name__, "version": version("transformers")}
-    return replace(asked, notes=(*asked.notes, say("note.described_by_class", **by)))
+        if not options.only_counted:
+            raise
+        return contents.named(
+            options, config, say("note.opened_by_names", reason=first_line(error))
+        )
 
 
-def _of_class(contents: Contents, folder: Path, options: ReaderOptions) -> Contents:
+def _of_class(
+    contents: Contents, folder: Path, options: ReaderOptions, config: Mapping[str, Any]
+) -> Contents:
     """Return contents with the modules of a class, or by names if the class is unknown."""
     from sparsity_report.weights.sources.class_match import describe_class, match_class
 
     settings, count = contents.settings, len(contents.raw or contents.entries)
     model, parts, notes, left_out = match_class(folder, contents.entries, count, settings)
     if model is None:
-        config = settings or read_settings(folder / "config.json")
-        return _checked(contents.named(options, config), *notes)
+        return contents.named(options, config, *notes)
     complete, description, untied = describe_class(options, model, parts, any_arrangement=False)
+    notes += contents.notes + left_out + untied
+    if options.only_counted:
+        by = {"model": type(model).__name__, "version": version("transformers")}
+        notes += (say("note.described_by_class", **by),)
     return replace(
         contents,
         parts=parts,
         description=description,
         model=model,
-        notes=notes + contents.notes + left_out + untied,
+        notes=notes,
         complete=complete,
+        architecture=type(model).__name__,
     )
-
-
-def _checked(contents: Contents, *notes: str) -> Contents:
-    """Return contents by names, whose tensors are weights, with further notes."""
-    for tensors in contents.parts.values():
-        check_weights(*tensors)
-    return replace(contents, notes=notes + contents.notes)
 
 
 def _is_default(path: Path, source: str) -> bool:

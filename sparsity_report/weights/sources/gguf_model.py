@@ -73,10 +73,12 @@ def _named_contents(
         for key, entry in entries.items()
         if not key.startswith("rope_")
     }
-    description = describe_names(parts, options, experts_per_token(metadata), outputs_first=True)
     is_causal = metadata.get(f"{metadata.get(ARCHITECTURE)}.attention.causal", True)
-    if is_causal and _HEAD not in entries and _EMBEDDING in entries:
-        description = description.with_ties({_HEAD: _EMBEDDING})
+    is_tied = is_causal and _HEAD not in entries and _EMBEDDING in entries
+    ties = {_HEAD: _EMBEDDING} if is_tied else {}
+    per_token = experts_per_token(metadata)
+    description = describe_names(parts, options, per_token, ties=ties, outputs_first=True)
+    if is_tied:
         description = replace(description, notes=(say("note.tied_output_head"),))
     return Contents(entries, settings=metadata).with_modules(parts, description)
 
@@ -124,7 +126,8 @@ class GGUFWeights(CheckpointWeights):
         """Return the configuration that transformers reads from the header."""
         from sparsity_report.weights.sources.memory import settings_of
 
-        return settings_of(self._outline) if self._outline is not None else {}
+        model = self.contents.model
+        return {} if model is None else settings_of(model)
 
     def module(self) -> nn.Module:
         """Load the dequantized model with transformers, in float32."""
@@ -188,7 +191,13 @@ def _match(
         parts[name].append(entries[key])
     complete, description, untied = describe_class(options, model, parts, any_arrangement=True)
     return Contents(
-        entries, dict(parts), description, model, notes=untied, complete=complete
+        entries,
+        dict(parts),
+        description,
+        model,
+        notes=untied,
+        complete=complete,
+        architecture=type(model).__name__,
     ), processor
 
 
