@@ -137,7 +137,8 @@ def test_packed_weights_are_decoded_as_they_come(hub, folder, monkeypatch, way, 
         slices = len(list(weights.slices("layers.0.mlp.up_proj.weight")))
         assert slices == (1 if way.startswith(("gptq", "awq")) else 3)
         assert requests <= slices * len(parts)
-        assert size <= 1.25 * sum(part.nbytes for part in parts.values())
+        # Input orders, here without the cache of small ranges, are read for scale and zero point.
+        assert size <= 1.35 * sum(part.nbytes for part in parts.values())
         # Scales are read again for the rounding steps.
         assert len(hub.asked) <= 3 * slices * len(parts)
 
