@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import Tiny, command, small_llama, swept
+from helpers import Tiny, command, small_llama
 from payloads import decode
 from safetensors.torch import save_file
 
@@ -292,21 +292,6 @@ def test_the_shell_completes(monkeypatch, typed, offered):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout.split() == offered, run.stderr
     assert script.is_file()
-
-
-@pytest.mark.parametrize("has_triton", swept([True, False], 2))
-def test_objects_are_not_frozen_at_the_end_of_a_process_with_triton(demo_run, tmp_path, has_triton):
-    """Triton reports them as leaks; without it, they make the end of a process faster."""
-    triton = "sys.modules['triton'] = sys" if has_triton else ""
-    code = (
-        f"import atexit, gc, sys\n{triton}\n"
-        "atexit.register(lambda: print(gc.get_freeze_count(), file=sys.stderr))\n"
-        "from sparsity_report.cli import main\nmain()"
-    )
-    study = demo_run[1] / "study.json"
-    line = [sys.executable, "-c", code, "render", study, "--write", "html", "--out", tmp_path / "o"]
-    run = subprocess.run(line, capture_output=True, text=True, check=True)
-    assert (int(run.stderr) == 0) is has_triton
 
 
 def test_the_steps_of_the_curve_are_those_of_the_policy(tmp_path):
