@@ -43,11 +43,10 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     from sparsity_report.findings.model_counts import model_claims, model_counts
     from sparsity_report.weights.loading import open_to_count
     from sparsity_report.weights.sources.checkpoint import CheckpointWeights
-    from sparsity_report.weights.sources.model_card import hub_total
 
     weights = open_to_count(model, **options.opening)
     folder = weights.directory if isinstance(weights, CheckpointWeights) else Path(model)
-    differences = model_claims(weights, folder.name, hub_total(weights.files[0]))
+    differences = model_claims(weights, folder.name)
     zeros = None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Flags = npt.NDArray[np.bool_]
+GroupCounts = npt.NDArray[Any]
 
 
 class Pattern(NamedTuple):
@@ -77,7 +78,7 @@ def compliance(complying: Mapping[Pattern, int], total: int) -> dict[Pattern, fl
     return {p: groups / (total // p.m) for p, groups in complying.items() if total >= p.m}
 
 
-def group_counts(flags: Flags, m: int) -> npt.NDArray[Any]:
+def group_counts(flags: Flags, m: int) -> GroupCounts:
     """Return the number of flags in each group of `m` columns, row by row.
 
     Examples
@@ -89,7 +90,7 @@ def group_counts(flags: Flags, m: int) -> npt.NDArray[Any]:
     words = flags.view(f"u{size}")
     ones = words.dtype.type(0x0101010101010101 >> 8 * (8 - size))
     # The product adds the bytes of a word in its highest byte.
-    counts: npt.NDArray[Any] = (words * ones) >> words.dtype.type(8 * size - 8)
+    counts: GroupCounts = (words * ones) >> words.dtype.type(8 * size - 8)
     return counts.reshape(len(flags), -1, m // size).sum(axis=2) if m > size else counts
 
 

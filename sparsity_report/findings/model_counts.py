@@ -32,8 +32,8 @@ _SIZE = re.compile(
     re.IGNORECASE,
 )
 _UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
-# Rounding of a name that is no difference, at least, and of the Hub's own sum.
-_NAMED, _SUMMED = 0.1, 0.01
+# Rounding of a name that is no difference, at least.
+_NAMED = 0.1
 
 # Threads that count tensors: the smallest machines have two cores.
 _THREADS = 2
@@ -128,9 +128,7 @@ def _sums(weights: Weights, key: _Key) -> dict[str, dict[str, Any]]:
     }
 
 
-def model_claims(
-    weights: Weights, folder: str = "", hub_total: int | None = None
-) -> tuple[str, ...]:
+def model_claims(weights: Weights, folder: str = "") -> tuple[str, ...]:
     """Return a sentence for each difference between a model's claims and its files.
 
     Sizes in names are roundings: 10 %, or half a unit of the last digit, is no difference, neither
@@ -141,16 +139,13 @@ def model_claims(
     weights : Weights
     folder : str
         Name of the folder of the files.
-    hub_total : int, optional
-        Parameters that the Hub shows for the safetensors files.
     """
     names = [name for name in (weights.name, folder) if _SIZE.search(name)][:1]
     texts = [(say("claim.by_name", name=name), name) for name in names]
     if label := weights.configuration().get("general.size_label"):
         texts.append((say("claim.by_metadata"), str(label)))
     differences = [each for source, text in texts for each in _of_text(weights, source, text)]
-    differences += [*_of_dtype(weights), *_of_hub(weights, hub_total)]
-    return tuple(dict.fromkeys(differences))
+    return tuple(dict.fromkeys([*differences, *_of_dtype(weights)]))
 
 
 def _of_text(weights: Weights, source: str, text: str) -> Iterator[str]:
@@ -196,15 +191,6 @@ def _of_dtype(weights: Weights) -> Iterator[str]:
     if isinstance(claimed, str) and is_plain and claimed.removeprefix("torch.") != dtype:
         share = ratio(total, weights.total)
         yield say("claim.dtype", claimed=claimed, dtype=dtype, share=share)
-
-
-def _of_hub(weights: Weights, claimed: int | None) -> Iterator[str]:
-    """Yield the difference from the Hub's number, which counts packed words as they are stored."""
-    if claimed is None or abs(claimed - weights.total) <= _SUMMED * weights.total:
-        return
-    numbers = {"claimed": claimed, "total": weights.total, "tolerance": _SUMMED}
-    is_stored = abs(claimed - (stored_values(weights) or 0)) <= _SUMMED * claimed
-    yield say("claim.hub_stored" if is_stored else "claim.hub", **numbers)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import study_or_saved
-from sparsity_report.weights.sources.model_card import front_matter
+from sparsity_report.untrusted.gates import open_file
 from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
 
+# Bytes of a model card that are read; metadata comes first.
+_READ = 2**20
 # Fields of the source's card that hold for a pruned model, too.
 _KEPT = ("license", "license_name", "license_link", "language", "pipeline_tag")
 # Sections of a report that a card repeats, and how many of their blocks.
@@ -130,3 +133,15 @@ def _home(study: StudyFigures) -> Path | None:
     from sparsity_report.counting.checkpoint_writer import home_of
 
     return home_of(study.weights)
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    """Return the metadata of a local model card; empty where it cannot be read."""
+    with suppress(Exception), open_file(folder / "README.md") as card:  # YAML raises many
+        text = card.read(_READ).decode("utf-8", "replace")
+        if text.startswith("---\n"):
+            import yaml
+
+            metadata = yaml.safe_load(text.removeprefix("---\n").partition("\n---")[0])
+            return metadata if isinstance(metadata, dict) else {}
+    return {}

@@ -16,11 +16,10 @@ from sparsity_report.counting.checkpoint_writer import (
 )
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.report.hub_card import card, check_base
+from sparsity_report.report.hub_card import card, check_base, front_matter
 from sparsity_report.report.markdown_report import paragraph
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.variants import Variant
-from sparsity_report.weights.sources.model_card import front_matter
 from sparsity_report.weights.sources.model_paths import hub_id
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say

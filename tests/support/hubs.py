@@ -48,7 +48,7 @@ class Hub:
 
     def __init__(self, monkeypatch, cache):
         self.repositories, self.conversions, self.later = {}, {}, {}
-        self.gated, self.moved, self.served, self.shown = set(), set(), [], {}
+        self.gated, self.moved, self.served = set(), set(), []
         self.asked, self.sent, self.faults, self.tokens = [], 0, [], []
         self.signatures, self.held, self.direct, self.claimed = count(), {}, set(), None
         self.front, self.store = (_Server(("127.0.0.1", 0), _Handler) for _ in "12")
@@ -102,7 +102,7 @@ class Hub:
         if folder is None:
             return _reply(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
         if action == "revision":
-            info = {"id": name, "sha": commit, **self.shown.get(name, {})}
+            info = {"id": name, "sha": commit}
             return _reply(request, 200, json.dumps(info).encode())
         if action == "tree":
             return _reply(request, 200, json.dumps(_tree(folder)).encode())

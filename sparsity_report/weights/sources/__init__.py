@@ -8,6 +8,5 @@
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``
 - `gguf_model`: a GGUF model with the class of its metadata, or described by names
-- `model_card`: claims beside the weights
 - `tokenizer`: the tokenizer of a checkpoint
 """
