@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -20,14 +20,14 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
-from sparsity_report.weights.sources.gguf_files import Headers, read_header, read_headers
-from sparsity_report.weights.sources.gguf_model import GGUFWeights, open_names
+from sparsity_report.weights.sources.gguf_files import read_header, read_headers
+from sparsity_report.weights.sources.gguf_model import GGUFWeights
 from sparsity_report.weights.sources.hub import Remote, UnstreamableError, fetch, find
 from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
 from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import Shards
-from sparsity_report.weights.tensor_slices import LocalFile, Origin
+from sparsity_report.weights.tensor_slices import LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
@@ -191,7 +191,7 @@ def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
     kind, shards = choose_files(path)
     if kind == "gguf":
         headers = read_headers(shards.files[0])
-        return _open_gguf(headers, options, [*map(LocalFile.look_up, headers)])
+        return GGUFWeights(headers, options, [*map(LocalFile.look_up, headers)])
     if kind == "pickle":
         check_allowed(path, options.allow_pickle)
     read = read_pickle if kind == "pickle" else shards.read
@@ -215,16 +215,8 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
     if remote.files[0].name.endswith(".gguf"):
         headers = read_in_parallel(remote.files, read_header).items()
         named = {remote.folder / file.name: header for file, header in headers}
-        weights = _open_gguf(named, options, remote.files)
+        weights = GGUFWeights(named, options, remote.files)
         weights.path = remote.folder
         return weights
     entries = read_in_parallel(remote.files, Shards(remote.files, remote.weight_map).read)
     return open_checkpoint(remote.folder, options, "safetensors", entries, entries.__getitem__)
-
-
-def _open_gguf(
-    headers: Headers, options: ReaderOptions, files: Sequence[Origin]
-) -> CheckpointWeights:
-    if options.only_counted:
-        return open_names(headers, options, files)
-    return GGUFWeights(headers, options)
