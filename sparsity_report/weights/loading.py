@@ -24,7 +24,7 @@ from sparsity_report.weights.sources.gguf_files import read_header, read_headers
 from sparsity_report.weights.sources.gguf_model import GGUFWeights
 from sparsity_report.weights.sources.hub import Remote, UnstreamableError, fetch, find
 from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
-from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path
+from sparsity_report.weights.sources.model_paths import HubPlace, find_model
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import Shards
 from sparsity_report.weights.tensor_slices import LocalFile
@@ -166,9 +166,9 @@ def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
     from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 
     allow_pickle = options.allow_pickle
-    if (path := local_path(model)) is None:
-        place = hub_place(model) or HubPlace(model)
-        path, notes = fetch(replace(place, file=place.file or TENSORS), allow_pickle=allow_pickle)
+    path = find_model(model)
+    if isinstance(path, HubPlace):
+        path, notes = fetch(replace(path, file=path.file or TENSORS), allow_pickle=allow_pickle)
         name = options.name or model.removeprefix("hf://")
         options = replace(options, name=name, notes=notes)
     options = replace(options, name=options.name or model_name(path))
@@ -176,8 +176,8 @@ def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
 
 
 def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
-    if (path := local_path(model)) is None:
-        place = hub_place(model) or HubPlace(model)
+    path = place = find_model(model)
+    if isinstance(place, HubPlace):
         shown = model_name(Path(place.model, place.file)) if place.file else model
         options = replace(options, name=options.name or shown.removeprefix("hf://"))
         if not options.stream:

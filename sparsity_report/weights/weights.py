@@ -605,19 +605,6 @@ class Weights(ABC):
         widths = self.attention_widths.items()
         return sum(2 * min(window or context, context) * width for window, width in widths)
 
-    @property
-    def unclassified(self) -> tuple[str, ...]:
-        """Names of the modules that no rule classifies.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> weights = sr.load()
-        >>> weights.unclassified
-        ()
-        """
-        return tuple(module.name for module in self.modules if module.group == "other")
-
     def __getitem__(self, name: str) -> Parameter:
         for parameter in self.parameters:
             if parameter.name == name:
