@@ -176,14 +176,14 @@ def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
 
 
 def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
-    path = place = find_model(model)
-    if isinstance(place, HubPlace):
-        shown = model_name(Path(place.model, place.file)) if place.file else model
+    path = find_model(model)
+    if isinstance(path, HubPlace):
+        shown = model_name(Path(path.model, path.file)) if path.file else model
         options = replace(options, name=options.name or shown.removeprefix("hf://"))
         if not options.stream:
-            path, notes = fetch(place, allow_pickle=options.allow_pickle)
+            path, notes = fetch(path, allow_pickle=options.allow_pickle)
             options = replace(options, notes=notes)
-        elif isinstance(chosen := _find(place, options), Remote):
+        elif isinstance(chosen := _find(path, options), Remote):
             return _open_remote(chosen, options)
         else:
             path = chosen

@@ -224,22 +224,13 @@ class _InMemory:
     """Values of a parameter in the order of the model in memory."""
 
     weights: Weights
-    parameter: Parameter
-
-    @property
-    def dtype(self) -> str:
-        return self.parameter.dtype
-
-    @property
-    def nbytes(self) -> int | None:
-        return self.parameter.file_bytes
-
-    @property
-    def packing(self) -> str:
-        return self.parameter.packing
+    name: str
+    dtype: str
+    nbytes: int | None
+    packing: str
 
     def cut(self, shape: Shape) -> Iterator[Slice]:  # noqa: ARG002
-        return self.weights.as_in_memory(self.parameter.name)
+        return self.weights.as_in_memory(self.name)
 
 
 @dataclass(eq=False, repr=False)
@@ -424,7 +415,8 @@ class Weights(ABC):
         >>> weights.entry(weights["fc1.weight"]).shape
         (2, 3)
         """
-        return Entry(parameter.name, parameter.shape, _InMemory(self, parameter))
+        p = parameter
+        return Entry(p.name, p.shape, _InMemory(self, p.name, p.dtype, p.file_bytes, p.packing))
 
     def gives_some(self, name: str) -> bool:  # noqa: ARG002
         """Return True if some values of a parameter can be read without computing all.

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsity_report.deferred import nn, torch
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
@@ -80,8 +80,9 @@ class GGUFWeights(CheckpointWeights):
         path, metadata, entries = read_model(headers)
         check_tensors(path, entries)
         types = {entry.values.packing for entry in entries.values()} - {""}
+        self._processor: Any = None
         if options.only_counted:
-            contents, self._processor = _named_contents(entries, metadata, options), None
+            contents = _named_contents(entries, metadata, options)
         else:
             contents, self._processor = _match(path, options, entries, metadata)
             if types:
@@ -124,11 +125,6 @@ class GGUFWeights(CheckpointWeights):
         from sparsity_report.weights.sources.memory import settings_of
 
         return settings_of(model)
-
-    def module(self) -> nn.Module:
-        """Load the dequantized model with transformers, in float32."""
-        # The reader of transformers is ten times slower and reads only the first shard.
-        return self.filled_module()
 
     def _in_memory(self, entry: Entry) -> torch.Tensor:
         values = entry.read()
