@@ -16,7 +16,7 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.module_order import positions
-from sparsity_report.weights.tensor_slices import Entry, Origin, Shape, Slice, memory_slices
+from sparsity_report.weights.tensor_slices import Entry, LazyValues, Origin, Slice, memory_slices
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -219,20 +219,6 @@ def in_order(modules: Iterable[Module]) -> tuple[Module, ...]:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _InMemory:
-    """Values of a parameter in the order of the model in memory."""
-
-    weights: Weights
-    name: str
-    dtype: str
-    nbytes: int | None
-    packing: str
-
-    def cut(self, shape: Shape) -> Iterator[Slice]:  # noqa: ARG002
-        return self.weights.as_in_memory(self.name)
-
-
 @dataclass(eq=False, repr=False)
 class Weights(ABC):
     """A model opened for counting; values are read on demand and never modified.
@@ -416,7 +402,8 @@ class Weights(ABC):
         (2, 3)
         """
         p = parameter
-        return Entry(p.name, p.shape, _InMemory(self, p.name, p.dtype, p.file_bytes, p.packing))
+        values = LazyValues(p.dtype, lambda _: self.as_in_memory(p.name), p.file_bytes, p.packing)
+        return Entry(p.name, p.shape, values)
 
     def gives_some(self, name: str) -> bool:  # noqa: ARG002
         """Return True if some values of a parameter can be read without computing all.
