@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.cli.terminal import workers
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.sources.model_paths import hub_place, local_path
+from sparsity_report.weights.sources.model_paths import find_model, hub_place
 
 if TYPE_CHECKING:
     from sparsity_report.counting.pruning import Pruning
@@ -38,7 +38,7 @@ class Compared:
 def check_paths(*models: str | None) -> None:
     """Refuse paths at which nothing is, before libraries load."""
     for model in filter(None, models):
-        local_path(model)
+        find_model(model)
 
 
 def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compared:

@@ -19,6 +19,7 @@ from sparsity_report.weights.tensor_slices import (
     Entry,
     FileSlice,
     HeldSlice,
+    LazyValues,
     Origin,
     Shape,
     Slice,
@@ -88,16 +89,6 @@ def rearranged(weights: Weights, name: str) -> SparsityReportError:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Values:
-    """Values to be written in a dtype that holds them exactly."""
-
-    dtype: str
-    cut: Callable[[Shape], Iterator[Slice]]
-    nbytes = None
-    packing = ""
-
-
 def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout:
     """Return the files of a model: those of its source, or new ones if tensors change their form.
 
@@ -112,7 +103,7 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout
     unpack = unpack or any(p.packing for p in weights.stored if p.name in changed)
     if not isinstance(weights, CheckpointWeights) or weights.source == "gguf":
         held = {
-            p.name: Entry(p.name, p.shape, _Values(p.dtype, _in_memory(weights, p.name)))
+            p.name: Entry(p.name, p.shape, LazyValues(p.dtype, _in_memory(weights, p.name)))
             for p in weights.stored
         }
         for name, values in weights.buffers().items():
@@ -137,7 +128,7 @@ def _dense(entry: Entry) -> Entry:
     packed = entry.values
     if not isinstance(packed, Packed):
         return entry
-    return replace(entry, values=_Values(packed.exact_dtype, packed.cut))
+    return replace(entry, values=LazyValues(packed.exact_dtype, packed.cut))
 
 
 def _same_files(weights: CheckpointWeights) -> Layout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -20,14 +20,14 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
-from sparsity_report.weights.sources.gguf_files import Headers, read_header, read_headers
-from sparsity_report.weights.sources.gguf_model import GGUFWeights, open_names
+from sparsity_report.weights.sources.gguf_files import read_header, read_headers
+from sparsity_report.weights.sources.gguf_model import GGUFWeights
 from sparsity_report.weights.sources.hub import Remote, UnstreamableError, fetch, find
 from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
-from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path
+from sparsity_report.weights.sources.model_paths import HubPlace, find_model
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import Shards
-from sparsity_report.weights.tensor_slices import LocalFile, Origin
+from sparsity_report.weights.tensor_slices import LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
@@ -166,9 +166,9 @@ def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
     from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 
     allow_pickle = options.allow_pickle
-    if (path := local_path(model)) is None:
-        place = hub_place(model) or HubPlace(model)
-        path, notes = fetch(replace(place, file=place.file or TENSORS), allow_pickle=allow_pickle)
+    path = find_model(model)
+    if isinstance(path, HubPlace):
+        path, notes = fetch(replace(path, file=path.file or TENSORS), allow_pickle=allow_pickle)
         name = options.name or model.removeprefix("hf://")
         options = replace(options, name=name, notes=notes)
     options = replace(options, name=options.name or model_name(path))
@@ -176,14 +176,14 @@ def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
 
 
 def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
-    if (path := local_path(model)) is None:
-        place = hub_place(model) or HubPlace(model)
-        shown = model_name(Path(place.model, place.file)) if place.file else model
+    path = find_model(model)
+    if isinstance(path, HubPlace):
+        shown = model_name(Path(path.model, path.file)) if path.file else model
         options = replace(options, name=options.name or shown.removeprefix("hf://"))
         if not options.stream:
-            path, notes = fetch(place, allow_pickle=options.allow_pickle)
+            path, notes = fetch(path, allow_pickle=options.allow_pickle)
             options = replace(options, notes=notes)
-        elif isinstance(chosen := _find(place, options), Remote):
+        elif isinstance(chosen := _find(path, options), Remote):
             return _open_remote(chosen, options)
         else:
             path = chosen
@@ -191,7 +191,7 @@ def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
     kind, shards = choose_files(path)
     if kind == "gguf":
         headers = read_headers(shards.files[0])
-        return _open_gguf(headers, options, [*map(LocalFile.look_up, headers)])
+        return GGUFWeights(headers, options, [*map(LocalFile.look_up, headers)])
     if kind == "pickle":
         check_allowed(path, options.allow_pickle)
     read = read_pickle if kind == "pickle" else shards.read
@@ -215,16 +215,8 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
     if remote.files[0].name.endswith(".gguf"):
         headers = read_in_parallel(remote.files, read_header).items()
         named = {remote.folder / file.name: header for file, header in headers}
-        weights = _open_gguf(named, options, remote.files)
+        weights = GGUFWeights(named, options, remote.files)
         weights.path = remote.folder
         return weights
     entries = read_in_parallel(remote.files, Shards(remote.files, remote.weight_map).read)
     return open_checkpoint(remote.folder, options, "safetensors", entries, entries.__getitem__)
-
-
-def _open_gguf(
-    headers: Headers, options: ReaderOptions, files: Sequence[Origin]
-) -> CheckpointWeights:
-    if options.only_counted:
-        return open_names(headers, options, files)
-    return GGUFWeights(headers, options)

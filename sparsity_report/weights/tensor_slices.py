@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
@@ -375,6 +375,25 @@ class Stored(Protocol):
 
     def cut(self, shape: Shape) -> Iterator[Slice]:
         """Yield the values of a tensor of `shape` as slices."""
+
+
+@dataclass(frozen=True, eq=False)
+class LazyValues:
+    """Values that a function returns when they are read.
+
+    Attributes
+    ----------
+    dtype : str
+    cut : callable
+        Returns the slices of a shape.
+    nbytes, packing
+        See :class:`Stored`.
+    """
+
+    dtype: str
+    cut: Callable[[Shape], Iterator[Slice]]
+    nbytes: int | None = None
+    packing: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.module_order import positions
-from sparsity_report.weights.tensor_slices import Entry, Origin, Shape, Slice, memory_slices
+from sparsity_report.weights.tensor_slices import Entry, LazyValues, Origin, Slice, memory_slices
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -219,29 +219,6 @@ def in_order(modules: Iterable[Module]) -> tuple[Module, ...]:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _InMemory:
-    """Values of a parameter in the order of the model in memory."""
-
-    weights: Weights
-    parameter: Parameter
-
-    @property
-    def dtype(self) -> str:
-        return self.parameter.dtype
-
-    @property
-    def nbytes(self) -> int | None:
-        return self.parameter.file_bytes
-
-    @property
-    def packing(self) -> str:
-        return self.parameter.packing
-
-    def cut(self, shape: Shape) -> Iterator[Slice]:  # noqa: ARG002
-        return self.weights.as_in_memory(self.parameter.name)
-
-
 @dataclass(eq=False, repr=False)
 class Weights(ABC):
     """A model opened for counting; values are read on demand and never modified.
@@ -424,7 +401,9 @@ class Weights(ABC):
         >>> weights.entry(weights["fc1.weight"]).shape
         (2, 3)
         """
-        return Entry(parameter.name, parameter.shape, _InMemory(self, parameter))
+        p = parameter
+        values = LazyValues(p.dtype, lambda _: self.as_in_memory(p.name), p.file_bytes, p.packing)
+        return Entry(p.name, p.shape, values)
 
     def gives_some(self, name: str) -> bool:  # noqa: ARG002
         """Return True if some values of a parameter can be read without computing all.
@@ -604,19 +583,6 @@ class Weights(ABC):
             return None
         widths = self.attention_widths.items()
         return sum(2 * min(window or context, context) * width for window, width in widths)
-
-    @property
-    def unclassified(self) -> tuple[str, ...]:
-        """Names of the modules that no rule classifies.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> weights = sr.load()
-        >>> weights.unclassified
-        ()
-        """
-        return tuple(module.name for module in self.modules if module.group == "other")
 
     def __getitem__(self, name: str) -> Parameter:
         for parameter in self.parameters:

@@ -49,19 +49,6 @@ def test_experts_that_do_no_work_are_expected_to_be_chosen():
     assert experts["flops_per_token"].sum() == 2 * 3 * 32 * 24
 
 
-def test_experts_that_do_not_work_alike_are_told():
-    config = tf.NllbMoeConfig(
-        d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=48, decoder_ffn_dim=48,
-        encoder_attention_heads=4, decoder_attention_heads=4, num_experts=8, vocab_size=64,
-        encoder_sparse_step=1, decoder_sparse_step=1,
-    )  # fmt: skip
-    weights = sr.load(tf.NllbMoeForConditionalGeneration(config))
-    each = [p for p in weights.prunable if "expert_" in p.name]
-    assert len(each) == 2 * 8 * 2
-    uneven = len({p.uses for p in each}) > 1
-    assert bool(of_key(weights.notes, "note.experts_uneven")) == uneven
-
-
 def test_experts_that_run_on_every_token_are_told():
     """Llama 4 scales what the experts get by zero where they are not chosen."""
     config = tf.Llama4TextConfig(

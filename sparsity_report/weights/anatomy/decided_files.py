@@ -21,6 +21,7 @@ from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.anatomy.config_sizes import has_usual_sizes
 from sparsity_report.weights.anatomy.names_only import (
     EXPERTS_PER_TOKEN,
+    HEADED,
     Description,
     ReaderOptions,
     describe_names,
@@ -39,8 +40,7 @@ from sparsity_report.weights.tensor_slices import Entry
 from sparsity_report.weights.weights import NEVER, Parameter
 from sparsity_report.words.sentences import say
 
-# Ends of names of classes: with an output head, with another head, without a head.
-_HEADED = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")
+# Ends of names of classes with another head.
 _SCORED = (
     "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
     "ForImageClassification",
@@ -174,7 +174,7 @@ class _File:
         self.shapes = {name: shape_of(name, tensors) for name, tensors in parts.items()}
         self.kinds = {p.name: m.group for m in described.modules for p in m.parameters}
         self.named = [(m.name, p) for m in described.modules for p in m.parameters]
-        self.is_headed = class_name.endswith(_HEADED)
+        self.is_headed = class_name.endswith(HEADED)
         self.is_image = any(".patch_embeddings." in name for name in parts)
         self.is_speech = not self.is_image and any(map(_SPEECH.fullmatch, parts))
         pattern = _IMAGE if self.is_image else _SPEECH
@@ -184,7 +184,7 @@ class _File:
     def requirements(self) -> Iterator[bool]:
         """Yield whether each requirement on the file is met; cheap ones first."""
         config, shapes = self.config, self.shapes
-        yield self.class_name.endswith((*_HEADED, *_SCORED, "Model"))
+        yield self.class_name.endswith((*HEADED, *_SCORED, "Model"))
         # Configurations inside of others belong to models of several towers.
         inner = [value for key, value in config.items() if key not in SETTINGS_KEYS]
         yield not any(isinstance(value, dict) and "model_type" in value for value in inner)

@@ -103,7 +103,7 @@ def describe(
         modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
     notes = behavior.notes
     if usages:
-        notes += (*_unused(modules), *_uneven(places, usages), *_unsorted(modules))
+        notes += (*_unused(modules), *_unsorted(modules))
     return Description(in_order(modules), behavior.attention, notes)
 
 
@@ -211,21 +211,6 @@ def _unused(modules: Iterable[Module]) -> Iterator[str]:
     ]
     if unused:
         yield say("note.unused_modules", modules=len(unused), first=unused[0])
-
-
-def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[str]:
-    """Yield a note on experts that receive unequal numbers of tokens."""
-    for place in places:
-        if not type(place.module).__name__.endswith("Experts"):
-            continue
-        insides = [f"{place.path}.{child}." for child in place.module._modules]
-        rows = [
-            float(sum(usage.per_token for name, usage in usages.items() if name.startswith(inside)))
-            for inside in insides
-        ]
-        if len(set(rows)) > 1:
-            yield say("note.experts_uneven", module=place.path, low=min(rows), high=max(rows))
-            return
 
 
 def _unsorted(modules: Sequence[Module]) -> Iterator[str]:

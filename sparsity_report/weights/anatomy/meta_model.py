@@ -11,9 +11,10 @@ configurations that name no code.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -153,20 +154,29 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Any] | None:
 def _defaults(kind: str) -> dict[str, Any] | None:
     """Return the defaults of a model type's configuration; None for an unknown type."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.utils import logging
 
-    if kind not in CONFIG_MAPPING:
-        return None
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    try:
+    with suppress(Exception), without_logs():  # some cannot be made of nothing
         config = CONFIG_MAPPING[kind]()
         other_names = dict.fromkeys((*config.attribute_map, "num_labels"))
         return {**other_names, **config.to_dict()}
-    except Exception:  # some cannot be made of nothing
-        return None
+    return None
+
+
+@contextmanager
+def without_logs() -> Iterator[None]:
+    """Drop the advice that transformers logs in this thread."""
+    thread, handlers = get_ident(), logging.getLogger("transformers").handlers
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    for handler in handlers:
+        handler.addFilter(is_of_others)
+    try:
+        yield
     finally:
-        logging.set_verbosity(verbosity)
+        for handler in handlers:
+            handler.removeFilter(is_of_others)
 
 
 def read_config_file(path: Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

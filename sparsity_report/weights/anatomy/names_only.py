@@ -28,8 +28,8 @@ _BUFFER = re.compile(
 _EXPERT = re.compile(
     r"(?P<stack>(?:.*\.)?(?:experts|\w+_exps))(?:\.(?:expert_)?(?P<number>\d+))?(?:\.|$)"
 )
-# Ends of the names of classes that have an output head.
-_WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")
+#: Ends of the names of classes that have an output head.
+HEADED = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")
 # Tensors before an output head, and the name of the head in memory; ``lm_head`` otherwise.
 _TIED_HEADS = (
     (re.compile(r"^cls\.predictions\.transform\."), "cls.predictions.decoder"),
@@ -320,7 +320,7 @@ def tied_names(parts: Mapping[str, Sequence[Entry]], config: Mapping[str, Any]) 
         for name, kind in kinds.items()
         if kind == "lm_head" or (kind[:5] == "other" and tables[name] == tables[owner])
     ]
-    if not heads and any(str(name).endswith(_WITH_HEAD) for name in classes):
+    if not heads and any(str(name).endswith(HEADED) for name in classes):
         before = (after for first, after in _TIED_HEADS if any(map(first.search, parts)))
         head = next(before, "lm_head")
         ties[f"{head}.weight"] = owner

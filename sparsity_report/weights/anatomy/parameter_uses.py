@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
 import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from itertools import chain, product
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +29,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsity_report.sparse.linear_csr import LinearCSR
+from sparsity_report.weights.anatomy.meta_model import without_logs
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, computed_by
 from sparsity_report.words.sentences import say
 
@@ -158,7 +157,7 @@ def trace_uses(places: Sequence[Place]) -> Behavior:
     Exception
         Any error of a model that cannot run this way; many need special inputs.
     """
-    with _without_logs():
+    with without_logs():
         twin = _Twin(places)
         failure: Exception = NotImplementedError("none of its inputs can be generated")
         for number, (is_text, sample) in enumerate(_samples(twin.model)):
@@ -169,23 +168,6 @@ def trace_uses(places: Sequence[Place]) -> Behavior:
             else:
                 return _over_lengths(twin, sample, run) if is_text else _at_once(twin, sample, run)
         raise failure
-
-
-@contextmanager
-def _without_logs() -> Iterator[None]:
-    """Drop the advice that transformers logs in this thread."""
-    thread, handlers = get_ident(), logging.getLogger("transformers").handlers
-
-    def is_of_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    for handler in handlers:
-        handler.addFilter(is_of_others)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(is_of_others)
 
 
 class _Twin:

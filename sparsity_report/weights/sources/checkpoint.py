@@ -180,10 +180,12 @@ class CheckpointWeights(Weights):
     def module(self) -> nn.Module:
         """Load a runnable model with transformers in its dtype.
 
-        Packed and float8 weights, for which torch has no products, are loaded as float32.
+        Packed and float8 weights, for which torch has no products, are loaded as float32, and so is
+        GGUF, of which transformers reads only the first shard.
         """
         self.require_runnable()
-        if any(isinstance(entry.values, Packed) for entry in self.unpacked.values()):
+        is_packed = any(isinstance(entry.values, Packed) for entry in self.unpacked.values())
+        if is_packed or self.source == "gguf":
             return self.filled_module()
         dtype = torch.float32 if float8_notes(self.modules) else "auto"
         if self.settings is None and _is_default(self.path, self.source):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsity_report.deferred import nn, torch
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
@@ -50,16 +50,6 @@ _IGNORED = {
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 
 
-def open_names(
-    headers: Headers, options: ReaderOptions, files: Sequence[Origin]
-) -> CheckpointWeights:
-    """Open a model for counting, described by names."""
-    path, metadata, entries = read_model(headers)
-    check_tensors(path, entries)
-    contents = replace(_named_contents(entries, metadata, options), files=tuple(files))
-    return CheckpointWeights(path, options, "gguf", contents)
-
-
 def _named_contents(
     entries: Mapping[str, Entry], metadata: Metadata, options: ReaderOptions
 ) -> Contents:
@@ -86,19 +76,25 @@ def _named_contents(
 class GGUFWeights(CheckpointWeights):
     """A GGUF model, whose quantized blocks are counted as their float32 values."""
 
-    def __init__(self, headers: Headers, options: ReaderOptions) -> None:
+    def __init__(self, headers: Headers, options: ReaderOptions, files: Sequence[Origin]) -> None:
         path, metadata, entries = read_model(headers)
         check_tensors(path, entries)
-        contents, self._processor = _match(path, options, entries, metadata)
-        if types := {entry.values.packing for entry in entries.values()} - {""}:
-            note = say("note.gguf_blocks", kinds=sorted(types))
-            contents = replace(contents, notes=(*contents.notes, note))
-        super().__init__(path, options, "gguf", contents)
+        types = {entry.values.packing for entry in entries.values()} - {""}
+        self._processor: Any = None
+        if options.only_counted:
+            contents = _named_contents(entries, metadata, options)
+        else:
+            contents, self._processor = _match(path, options, entries, metadata)
+            if types:
+                note = say("note.gguf_blocks", kinds=sorted(types))
+                contents = replace(contents, notes=(*contents.notes, note))
+        super().__init__(path, options, "gguf", replace(contents, files=tuple(files)))
 
     def cut(self, entry: Entry) -> Iterable[Slice]:
         """Return one tensor as slices, which are dequantized as they are read."""
         # llama.cpp stores some values converted, e.g. the norms of Gemma plus one.
-        if entry.total >= _UNCHANGED_SIZE and not entry.key.endswith(".ssm_a"):
+        is_large = entry.total >= _UNCHANGED_SIZE and not entry.key.endswith(".ssm_a")
+        if is_large or self._is_unchanged(entry):
             return entry.slices()
         return memory_slices(self._in_memory(entry))
 
@@ -123,16 +119,12 @@ class GGUFWeights(CheckpointWeights):
         return self._processor is None or "_exps" in entry.key
 
     def configuration(self) -> dict[str, Any]:
-        """Return the configuration that transformers reads from the header."""
+        """Return the configuration that transformers reads from the header, or its metadata."""
+        if (model := self.contents.model) is None:
+            return dict(self.settings or {})
         from sparsity_report.weights.sources.memory import settings_of
 
-        model = self.contents.model
-        return {} if model is None else settings_of(model)
-
-    def module(self) -> nn.Module:
-        """Load the dequantized model with transformers, in float32."""
-        # The reader of transformers is ten times slower and reads only the first shard.
-        return self.filled_module()
+        return settings_of(model)
 
     def _in_memory(self, entry: Entry) -> torch.Tensor:
         values = entry.read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -15,7 +14,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE
 from sparsity_report.weights.sources.gguf_files import shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
-from sparsity_report.weights.sources.model_files import choose_model, listed
+from sparsity_report.weights.sources.model_files import choose_model, listed, read_in_parallel
 from sparsity_report.weights.sources.model_paths import (
     PICKLES,
     STREAMED,
@@ -28,8 +27,6 @@ from sparsity_report.words.sentences import say
 
 # Files that describe the model and how its weights are packed.
 _CONFIGS = ("config.json", "adapter_config.json", *SETTINGS_BESIDE)
-# Files whose metadata is requested in parallel.
-_PARALLEL = 8
 
 
 class UnstreamableError(SparsityReportError):
@@ -113,9 +110,8 @@ def find(place: HubPlace, *, or_cached: bool) -> Remote | Path:
     if not source.is_listed:
         return source.local(place.file, names, weight_map)
     paths = [f"{place.folder}/{name}".lstrip("/") for name in names]
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        files = tuple(pool.map(partial(HubFile.look_up, place.model, source.commit), paths))
-    return Remote(source.folder, files, weight_map, source.notes(place.file, kind, names))
+    files = read_in_parallel(paths, partial(HubFile.look_up, place.model, source.commit)).values()
+    return Remote(source.folder, (*files,), weight_map, source.notes(place.file, kind, names))
 
 
 class _Folder:

@@ -11,7 +11,6 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.sources.gguf_files import model_names, unsharded_name
-from sparsity_report.weights.sources.http_ranges import HubFile
 from sparsity_report.weights.sources.model_paths import PICKLES, distinctive_name
 from sparsity_report.weights.sources.safetensors import (
     INDEX,
@@ -22,7 +21,7 @@ from sparsity_report.weights.sources.safetensors import (
 )
 from sparsity_report.weights.tensor_slices import Entry, Origin
 
-# Headers that are read in parallel over the network.
+# Requests to the Hub at a time.
 _PARALLEL = 8
 # Most names that an error lists.
 _LISTED = 12
@@ -35,6 +34,7 @@ ADAPTER_LEAF = re.compile(
 )
 _WEIGHTS = re.compile(r"(?!adapter_model)(.+\.(safetensors|gguf)|pytorch_model.*\.bin)")
 F = TypeVar("F", bound=Path | Origin)
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -140,8 +140,8 @@ def model_name(path: Path) -> str:
     return distinctive_name(place)
 
 
-def read_in_parallel(files: Sequence[HubFile], read: Callable[[HubFile], T]) -> dict[HubFile, T]:
-    """Return the header of each file on the Hub."""
+def read_in_parallel(files: Sequence[K], read: Callable[[K], T]) -> dict[K, T]:
+    """Return what a function reads of each file on the Hub."""
     with ThreadPoolExecutor(_PARALLEL) as pool:
         return dict(zip(files, pool.map(read, files), strict=True))
 

@@ -92,8 +92,8 @@ def distinctive_name(path: Path) -> str:
     return f"{path.parent.name}/{path.name}".lstrip("/") if is_default else path.name
 
 
-def local_path(model: str) -> Path | None:
-    """Return the local path of a model; None for a name on the Hub.
+def find_model(model: str) -> Path | HubPlace:
+    """Return the local path of a model, or its place on the Hub.
 
     Raises
     ------
@@ -102,6 +102,6 @@ def local_path(model: str) -> Path | None:
     """
     if (path := Path(model)).exists():
         return path
-    if hub_place(model):
-        return None
+    if place := hub_place(model):
+        return place
     raise SparsityReportError(f"{model}: no such file or directory; give a path or a Hub id")
