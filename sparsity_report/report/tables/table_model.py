@@ -227,11 +227,6 @@ def cell_of(value: Any, column: Column) -> Cell:
     return cell._replace(format=column.format) if cell.format is _OF_COLUMN else cell
 
 
-def noted(values: Iterable[Any], notes: Iterable[str]) -> list[Any]:
-    """Return values with notes, for a column of a frame."""
-    return [*map(Cell, values, notes)]
-
-
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame as plain values; what is unknown is None."""
     return records(frame.astype(object).where(frame.notna(), None))
