@@ -147,11 +147,11 @@ def policies(study: StudyFigures) -> dict[str, str]:
     }
 
 
-def model_names(study: StudyFigures, limit: int = 60) -> str:
+def model_names(study: StudyFigures) -> str:
     """Return the shortened names of a study's models, or of two checkpoints with an arrow."""
     if study.matches is not None:
         return both(study)
-    return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
+    return ", ".join(clip(name, 60) for name in dict.fromkeys(study.variants["model"]))
 
 
 def config() -> dict[str, Any]:

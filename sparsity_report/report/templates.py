@@ -15,7 +15,7 @@ from sparsity_report.errors import SparsityReportError, legible, printable
 from sparsity_report.report.tables.html import broken, to_html
 from sparsity_report.report.template_files import template_folders
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.viewer.embed import embed, page_script
+from sparsity_report.viewer.embed import asset, embed
 from sparsity_report.words import number_format
 from sparsity_report.words.sentences import say
 
@@ -94,7 +94,7 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     templates.globals |= {
         "_": say,
         "font_faces": lambda: Markup(font_face_css()),
-        "page_script": lambda: Markup(page_script()),
+        "page_script": lambda: Markup(asset("bundle/page.js")),
         "embed": lambda payload, still: Markup(embed(payload, still)),
     }
     return templates
