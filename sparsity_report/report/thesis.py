@@ -50,12 +50,11 @@ _Numbers = Iterator[tuple[str, Tex]]
 
 
 class Paper(TypedDict, total=False):
-    """Options of figures: widths in centimeters, font family, greyscale."""
+    """Options of figures: widths in centimeters, and font family."""
 
     column_cm: float
     text_cm: float
     font: str | None
-    greyscale: bool
 
 
 def write_thesis(
@@ -89,8 +88,7 @@ def write_thesis(
     **paper
         ``column_cm`` and ``text_cm``, widths of the figures in centimeters (8.5 and 16);
         ``font``, a font family such as ``"Latin Modern Roman"``, which must be installed unless a
-        generic family follows it, as in ``"Palatino, serif"``; ``greyscale``, True to draw in
-        black, white and greys.
+        generic family follows it, as in ``"Palatino, serif"``.
 
     Returns
     -------
@@ -123,7 +121,7 @@ def write_thesis(
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
     sections = study_sections(value, "kit")
-    captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
+    captions, files = _figures(sections, widths, family)
     tables = [table for section in sections for table in section.tables]
     for table in tables:
         files |= {
@@ -156,7 +154,7 @@ def write_thesis(
 
 @unchecked()
 def _figures(
-    sections: Iterable[Section], widths: Mapping[str, float], family: str | None, greyscale: bool
+    sections: Iterable[Section], widths: Mapping[str, float], family: str | None
 ) -> tuple[dict[Tex, tuple[Tex, Tex]], dict[str, str | bytes]]:
     """Return the commands and captions of the figures by file name, and the files."""
     captions: dict[Tex, tuple[Tex, Tex]] = {}
@@ -172,7 +170,7 @@ def _figures(
             key = "format.title_note" if note else "format.title_sentence"
             caption = say(key, title=figure.title, note=note)
             captions[Tex(drawing.file)] = (Tex(drawing.command), tex(caption))
-            for kind, content in files_of(figure.chart, greyscale=greyscale).items():
+            for kind, content in files_of(figure.chart).items():
                 files[f"figures/{drawing.file}_{place}.{kind}"] = content
     return captions, files
 

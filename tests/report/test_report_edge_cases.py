@@ -12,7 +12,6 @@ from measurements import put_in, quality
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.draw import paper_figures as paper
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import notebook, thesis
 from sparsity_report.report import page as report
@@ -266,23 +265,6 @@ def test_a_perplexity_no_better_than_guessing_is_in_words(study):
     found = dict(thesis.commands_of(put_in(study, quality=scores)))
     assert found["MaskedFiftyPerplexity"] == "\\num{10.90}"
     assert found["CSRFiftyPerplexity"] == "worse than uniform guessing"
-
-
-# Greys.
-
-
-def test_greys_are_as_light_as_colors_look():
-    """By the weights of ITU-R BT.601; names keep their text."""
-    colors = ("#ff0000", "#00ff00", "rgb(0, 0, 255)", "#10203029")
-    name = '#ff0000 "#ff0000"'
-    svg = "".join(f'<path fill="{color}" stroke="white"/>' for color in colors)
-    grey = paper.grey(f"<svg>{svg}<text>{name}</text></svg>")
-    levels = [round(0.299 * 255), round(0.587 * 255), round(0.114 * 255),
-              round(0.299 * 16 + 0.587 * 32 + 0.114 * 48)]  # fmt: skip
-    greys = [f"#{level:02x}" + 2 * f"{level:02x}" for level in levels]
-    assert re.findall(r'fill="(.*?)"', grey) == [*greys[:3], greys[3] + "29"]
-    assert grey.count('stroke="white"') == 4
-    assert grey.endswith(f"<text>{name}</text></svg>")
 
 
 # Notebooks, without running one.
