@@ -375,7 +375,7 @@ def test_bad_models(tmp_path):
 
 def test_outputs_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("kept")
-    refused(command("run", "--out", tmp_path / "file"), "not a folder")
+    refused(command("run", "--out", tmp_path / "file"), "Not a directory")
     refused(command("run", "--out", "/proc/nowhere"), "cannot write to the folder")
     assert (tmp_path / "file").read_text() == "kept"
     (tmp_path / "o" / "report.html").mkdir(parents=True)

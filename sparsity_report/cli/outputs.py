@@ -25,19 +25,12 @@ _PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "findi
 _NAMED = 3
 
 
-def check_writable(out: Path) -> None:
-    """Refuse a folder that cannot be written to, before counting."""
-    if out.exists() and not out.is_dir():
-        raise SparsityReportError(f"--out {out} exists and is not a folder; choose another")
-    check_folder(out)
-
-
 def check_outputs(outputs: Outputs) -> None:
     """Refuse outputs that cannot be written, drawn or opened, before counting."""
     kinds = {*outputs.kinds}
     if outputs.is_opened and not kinds & {"html", "pdf"}:
         raise SparsityReportError("--open has no report to open; add --write html or --write pdf")
-    check_writable(outputs.out)
+    check_folder(outputs.out)
     if kinds - {"csv", "study"}:
         from sparsity_report.draw.export import check_room
 
