@@ -36,12 +36,9 @@ def process(*arguments, cwd=None, **environment):
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory):
-    """A run on the demo, which opens its report in a browser that notes the address."""
+    """A run on the demo."""
     folder = tmp_path_factory.mktemp("a run")
-    browser = tmp_path_factory.mktemp("browser") / "browser"
-    browser.write_text(f"#!/bin/sh\necho \"$1\" > '{folder / 'opened'}'\n")
-    browser.chmod(0o755)
-    return process("run", "--open", cwd=folder, BROWSER=str(browser)), folder / "results"
+    return process("run", cwd=folder), folder / "results"
 
 
 def test_run_on_the_demo(demo_run):
@@ -254,22 +251,6 @@ def test_further_models_are_compared_as_they_are(tmp_path):
     # Refused before the first is counted.
     refused(command("run", paths[0], "./nowhere", "--out", tmp_path / "p"), "no such file")
     refused(command("run", *paths, "--curve"), "several are compared as they are; add --sparsity")
-
-
-def test_the_report_is_opened_when_it_is_written(demo_run, tmp_path, monkeypatch):
-    _, out = demo_run
-    assert (out.parent / "opened").read_text() == f"{(out / 'report.html').as_uri()}\n"
-    opened = []
-    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address))
-    line = ("render", out / "study.json", "--write", "html", "--open", "--out")
-    few = ("render", out / "study.json", "--write", "csv", "--open", "--out")
-    refused(command(*few, tmp_path / "p"), "--open has no report to open; add --write html")
-    assert command(*line, out / "study.json").returncode == 2
-    assert opened == []
-    run = command(*line, tmp_path / "again")
-    assert run.returncode == 0
-    assert opened == [(tmp_path / "again" / "report.html").as_uri()]
-    assert "no browser could be started; open " in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sparsity_report.cli.options import (
     Models,
     dataclass_options,
 )
-from sparsity_report.cli.terminal import open_page, print_line, quiet_libraries
+from sparsity_report.cli.terminal import print_line, quiet_libraries
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder
 
@@ -29,5 +29,3 @@ def explore(models: Models = None, *, choice: Choice, options: ExploreOptions) -
         variants = compared(models or [], choice, Analysis(**options.opening)).variants
         page = write_explorer(sr.compare(*variants), options.out)
     print_line(f"Written to {page}")
-    if options.is_opened:
-        open_page(page.resolve().as_uri())
