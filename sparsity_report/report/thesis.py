@@ -22,7 +22,6 @@ from sparsity_report.report.markdown_report import to_markdown
 from sparsity_report.report.sections import Drawing, Section
 from sparsity_report.report.study_sections import bibtex, study_sections, weights
 from sparsity_report.report.tables import latex, study_tables
-from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.derived.zero_shot import seven_tasks
@@ -71,7 +70,7 @@ def write_thesis(
     - ``figures/<name>_column`` and ``figures/<name>_text`` as PDF, SVG and PNG (300 dpi). Their
       titles are in ``captions.tex``.
     - ``tables/<name>.tex`` for booktabs and siunitx, with caption and label, and the same tables
-      as ``.md`` and ``.html``. ``results`` has every method with quality, size and speed.
+      as ``.md``. ``results`` has every method with quality, size and speed.
     - ``numbers.tex``, a command for each number of totals, groups and results, such as
       ``\MaskedThirtySparsityModel`` or, of two checkpoints, ``\PrunableWeightsRemoved``.
     - ``findings.tex`` with the verdict and the sentences of :func:`summarize`,
@@ -127,7 +126,6 @@ def write_thesis(
         files |= {
             f"tables/{table.key}.tex": to_latex(table, table.key.replace("_", "-"), widths["text"]),
             f"tables/{table.key}.md": to_markdown(table),
-            f"tables/{table.key}.html": f"{to_html(table)}\n",
         }
     shown = {
         "numbers": commands_of(value),

@@ -124,7 +124,7 @@ def test_kit_has_these_files(kit):
         for kind in ("pdf", "svg", "png")
     }
     tables = ("results", "totals", "storage")
-    expected |= {f"tables/{name}.{kind}" for name in tables for kind in ("tex", "md", "html")}
+    expected |= {f"tables/{name}.{kind}" for name in tables for kind in ("tex", "md")}
     expected.add("sparsity-report.bib")
     expected |= {f"{name}.tex" for name in ("numbers", "captions", "findings", "example")}
     assert names == expected
