@@ -24,13 +24,13 @@ from sparsity_report.findings.strip_text import strip_texts
 QUICK = ("--write", "study")
 
 
-def process(*arguments, cwd=None, **environment):
+def process(*arguments, cwd=None):
     return subprocess.run(
         [sys.executable, "-m", "sparsity_report", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
 
 
