@@ -105,7 +105,7 @@ def to_markdown(table: Table) -> str:
     <BLANKLINE>
     """
     columns = table.columns
-    lines = [_table_line(map(markdown, table.heads))]
+    lines = [_table_line(markdown(column.label) for column in columns)]
     lines += ["|" + "|".join(":---" if c.format.unit is None else "---:" for c in columns) + "|"]
     rest = [""] * (len(columns) - 1)
     lines += body_lines(

@@ -40,11 +40,10 @@ def page(study):
     return study_document(study, "page")
 
 
-def table(heads, rows=1, bodies=1, over=None):
+def table(heads, rows=1, bodies=1):
     columns = [Column(h, text=h) for h in heads]
     values = [{**dict.fromkeys(heads, 1), "body": n} for n in range(bodies) for _ in range(rows)]
-    shared = dict(zip(heads, over or (), strict=bool(over)))
-    return table_of("t", "c", columns, values, title="body", over=shared)
+    return table_of("t", "c", columns, values, title="body")
 
 
 # Cells and tables.
@@ -60,19 +59,6 @@ def test_names_are_cut_where_they_are_too_long(key, limit):
     assert form.write("x" * limit) == "x" * limit
     assert form.write("x" * (limit + 1)) == "x" * (limit - 1) + "…"
     assert (form.write(None), form.tag) == ("–", "bdi")
-
-
-@pytest.mark.parametrize(
-    ("over", "spans"),
-    [
-        (["", "a", "a", "b", "", ""], [("", 1), ("a", 2), ("b", 1), ("", 1), ("", 1)]),
-        (["a", "a", "a"], [("a", 3)]),
-        (["", ""], []),
-    ],
-)
-def test_neighbors_share_a_head(over, spans):
-    heads = [f"h{n}" for n in range(len(over))]
-    assert table(heads, over=over).spans == spans
 
 
 @pytest.mark.parametrize(

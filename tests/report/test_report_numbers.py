@@ -269,7 +269,7 @@ def storage_grid(study, w, variant):
     weights, model = by_scope.values()
     over = [w.say("card.prunable_weights")] * 2 + [w.say("name.whole_model")] * 2
     heads = [
-        f"{o} {capital(w.say(h))}"
+        capital(f"{o}, {capital(w.say(h))}")
         for o, h in zip(over, ["column.bytes", "column.ratio_to_dense"] * 2, strict=True)
     ]
     grid = [
