@@ -163,10 +163,7 @@ def test_texts_in_templates_are_cut_at_80_letters_unless_told():
 
 def test_templates_get_what_is_documented(study, page):
     assert (page["models"], page["kicker"]) == ("tiny", ["tiny", "global magnitude"])
-    assert [row["variant"] for row in page["variants"]] == ["Dense", "Masked50", "CSR50"]
-    assert [row["method"] for row in page["variants"]] == [None] + ["global_magnitude"] * 2
     assert [row["stored_bytes"] for row in page["totals"]] == [*study.totals["stored_bytes"]]
-    assert [row["group"] for row in page["groups"]] == [*study.groups["group"]]
     assert page["verdict"] == str(verdict(study))
     assert page["program"] == f"sparsity-report {sr.__version__}"
     assert [card["title"] for card in page["strip"]] == [
