@@ -25,7 +25,7 @@ from sparsity_report.words.display_names import group_name
 
 KEYS = "script jinja image constructor override longest"
 HOSTILE = [TEXTS[key] for key in (*KEYS.split(), "vega signal", "windows path")]
-PROJECTIONS = ["k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"]
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
 def opt(layers=2):
