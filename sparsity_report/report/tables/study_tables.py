@@ -174,8 +174,9 @@ def groups(study: StudyFigures) -> Table:
 def storage(study: StudyFigures, variant: str) -> Table:
     """Return the bytes of the prunable weights and of the model in every layout."""
     weights, model = say("card.prunable_weights"), say("name.whole_model")
-    of = {"bytes": weights, "ratio_to_dense": weights, "model_bytes": model, "model_ratio": model}
-    labels = {c.name: f"{of[c.name]}, {c.label}" for c in columns_of(" ".join(of))}
+    sizes = columns_of("bytes ratio_to_dense model_bytes model_ratio")
+    wholes = zip(sizes, (weights, weights, model, model), strict=True)
+    labels = {column.name: f"{whole}, {column.label}" for column, whole in wholes}
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
     frame = frame.rename(columns={"ratio": "ratio_to_dense"})
