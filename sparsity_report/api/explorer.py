@@ -20,7 +20,7 @@ from sparsity_report.study.schema import COLUMNS
 from sparsity_report.study.sweep import pruned_at
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.viewer.embed import embed, style, widget_module
+from sparsity_report.viewer.embed import asset, embed, widget_module
 from sparsity_report.viewer.payload import Contents, encode
 from sparsity_report.viewer.study_payload import policy_label, study_contents
 from sparsity_report.viewer.view_state import AT_LEVEL, LayerValues, check_state, with_consequences
@@ -135,7 +135,7 @@ class Explorer(anywidget.AnyWidget):
     """
 
     _esm = widget_module()
-    _css = style()
+    _css = asset("viewer.css")
     study = traitlets.Instance(Study, read_only=True)
     payload = traitlets.Bytes().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)

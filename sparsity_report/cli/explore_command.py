@@ -10,9 +10,9 @@ from sparsity_report.cli.options import (
     Models,
     dataclass_options,
 )
-from sparsity_report.cli.outputs import check_writable
-from sparsity_report.cli.terminal import open_page, print_line, quiet_libraries
+from sparsity_report.cli.terminal import print_line, quiet_libraries
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.files.atomic import check_folder
 
 
 @dataclass_options
@@ -21,7 +21,7 @@ def explore(models: Models = None, *, choice: Choice, options: ExploreOptions) -
     check_paths(*(models or ()), options.base)
     if options.out.suffix.lower() != ".html":
         raise SparsityReportError(f"--out {options.out} is no page; give a name that ends in .html")
-    check_writable(options.out.parent)
+    check_folder(options.out.parent)
     import sparsity_report as sr
     from sparsity_report.report.page import write_explorer
 
@@ -29,5 +29,3 @@ def explore(models: Models = None, *, choice: Choice, options: ExploreOptions) -
         variants = compared(models or [], choice, Analysis(**options.opening)).variants
         page = write_explorer(sr.compare(*variants), options.out)
     print_line(f"Written to {page}")
-    if options.is_opened:
-        open_page(page.resolve().as_uri())

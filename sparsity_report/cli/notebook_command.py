@@ -5,8 +5,8 @@ from typing import Any
 
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.options import Model, NotebookOptions, dataclass_options
-from sparsity_report.cli.outputs import check_writable
 from sparsity_report.cli.terminal import print_line
+from sparsity_report.files.atomic import check_folder
 
 # Options of `sr.write_notebook`.
 _EXPORTING = ("notebook", "hide_inputs", "template_dir")
@@ -21,7 +21,7 @@ def notebook(model: Model = None, *, export: NotebookOptions) -> None:
     level = read_sparsity(export.sparsity)
     targets = export.out or [Path("results", f"{Path(export.notebook).stem}.html")]
     for target in targets:
-        check_writable(target.parent)
+        check_folder(target.parent)
     import sparsity_report as sr
     from sparsity_report.report.notebook import notebook_file
 

@@ -66,9 +66,9 @@ def option(default: Any, panel: str, text: str, *names: str, **settings: Any) ->
     return field(default=default, metadata=metadata)
 
 
-def flag(panel: str, text: str, name: str = "") -> Any:
+def flag(panel: str, text: str) -> Any:
     """Return a field that is an option without a value and a negative form."""
-    return option(False, panel, text, name)
+    return option(False, panel, text, "")
 
 
 def files(text: str) -> Any:
@@ -152,7 +152,6 @@ class Outputs(Texts):
 
     out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", "-o", metavar="FOLDER")
     write: list[str] = option(["html,csv,png,study"], OUTPUT, _FILES, metavar="LIST")
-    is_opened: bool = flag(OUTPUT, "Report in the browser.", "--open")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -206,7 +205,6 @@ class ExploreOptions(ModelFiles):
     out: Path = option(
         Path("results", "explorer.html"), OUTPUT, "Page to write.", "--out", "-o", metavar="FILE"
     )
-    is_opened: bool = flag(OUTPUT, "Page in the browser.", "--open")
 
 
 @dataclass(frozen=True)

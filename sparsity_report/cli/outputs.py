@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsity_report.cli.options import Outputs
-from sparsity_report.cli.terminal import open_page, print_line, print_warning
+from sparsity_report.cli.terminal import print_line, print_warning
 from sparsity_report.counting.progress import bar
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import printable
 from sparsity_report.files.atomic import check_folder
 from sparsity_report.files.manifest import Manifest
 from sparsity_report.words.sentences import say, says
@@ -25,19 +25,10 @@ _PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "findi
 _NAMED = 3
 
 
-def check_writable(out: Path) -> None:
-    """Refuse a folder that cannot be written to, before counting."""
-    if out.exists() and not out.is_dir():
-        raise SparsityReportError(f"--out {out} exists and is not a folder; choose another")
-    check_folder(out)
-
-
 def check_outputs(outputs: Outputs) -> None:
-    """Refuse outputs that cannot be written, drawn or opened, before counting."""
+    """Refuse outputs that cannot be written or drawn, before counting."""
     kinds = {*outputs.kinds}
-    if outputs.is_opened and not kinds & {"html", "pdf"}:
-        raise SparsityReportError("--open has no report to open; add --write html or --write pdf")
-    check_writable(outputs.out)
+    check_folder(outputs.out)
     if kinds - {"csv", "study"}:
         from sparsity_report.draw.export import check_room
 
@@ -83,9 +74,6 @@ def write(study: Study, outputs: Outputs, source: str = "") -> None:
     for line in summary_lines(study):
         print_line(line)
     print_line(summary)
-    if outputs.is_opened:
-        page = out / ("report.html" if "html" in outputs.kinds else "report.pdf")
-        open_page(page.resolve().as_uri())
 
 
 def summary_lines(study: Study) -> Iterator[str]:

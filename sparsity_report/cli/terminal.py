@@ -46,14 +46,6 @@ def flush() -> None:
         ) from error
 
 
-def open_page(address: str) -> None:
-    """Open a page in the browser; warn if there is none."""
-    import webbrowser
-
-    if not webbrowser.open(address):
-        print_warning(f"no browser could be started; open {address} yourself, or set BROWSER")
-
-
 #: Signals that ask a process to stop.
 STOPPING: list[int] = [s for s in signal.Signals if s.name in {"SIGINT", "SIGTERM", "SIGHUP"}]
 # Number of SIGPIPE, which Windows lacks.

@@ -1,4 +1,4 @@
-"""Figures of a paper: any width and font, in colors or greys, as PDF, SVG and PNG."""
+"""Figures of a paper: any width and font, as PDF, SVG and PNG."""
 
 import html
 import os
@@ -22,8 +22,6 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.study.files.json_files import study_or_saved
 
-# Colors of attributes.
-_COLOR = re.compile(r'"(?:#([0-9a-fA-F]{6})|rgb\(([\d, ]+)\))(?=[0-9a-f]{0,2}"[^<>]*>)')
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
@@ -99,13 +97,11 @@ def figure_of(chart: alt.LayerChart | HeatMap, family: str | None) -> Figure:
     return Figure(title["text"], title.get("subtitle", ""), spec)
 
 
-def files_of(chart: Mapping[str, Any] | HeatMap, *, greyscale: bool) -> dict[str, str | bytes]:
-    """Draw a chart as SVG, perhaps without colors, and convert it to the other formats."""
+def files_of(chart: Mapping[str, Any] | HeatMap) -> dict[str, str | bytes]:
+    """Draw a chart as SVG, and convert it to the other formats."""
     import vl_convert
 
     svg = export.svg(chart)
-    if greyscale:
-        svg = grey(svg)
     # The size in points holds in LaTeX and browsers, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
     return {
@@ -113,16 +109,6 @@ def files_of(chart: Mapping[str, Any] | HeatMap, *, greyscale: bool) -> dict[str
         "svg": sized,
         "png": vl_convert.svg_to_png(svg, scale=1, ppi=300),
     }
-
-
-def grey(svg: str) -> str:
-    """Return an SVG in greys that look as light as its colors; dashes tell lines apart."""
-
-    def as_grey(color: re.Match[str]) -> str:
-        red, green, blue = bytes.fromhex(color[1]) if color[1] else map(int, color[2].split(","))
-        return f'"#{bytes([round(0.299 * red + 0.587 * green + 0.114 * blue)] * 3).hex()}'
-
-    return _COLOR.sub(as_grey, svg)
 
 
 def font_family(font: str | None) -> str | None:

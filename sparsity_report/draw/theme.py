@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,11 +102,6 @@ def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
     return [mark for mark in marks if low <= mark <= high]
 
 
-def cycle(values: Sequence[Any], size: int) -> list[Any]:
-    """Return a number of values, repeating them if there are too few."""
-    return [values[place % len(values)] for place in range(size)]
-
-
 class Look(NamedTuple):
     """Color and dash of a policy."""
 
@@ -132,7 +128,7 @@ def looks(study: StudyFigures, further: Iterable[str] = ()) -> dict[str, Look]:
     """
     names = dict.fromkeys([*policies(study).values(), *further])
     unknown = [name for name in names if name not in LOOKS]
-    return LOOKS | dict(zip(unknown, cycle(_FURTHER, len(unknown)), strict=True))
+    return LOOKS | dict(zip(unknown, cycle(_FURTHER), strict=False))
 
 
 def policies(study: StudyFigures) -> dict[str, str]:
@@ -147,11 +143,11 @@ def policies(study: StudyFigures) -> dict[str, str]:
     }
 
 
-def model_names(study: StudyFigures, limit: int = 60) -> str:
+def model_names(study: StudyFigures) -> str:
     """Return the shortened names of a study's models, or of two checkpoints with an arrow."""
     if study.matches is not None:
         return both(study)
-    return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
+    return ", ".join(clip(name, 60) for name in dict.fromkeys(study.variants["model"]))
 
 
 def config() -> dict[str, Any]:

@@ -82,18 +82,12 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
                 yield _data(still) if still else ""
             case Partial(_, values):
                 yield paragraph(values["text"])
-                yield _fenced(values["bibtex"])
+                # LaTeX text has no backquotes.
+                yield "\n".join(["```bibtex", *values["bibtex"], "```"])
 
 
 def _data(chart: Chart) -> str:
     return to_markdown(chart.table) if chart.table else ""
-
-
-def _fenced(lines: list[str]) -> str:
-    """Return code between fences longer than any run of their sign in it."""
-    runs = re.findall("`+", "\n".join(lines))
-    fence = "`" * max(3, 1 + max(map(len, runs), default=0))
-    return "\n".join([f"{fence}bibtex", *lines, fence])
 
 
 def to_markdown(table: Table) -> str:
@@ -111,7 +105,7 @@ def to_markdown(table: Table) -> str:
     <BLANKLINE>
     """
     columns = table.columns
-    lines = [_table_line(map(markdown, table.heads))]
+    lines = [_table_line(markdown(column.label) for column in columns)]
     lines += ["|" + "|".join(":---" if c.format.unit is None else "---:" for c in columns) + "|"]
     rest = [""] * (len(columns) - 1)
     lines += body_lines(

@@ -18,7 +18,6 @@ from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.files.package_data import shipped
 from sparsity_report.report.template_files import template_folders, template_text
 from sparsity_report.viewer.embed import digests
-from sparsity_report.words import number_format
 
 if TYPE_CHECKING:
     from nbclient import NotebookClient
@@ -52,8 +51,7 @@ def write_notebook(
     notebook : str or path-like
         ``"structural_csr_analysis"``, ``"thesis_figures"``, ``"policies"``, or the path of a
         notebook with the parameters ``MODEL``, ``SPARSITY`` and ``OUT`` in a cell tagged
-        ``parameters``. A Markdown cell may have another text in its metadata, under ``said``,
-        with ``{sparsity}`` and ``{masked}`` for the level and the name of the variant.
+        ``parameters``.
     sparsity : float
         Between 0 and 1.
     hide_inputs : bool
@@ -105,7 +103,6 @@ def write_notebook(
         values["OPTIONS"] = {key: _resolved(value) for key, value in options.items()}
     template_folders(template_dir)  # refused before a cell runs
     _set_parameters(node, values, source)
-    _say_text(node, sparsity)
     target.parent.mkdir(parents=True, exist_ok=True)
     _execute(node, target.parent)
     if target.suffix.lower() == ".ipynb":
@@ -158,16 +155,6 @@ def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path) ->
     cell = nbformat.v4.new_code_cell(code, metadata={"tags": ["injected-parameters"]})
     cell["id"] = "injected-parameters"
     node.cells.insert(tagged[0] + 1, cell)
-
-
-def _say_text(node: NotebookNode, sparsity: float) -> None:
-    """Put the level and the name of the variant into the texts of cells."""
-    level = number_format.level(sparsity, " ")
-    names = {"{sparsity}": level, "{masked}": f"Masked{round(100 * sparsity, 10):g}"}
-    for cell in node.cells:
-        text = cell.metadata.pop("said", None) if cell.cell_type == "markdown" else None
-        if isinstance(text, str):
-            cell.source = re.sub(r"\{\w+\}", lambda name: names.get(name[0], name[0]), text)
 
 
 def _execute(node: NotebookNode, folder: Path) -> None:

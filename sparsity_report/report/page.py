@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import sparsity_report
+from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.findings.verdict import verdict
@@ -83,7 +84,7 @@ def write_explorer(study: StudyFigures, path: Path) -> Path:
     """Write the verdict on a study and its viewer as one page; return the path."""
     shown = {
         "program": f"sparsity-report {sparsity_report.__version__}",
-        "title": ", ".join(dict.fromkeys(study.variants["model"])),
+        "title": model_names(study),
         "verdict": verdict(study),
         "payload": study_payload(study),
     }

@@ -119,7 +119,6 @@ def to_typst(table: Table) -> dict[str, Any]:
     return {
         "caption": table.caption,
         "columns": columns,
-        "spans": table.spans,
         "bodies": bodies,
         "fold": FOLD,
         # May break over pages.

@@ -6,7 +6,7 @@ thesis kit iterate over them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -134,20 +134,7 @@ class Section:
     @property
     def tables(self) -> list[Table]:
         """Tables of the section."""
-        return [block for block in _flat(self.blocks) if isinstance(block, Table)]
-
-    @property
-    def charts(self) -> list[Chart]:
-        """Charts of the section, small ones included."""
-        return [block for block in _flat(self.blocks) if isinstance(block, Chart)]
-
-
-def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
-    for block in blocks:
-        if isinstance(block, Multiples):
-            yield from (*block.charts, block.colors)
-        else:
-            yield block
+        return [block for block in self.blocks if isinstance(block, Table)]
 
 
 def chart_of(

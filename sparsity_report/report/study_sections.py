@@ -73,7 +73,6 @@ def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
     shown = study_sections(study, medium)
     return {
         "program": f"sparsity-report {sparsity_report.__version__}",
-        "version": sparsity_report.__version__,
         "models": models,
         "title": title,
         "kicker": _kicker(study),
@@ -84,13 +83,7 @@ def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
         "sections": shown,
         # The first of each key.
         "tables": {t.key: t for section in shown[::-1] for t in section.tables[::-1]},
-        "variants": plain_rows(study.variants),
         "totals": plain_rows(study.totals),
-        "groups": plain_rows(study.groups),
-        "audit": audit(study),
-        "conventions": conventions(study),
-        "notes": study.notes,
-        "fingerprint": study.fingerprint,
     }
 
 

@@ -15,9 +15,8 @@ from sparsity_report.errors import SparsityReportError, legible, printable
 from sparsity_report.report.tables.html import broken, to_html
 from sparsity_report.report.template_files import template_folders
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.viewer.embed import embed, page_script
+from sparsity_report.viewer.embed import asset, embed
 from sparsity_report.words import number_format
-from sparsity_report.words.display_names import group_name, method_name
 from sparsity_report.words.sentences import say
 
 # Errors of Jinja2 and of expressions in templates.
@@ -35,7 +34,7 @@ _RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800
 _FROM_THE_RIGHT = re.compile(rf"[{_RIGHT}]+(?:[\W_]*[{_RIGHT}]+)*")
 
 # Filters that are formats of numbers.
-_NUMBERS = ("count", "percent", "scaled", "times", "shape", "figures", "level")
+_NUMBERS = ("count", "percent", "scaled", "times")
 
 
 def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: str) -> str:
@@ -88,8 +87,6 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     )
     templates.filters |= {
         **{name: getattr(number_format, name) for name in _NUMBERS},
-        "group": group_name,
-        "method": method_name,
         "clip": lambda text, limit=80: clip(text, limit),
         "unbroken": _unbroken,
         "table": to_html,
@@ -97,7 +94,7 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     templates.globals |= {
         "_": say,
         "font_faces": lambda: Markup(font_face_css()),
-        "page_script": lambda: Markup(page_script()),
+        "page_script": lambda: Markup(asset("bundle/page.js")),
         "embed": lambda payload, still: Markup(embed(payload, still)),
     }
     return templates

@@ -22,7 +22,6 @@ from sparsity_report.report.markdown_report import to_markdown
 from sparsity_report.report.sections import Drawing, Section
 from sparsity_report.report.study_sections import bibtex, study_sections, weights
 from sparsity_report.report.tables import latex, study_tables
-from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.derived.zero_shot import seven_tasks
@@ -50,12 +49,11 @@ _Numbers = Iterator[tuple[str, Tex]]
 
 
 class Paper(TypedDict, total=False):
-    """Options of figures: widths in centimeters, font family, greyscale."""
+    """Options of figures: widths in centimeters, and font family."""
 
     column_cm: float
     text_cm: float
     font: str | None
-    greyscale: bool
 
 
 def write_thesis(
@@ -72,7 +70,7 @@ def write_thesis(
     - ``figures/<name>_column`` and ``figures/<name>_text`` as PDF, SVG and PNG (300 dpi). Their
       titles are in ``captions.tex``.
     - ``tables/<name>.tex`` for booktabs and siunitx, with caption and label, and the same tables
-      as ``.md`` and ``.html``. ``results`` has every method with quality, size and speed.
+      as ``.md``. ``results`` has every method with quality, size and speed.
     - ``numbers.tex``, a command for each number of totals, groups and results, such as
       ``\MaskedThirtySparsityModel`` or, of two checkpoints, ``\PrunableWeightsRemoved``.
     - ``findings.tex`` with the verdict and the sentences of :func:`summarize`,
@@ -89,8 +87,7 @@ def write_thesis(
     **paper
         ``column_cm`` and ``text_cm``, widths of the figures in centimeters (8.5 and 16);
         ``font``, a font family such as ``"Latin Modern Roman"``, which must be installed unless a
-        generic family follows it, as in ``"Palatino, serif"``; ``greyscale``, True to draw in
-        black, white and greys.
+        generic family follows it, as in ``"Palatino, serif"``.
 
     Returns
     -------
@@ -123,13 +120,12 @@ def write_thesis(
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
     sections = study_sections(value, "kit")
-    captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
+    captions, files = _figures(sections, widths, family)
     tables = [table for section in sections for table in section.tables]
     for table in tables:
         files |= {
             f"tables/{table.key}.tex": to_latex(table, table.key.replace("_", "-"), widths["text"]),
             f"tables/{table.key}.md": to_markdown(table),
-            f"tables/{table.key}.html": f"{to_html(table)}\n",
         }
     shown = {
         "numbers": commands_of(value),
@@ -156,7 +152,7 @@ def write_thesis(
 
 @unchecked()
 def _figures(
-    sections: Iterable[Section], widths: Mapping[str, float], family: str | None, greyscale: bool
+    sections: Iterable[Section], widths: Mapping[str, float], family: str | None
 ) -> tuple[dict[Tex, tuple[Tex, Tex]], dict[str, str | bytes]]:
     """Return the commands and captions of the figures by file name, and the files."""
     captions: dict[Tex, tuple[Tex, Tex]] = {}
@@ -172,7 +168,7 @@ def _figures(
             key = "format.title_note" if note else "format.title_sentence"
             caption = say(key, title=figure.title, note=note)
             captions[Tex(drawing.file)] = (Tex(drawing.command), tex(caption))
-            for kind, content in files_of(figure.chart, greyscale=greyscale).items():
+            for kind, content in files_of(figure.chart).items():
                 files[f"figures/{drawing.file}_{place}.{kind}"] = content
     return captions, files
 

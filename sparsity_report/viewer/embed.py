@@ -23,37 +23,18 @@ _HIDING = (
 
 
 @cache
-def viewer_script() -> str:
-    """Return the viewer as a script that defines ``sparsityViewer`` in the page."""
-    return _read("bundle/viewer.js")
+def asset(name: str) -> str:
+    """Return a script or style sheet of the viewer.
+
+    ``bundle/viewer.js`` defines ``sparsityViewer`` in the page, ``bundle/fragment.js`` opens the
+    viewers of a page, and ``bundle/page.js`` is the script of reports.
+    """
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
-@cache
 def widget_module() -> str:
     """Return the viewer as the ES module of a widget."""
-    return viewer_script() + _read("widget.js")
-
-
-@cache
-def fragment_script() -> str:
-    """Return the script that opens the viewers of a page."""
-    return _read("bundle/fragment.js")
-
-
-@cache
-def page_script() -> str:
-    """Return the script of the pages of reports."""
-    return _read("bundle/page.js")
-
-
-@cache
-def style() -> str:
-    """Return the viewer's style sheet."""
-    return _read("viewer.css")
-
-
-def _read(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+    return asset("bundle/viewer.js") + asset("widget.js")
 
 
 def embed(payload: bytes, still: str = "", key: str = "") -> str:
@@ -74,18 +55,18 @@ def embed(payload: bytes, still: str = "", key: str = "") -> str:
     return (
         f'{hiding}<div class="sparsity-viewer sv-page-{key}" data-payload="{data}" '
         f'data-script="{_packed()}" data-damaged="{damaged}">{still}</div>'
-        f"<script>{fragment_script()}</script>"
+        f"<script>{asset('bundle/fragment.js')}</script>"
     )
 
 
 def digests() -> tuple[str, ...]:
     """Return the digests of the fragment's scripts for a Content-Security-Policy."""
-    return tuple(_digest(text) for text in (fragment_script(), viewer_script()))
+    return tuple(_digest(asset(f"bundle/{name}.js")) for name in ("fragment", "viewer"))
 
 
 @cache
 def _packed() -> str:
-    text = f"{style()}\0{viewer_script()}".encode()
+    text = f"{asset('viewer.css')}\0{asset('bundle/viewer.js')}".encode()
     return base64.b64encode(gzip.compress(text, 9, mtime=0)).decode()
 
 

@@ -14,8 +14,9 @@ import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.policies.policy_registry import families
+from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import printable
-from sparsity_report.findings.checkpoint_findings import both, strip_names, strip_title
+from sparsity_report.findings.checkpoint_findings import strip_names, strip_title
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use
@@ -91,7 +92,8 @@ def study_contents(study: StudyFigures) -> Contents:
         for metric, figure in metrics
     ]
     figures = {metric["key"]: figure for metric, figure in metrics if figure is not None}
-    return Contents({**header, "metrics": shown}, arrays, figures)
+    header |= {"title": model_names(study), "metrics": shown}
+    return Contents(header, arrays, figures)
 
 
 def _with_arrays(
@@ -110,7 +112,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
     levels, deviations = study.by_policy, spreads(study)
     copied = CopiedCode(study)
     header = {
-        **_opening("study", study.layers, ", ".join(_models(study))),
+        **_opening("study", study.layers),
         "variants": list(_variants(study, names, copied, arrays)),
         "policies": [
             policy_entry(policy, levels[policy], study, arrays)
@@ -145,7 +147,7 @@ def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[s
     _, moved = compared_metrics(rows)[0]
     shares = np.abs(common_ratio(moved.amounts, moved.sizes))
     order = np.argsort(-np.nan_to_num(np.where(rows["prunable"], shares, -1.0)), kind="stable")
-    opening = _opening("pair", rows, both(study))
+    opening = _opening("pair", rows)
     return {
         **opening,
         "start": {
@@ -189,7 +191,7 @@ def _texts(rows: pd.DataFrame, key: str, write: Callable[[Any], str]) -> list[st
     ]
 
 
-def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
+def _opening(kind: str, layers: pd.DataFrame) -> dict[str, Any]:
     """Return the part of a header that studies and pairs share.
 
     Parameters
@@ -198,7 +200,6 @@ def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
     layers : pandas.DataFrame
         ``module_name``, ``block``, ``group`` and ``prunable``; of a module that occurs again, the
         first counts.
-    title : str
     """
     rows = layers.drop_duplicates("module_name").reset_index(drop=True)
     grid = Grid(rows)
@@ -214,7 +215,6 @@ def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
             for key, text in catalogue().items()
             if key.startswith("viewer.")
         },
-        "title": title,
         "scopes": [*prunable, "all", *dict.fromkeys(groups)],
         "modules": {
             "names": names,
@@ -228,10 +228,6 @@ def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
             "groups": {group: clip(group_name(group), 40) for group in dict.fromkeys(groups)}
         },
     }
-
-
-def _models(study: StudyFigures) -> list[str]:
-    return [clip(name, 60) for name in dict.fromkeys(study.variants["model"])]
 
 
 def _variants(

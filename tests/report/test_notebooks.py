@@ -133,10 +133,7 @@ class TestCommand:
     def test_ipynb_of_a_notebook_of_ones_own(self, tmp_path):
         mine = nbformat.v4.new_notebook()
         cell = nbformat.v4.new_code_cell("SPARSITY = 0", metadata={"tags": ["parameters"]})
-        text = nbformat.v4.new_markdown_cell(
-            "About 30 %", metadata={"said": "About `{sparsity}`, {masked}, {OUT}"}
-        )
-        mine.cells = [text, cell, nbformat.v4.new_code_cell("print(MODEL, SPARSITY, OUT)")]
+        mine.cells = [cell, nbformat.v4.new_code_cell("print(MODEL, SPARSITY, OUT)")]
         nbformat.write(mine, tmp_path / "mine.ipynb")
         run = command(
             "notebook", "org/model", "-o", tmp_path / "o" / "mine.ipynb", "--sparsity", "25%",
@@ -145,7 +142,6 @@ class TestCommand:
         assert run.returncode == 0, run.stderr
         executed = nbformat.read(tmp_path / "o" / "mine.ipynb", as_version=4)
         assert executed.cells[-1].outputs[0].text == "org/model 0.25 mine\n"
-        assert executed.cells[0].source == "About `25 %`, Masked25, {OUT}"
 
     def test_an_error_in_a_cell_is_one_line(self, tmp_path):
         cells = ["MODEL = None", "import sparsity_report as sr\nsr.load(MODEL)"]
@@ -270,16 +266,11 @@ def test_notebooks_are_saved_without_outputs():
             assert not cell.get("outputs"), path.name
 
 
-def test_texts_follow_the_sparsity(tmp_path, monkeypatch):
-    monkeypatch.setattr(notebook, "_execute", lambda *_: None)
-    for name in ("structural.ipynb", "s.html"):
-        path = sr.write_notebook(None, tmp_path / name, sparsity=0.5)
-        text = path.read_text(encoding="utf-8")
-        assert "Masked50" in text
-        assert "50 %" in text
-        assert "Masked30" not in text
-        assert "{sparsity}" not in text
-    assert '<html lang="en">' in text
+def test_texts_hold_at_every_sparsity():
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            fixed = cell.cell_type == "markdown" and re.search(r"(Masked|CSR)\d|30 ?%", cell.source)
+            assert not fixed, path.name
 
 
 def test_the_default_model_is_the_source_notebooks():

@@ -303,7 +303,6 @@ class TestTemplates:
         ("{{ 0.00001 | percent(2) }}", "<\u202f0.01\u202f%"),
         ("{{ 108160356 | scaled('B') }}", "108\u202fMB"),
         ("{{ 1.319 | times }}", "1.32\u202f×"),
-        ("{{ (3, 4) | shape }}", "3\u202f×\u202f4"),
         ("{{ unknown | count }} {{ unknown | percent }} {{ unknown | times }}", "– – –"),
     ],
 )

@@ -229,7 +229,6 @@ def test_templates_of_ones_own(demo, tmp_path):
 
 
 @pytest.mark.tools
-@pytest.mark.tools
 def test_layouts_and_measurements(study, tmp_path):
     columns = columns_of("variant total ratio", variant="Layout", total=TEXTS[0])
     rows = [{"variant": name, "total": 1234567, "ratio": 0.5} for name in TEXTS]

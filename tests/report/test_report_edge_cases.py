@@ -12,7 +12,6 @@ from measurements import put_in, quality
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.draw import paper_figures as paper
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import notebook, thesis
 from sparsity_report.report import page as report
@@ -41,11 +40,10 @@ def page(study):
     return study_document(study, "page")
 
 
-def table(heads, rows=1, bodies=1, over=None):
+def table(heads, rows=1, bodies=1):
     columns = [Column(h, text=h) for h in heads]
     values = [{**dict.fromkeys(heads, 1), "body": n} for n in range(bodies) for _ in range(rows)]
-    shared = dict(zip(heads, over or (), strict=bool(over)))
-    return table_of("t", "c", columns, values, title="body", over=shared)
+    return table_of("t", "c", columns, values, title="body")
 
 
 # Cells and tables.
@@ -61,19 +59,6 @@ def test_names_are_cut_where_they_are_too_long(key, limit):
     assert form.write("x" * limit) == "x" * limit
     assert form.write("x" * (limit + 1)) == "x" * (limit - 1) + "…"
     assert (form.write(None), form.tag) == ("–", "bdi")
-
-
-@pytest.mark.parametrize(
-    ("over", "spans"),
-    [
-        (["", "a", "a", "b", "", ""], [("", 1), ("a", 2), ("b", 1), ("", 1), ("", 1)]),
-        (["a", "a", "a"], [("a", 3)]),
-        (["", ""], []),
-    ],
-)
-def test_neighbors_share_a_head(over, spans):
-    heads = [f"h{n}" for n in range(len(over))]
-    assert table(heads, over=over).spans == spans
 
 
 @pytest.mark.parametrize(
@@ -178,14 +163,9 @@ def test_texts_in_templates_are_cut_at_80_letters_unless_told():
 
 def test_templates_get_what_is_documented(study, page):
     assert (page["models"], page["kicker"]) == ("tiny", ["tiny", "global magnitude"])
-    assert [row["variant"] for row in page["variants"]] == ["Dense", "Masked50", "CSR50"]
-    assert [row["method"] for row in page["variants"]] == [None] + ["global_magnitude"] * 2
     assert [row["stored_bytes"] for row in page["totals"]] == [*study.totals["stored_bytes"]]
-    assert [row["group"] for row in page["groups"]] == [*study.groups["group"]]
-    assert (page["verdict"], page["version"]) == (str(verdict(study)), sr.__version__)
+    assert page["verdict"] == str(verdict(study))
     assert page["program"] == f"sparsity-report {sr.__version__}"
-    assert page["fingerprint"] == study.fingerprint
-    assert (page["audit"], page["notes"]) == (study.audit, ())
     assert [card["title"] for card in page["strip"]] == [
         "Quality", "Size as CSR", "FLOPs per token", "Speed",
     ]  # fmt: skip
@@ -193,7 +173,8 @@ def test_templates_get_what_is_documented(study, page):
         assert page["tables"][key].key == key
     sections = {section.key: section for section in page["sections"]}
     assert "quality" not in sections
-    assert [chart.key for part in sections.values() for chart in part.charts] == ["curve"]
+    drawn = [block for part in sections.values() for block in part.blocks if block.kind == "chart"]
+    assert [chart.key for chart in drawn] == ["curve"]
     assert page["hero"].blocks[0].still.key == "map1"
 
 
@@ -267,23 +248,6 @@ def test_a_perplexity_no_better_than_guessing_is_in_words(study):
     found = dict(thesis.commands_of(put_in(study, quality=scores)))
     assert found["MaskedFiftyPerplexity"] == "\\num{10.90}"
     assert found["CSRFiftyPerplexity"] == "worse than uniform guessing"
-
-
-# Greys.
-
-
-def test_greys_are_as_light_as_colors_look():
-    """By the weights of ITU-R BT.601; names keep their text."""
-    colors = ("#ff0000", "#00ff00", "rgb(0, 0, 255)", "#10203029")
-    name = '#ff0000 "#ff0000"'
-    svg = "".join(f'<path fill="{color}" stroke="white"/>' for color in colors)
-    grey = paper.grey(f"<svg>{svg}<text>{name}</text></svg>")
-    levels = [round(0.299 * 255), round(0.587 * 255), round(0.114 * 255),
-              round(0.299 * 16 + 0.587 * 32 + 0.114 * 48)]  # fmt: skip
-    greys = [f"#{level:02x}" + 2 * f"{level:02x}" for level in levels]
-    assert re.findall(r'fill="(.*?)"', grey) == [*greys[:3], greys[3] + "29"]
-    assert grey.count('stroke="white"') == 4
-    assert grey.endswith(f"<text>{name}</text></svg>")
 
 
 # Notebooks, without running one.

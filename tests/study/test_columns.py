@@ -17,7 +17,7 @@ def study(demo):
 @pytest.mark.parametrize("name", METRICS)
 def test_metric_has_one_label(study, name):
     label = METRICS[name].label
-    assert table_of("t", "", name, []).heads == [label]
+    assert [column.label for column in table_of("t", "", name, []).columns] == [label]
     shown = {metric["key"]: metric for metric in study_contents(study).header["metrics"]}
     if name == "sensitivity":  # which is a metric where it was measured
         assert name not in shown

@@ -70,8 +70,7 @@ class Tables(HTMLParser):
         self.tables, self.cell, self.head, self.skipping = [], None, False, 0
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
+    def handle_starttag(self, tag, _):
         if tag == "table":
             self.tables.append({"caption": "", "heads": [], "rows": []})
         elif tag == "thead":
@@ -81,7 +80,7 @@ class Tables(HTMLParser):
         elif tag == "tr":
             self.tables[-1]["heads" if self.head else "rows"].append([])
         elif tag in {"th", "td"}:
-            self.cell = {"text": "", "span": int(attrs.get("colspan", 1))}
+            self.cell = {"text": ""}
             self.tables[-1]["heads" if self.head else "rows"][-1].append(self.cell)
         elif tag == "caption":
             self.cell = {"text": ""}
@@ -102,14 +101,10 @@ class Tables(HTMLParser):
 
 
 def tables_of(path):
-    """Pairs of a caption and a grid of text, the heads first; heads that are shared come before."""
+    """Pairs of a caption and a grid of text, the heads first."""
     tables = []
     for table in Tables(path.read_text(encoding="utf-8")).tables:
-        lines = [
-            [cell["text"].strip() for cell in line for _ in range(cell["span"])]
-            for line in table["heads"]
-        ]
-        heads = [" ".join(filter(None, words)) for words in zip(*lines, strict=True)]
+        heads = [cell["text"].strip() for cell in table["heads"][0]]
         rows = [[cell["text"].strip() for cell in row] for row in table["rows"]]
         tables.append((table["caption"].strip(), [heads, *rows]))
     return tables
@@ -123,10 +118,7 @@ def latex_table(path):
     for part in (heads, rest.partition("\\bottomrule")[0]):
         lines = []
         for line in part.strip().splitlines():
-            cells = []
-            for cell in line.removesuffix(" \\\\").split(" & "):
-                over = re.fullmatch(r"\\multicolumn\{(\d+)\}\{c\}\{(.*)\}", cell)
-                cells += [over[2]] * int(over[1]) if over else [cell]
+            cells = line.removesuffix(" \\\\").split(" & ")
             lines.append([plain_tex(cell) for cell in cells])
         grid.append(lines)
     heads = [" ".join(filter(None, words)) for words in zip(*grid[0], strict=True)]

@@ -55,10 +55,6 @@ def changed_groups(study: StudyFigures) -> Table:
     return table_of("changed_groups", caption, columns, rows, title="title", style="groups")
 
 
-def _figure_name(figure: str) -> str:
-    return head(_COLUMNS.get(figure, figure))
-
-
 def _figure_columns(first: str) -> list[Column]:
     keys = f"{first} before after removed share"
     kinds = dict(zip(keys.split(), (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN), strict=True))

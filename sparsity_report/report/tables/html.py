@@ -33,7 +33,8 @@ def to_html(table: Table, plain: bool = False) -> Markup:
     styles = " ".join([*table.style.split(), *(f"left{place}" for place in words if place > 1)])
     lines = [f'<table class="{styles}">' if styles else "<table>"]
     lines += [f"<caption><span>{escape(table.caption)}</span></caption>"] if table.caption else []
-    lines += ["<thead>", *_head_rows(table, plain), "</thead>"]
+    heads = "".join(_head(column, plain) for column in table.columns)
+    lines += ["<thead>", f"<tr>{heads}</tr>", "</thead>"]
     span = f'<tr class="variant"><th scope="rowgroup" colspan="{len(table.columns)}"><bdi>'
     lines += body_lines(
         table,
@@ -50,15 +51,11 @@ def broken(text: str) -> Markup:
     return Markup("<wbr>").join(breakable(text).split(BREAK))
 
 
-def _head_rows(table: Table, plain: bool) -> list[str]:
-    def head(text: str, more: str = "") -> str:
-        if not text:
-            return f"<td{more}></td>"
-        return f'<th scope="col"{more}><bdi>{_jointed(text)}</bdi></th>'
-
-    over = "".join(head(text, f' colspan="{width}"') for text, width in table.spans)
-    heads = "".join(head(c.label, _unit(c.format.unit if plain else "")) for c in table.columns)
-    return [f"<tr>{row}</tr>" for row in (over, heads) if row]
+def _head(column: Column, plain: bool) -> str:
+    if not column.label:
+        return "<td></td>"
+    unit = _unit(column.format.unit if plain else "")
+    return f'<th scope="col"{unit}><bdi>{_jointed(column.label)}</bdi></th>'
 
 
 def _row(row: Row, columns: Sequence[Column], plain: bool) -> str:

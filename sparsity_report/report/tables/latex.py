@@ -221,9 +221,7 @@ def _heads(table: Table) -> list[str]:
     heads = [f"{c.label} /\u00a0%" if c.format.unit == "%" else c.label for c in table.columns]
     words: dict[str, bool] = {"break_long_words": False, "break_on_hyphens": False}
     wrapped = head_lines(heads, [FOLD] * len(heads), **words)
-    lines = [[f"{{{tex(words)}}}" for words in line] for line in wrapped]
-    over = [f"\\multicolumn{{{width}}}{{c}}{{{tex(head)}}}" for head, width in table.spans]
-    return [" & ".join(line) for line in ([over] if over else []) + lines]
+    return [" & ".join(f"{{{tex(words)}}}" for words in line) for line in wrapped]
 
 
 def _number_format(cells: Iterable[str]) -> str:

@@ -26,14 +26,15 @@ def to_text(table: Table) -> str:
     fc1            48
     out_proj    1 200
     """
+    heads = [column.label for column in table.columns]
     texts = [[cell.text_with_note for cell in row.cells] for row in table.rows]
     widths = [
         _room(head, max(_width(text) for text in (*column, *head.split(), "")))
-        for head, *column in zip(table.heads, *texts, strict=True)
+        for head, *column in zip(heads, *texts, strict=True)
     ]
     left = [column.format.unit is None or not place for place, column in enumerate(table.columns)]
     lines = [table.caption] if table.caption else []
-    lines += [_line(head, widths, left) for head in head_lines(table.heads, widths)]
+    lines += [_line(head, widths, left) for head in head_lines(heads, widths)]
     lines += body_lines(
         table,
         lambda row: _line([cell.text_with_note for cell in row.cells], widths, left),

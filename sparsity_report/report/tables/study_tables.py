@@ -174,15 +174,17 @@ def groups(study: StudyFigures) -> Table:
 def storage(study: StudyFigures, variant: str) -> Table:
     """Return the bytes of the prunable weights and of the model in every layout."""
     weights, model = say("card.prunable_weights"), say("name.whole_model")
-    over = {"bytes": weights, "ratio_to_dense": weights, "model_bytes": model, "model_ratio": model}
+    sizes = columns_of("bytes ratio_to_dense model_bytes model_ratio")
+    wholes = zip(sizes, (weights, weights, model, model), strict=True)
+    labels = {column.name: f"{whole}, {column.label}" for column, whole in wholes}
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
     frame = frame.rename(columns={"ratio": "ratio_to_dense"})
     unpacked = study.facts.unpacked_dtypes(variant)
     key = "caption.storage_unpacked" if unpacked else "caption.storage"
     caption = say(key, variant=variant, dtypes=unpacked)
-    names = f"layout {' '.join(over)} break_even lossless"
-    return table_of("storage", caption, names, frame[frame["bytes"].notna()], over=over)
+    columns = columns_of(f"layout {' '.join(labels)} break_even lossless", **labels)
+    return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 
 def curve_caption(study: StudyFigures) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -110,8 +110,6 @@ class Table:
     widths : tuple of float
         Widths of the columns on paper, in shares of what is left; 0 is as wide as the text. The
         last is that of all further columns.
-    over : mapping
-        Heads that neighboring columns share, by name of the column.
     """
 
     key: str
@@ -120,32 +118,12 @@ class Table:
     bodies: tuple[Body, ...]
     style: str = ""
     widths: tuple[float, ...] = (1.6, 1)
-    over: Mapping[str, str] = field(default_factory=dict)
     kind: ClassVar[str] = "table"
 
     @property
     def rows(self) -> list[Row]:
         """Rows of all bodies."""
         return [row for body in self.bodies for row in body.rows]
-
-    @property
-    def heads(self) -> list[str]:
-        """Heads of the columns on one line, with those that neighbors share."""
-        over = (self.over.get(column.name) for column in self.columns)
-        return [
-            f"{o}, {c.label}" if o else c.label for o, c in zip(over, self.columns, strict=True)
-        ]
-
-    @property
-    def spans(self) -> list[tuple[str, int]]:
-        """Heads that neighbors share and how many do, "" over others; empty where none do."""
-        spans: list[tuple[str, int]] = []
-        for over in (self.over.get(column.name, "") for column in self.columns):
-            if spans and over and spans[-1][0] == over:
-                spans[-1] = (over, spans[-1][1] + 1)
-            else:
-                spans.append((over, 1))
-        return spans if any(over for over, _ in spans) else []
 
     def only(self, *names: str) -> Table:
         """Return the table with the first and some other of its columns."""
@@ -209,8 +187,8 @@ def table_of(
     Examples
     --------
     >>> table = table_of("t", "Zeros", "sparsity", [{"sparsity": 0.25}])
-    >>> table.heads, table.rows[0].cells[0].text.replace("\u202f", " ")
-    (['Sparsity'], '25.0 %')
+    >>> table.columns[0].label, table.rows[0].cells[0].text.replace("\u202f", " ")
+    ('Sparsity', '25.0 %')
     """
     shown = tuple(columns_of(columns) if isinstance(columns, str) else columns)
     bodies: dict[str, list[Row]] = {} if title else {"": []}
@@ -225,11 +203,6 @@ def cell_of(value: Any, column: Column) -> Cell:
     """Return a value as a cell in the format of its column, unless it has another."""
     cell = value if isinstance(value, Cell) else Cell(value)
     return cell._replace(format=column.format) if cell.format is _OF_COLUMN else cell
-
-
-def noted(values: Iterable[Any], notes: Iterable[str]) -> list[Any]:
-    """Return values with notes, for a column of a frame."""
-    return [*map(Cell, values, notes)]
 
 
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -14,12 +14,7 @@ export function copies(table, rows = (body) => [...body.rows]) {
 
 // Contents of a table: heads, and for each row its cells or a title across all columns.
 function grid(table, rows) {
-  const [first, second] = [...table.tHead.rows].map((row) =>
-    [...row.cells].flatMap((cell) => Array(cell.colSpan).fill(head(cell)))
-  );
-  const heads = second
-    ? second.map((text, place) => [first[place], text].filter(Boolean).join(", "))
-    : first;
+  const heads = [...table.tHead.rows[0].cells].map(head);
   const lines = [...table.tBodies].flatMap((body) =>
     rows(body).map((row) =>
       row.cells.length === 1 && heads.length > 1
