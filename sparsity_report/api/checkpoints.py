@@ -20,7 +20,7 @@ from sparsity_report.pairing.alignment import Plan
 from sparsity_report.pairing.paired_reading import compare_parameters
 from sparsity_report.pairing.parameter_plan import plan_comparison
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED, Tally
-from sparsity_report.study.layers import layer_frame
+from sparsity_report.study.layers import LayerTable
 from sparsity_report.study.schema import SIDES, typed
 from sparsity_report.study.survival import match_frame, removed_frame
 from sparsity_report.study.variants import Variant, fingerprint, variant_row
@@ -114,7 +114,7 @@ def compare_checkpoints(
         variant_row(*each, context=None) for each in zip(variants, counts, digests, strict=True)
     ]
     layers = [
-        layer_frame(v.weights, counted, variant=v.name)
+        LayerTable(v.weights, counted).frame(v.name)
         for v, counted in zip(variants, counts, strict=True)
     ]
     return Study(

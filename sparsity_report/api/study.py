@@ -19,7 +19,7 @@ from sparsity_report.study.derived.heads_experts import experts_frame
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import content_of, read_figures, study_or_saved
 from sparsity_report.study.files.value_bounds import check_measured
-from sparsity_report.study.layers import check_context, check_convention, with_shares
+from sparsity_report.study.layers import LayerTable, check_context, check_convention, with_shares
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.sweep import level_table
@@ -357,7 +357,8 @@ def compare(
         raise SparsityReportError("compare: there are no variants; give at least one")
     _check_distinct([variant.name for variant in listed("compare", variants)])
     counts = {v.weights: count_weights(v.weights, progress) for v in variants}
-    frames = [v.layers(convention) for v in variants]
+    tables = {model: LayerTable(model, counted, convention) for model, counted in counts.items()}
+    frames = [tables[v.weights].frame(v.name, v.pruning, csr=v.layout == "csr") for v in variants]
     prints = {model: fingerprint(model, counted) for model, counted in counts.items()}
     described = [variant_row(v, counts[v.weights], prints[v.weights], context) for v in variants]
     notes: list[str] = []

@@ -18,7 +18,7 @@ from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.perplexity import Score, score_text
 from sparsity_report.measure.protocols import Passages, ScoringOptions
 from sparsity_report.sparse.shares import ratio, zero_share
-from sparsity_report.study.layers import layer_frame
+from sparsity_report.study.layers import LayerTable
 from sparsity_report.study.losses import kept_sums, span_of
 from sparsity_report.study.schema import PARTS, typed
 from sparsity_report.weights.tensor_slices import pieces
@@ -78,8 +78,7 @@ def sensitivity(
     dense = score_text(stage.model, passage, "dense")
     span = span_of(dense.scored, len(parts))
     everywhere = global_magnitude(weights, level)
-    pruned_layers = layer_frame(weights, counts, variant="", pruning=everywhere)
-    pruned_layers = pruned_layers.set_index("module_name")
+    pruned_layers = LayerTable(weights, counts).frame("", everywhere).set_index("module_name")
     rows = []
     for number, (part, modules) in enumerate(parts.items()):
         if progress:

@@ -1,6 +1,6 @@
 """Parameters, zeros, bytes and FLOPs of each module, derived from counts; no tensor is read."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -25,16 +25,8 @@ _LARGEST_RATIO = 2**16
 Flags = npt.NDArray[np.bool_]
 
 
-def layer_frame(
-    weights: Weights,
-    counts: Mapping[str, Magnitudes],
-    *,
-    variant: str,
-    pruning: Pruning | None = None,
-    csr: bool = False,
-    convention: str = "standard",
-) -> pd.DataFrame:
-    """Return one row per module that owns parameters.
+class LayerTable:
+    """Layers of the variants of a model; what variants share is computed once.
 
     Parameters
     ----------
@@ -42,140 +34,133 @@ def layer_frame(
         The model.
     counts : mapping of str to Magnitudes
         Counts before pruning, by name of stored parameter.
-    variant : str
-        Content of the first column.
-    pruning : Pruning, optional
-        The weights that are set to zero.
-    csr : bool
-        Whether the prunable matrices are stored and multiplied as CSR, where the model can.
     convention : {"standard", "notebook"}
         ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
         and shares, as the source notebook does.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The table ``layers`` of the schema: counts in elements, sizes in bytes, one multiply-add as
-        two FLOPs, shares as fractions of 1.
-
-        In a mixture of experts, ``active_total`` counts the parameters that a token sees. FLOPs are
-        those of its k of E experts, in expectation over uniform routing where zeros count.
-        ``uses`` is the number of times a token is multiplied by the matrices of the module: k/E
-        for experts, 0 where no token of a text passes. ``flops_per_sequence`` holds what is done
-        once per sequence, as by a pooler.
-
-        ``runs_as_csr`` is false where some prunable matrix of the module cannot run as CSR; a CSR
-        variant keeps such a module masked. In CSR the matrices of a module have ``row_pointers``
-        and at most ``columns`` columns. ``uses``, ``row_pointers`` and ``columns`` are null for
-        modules without matrices.
-
-        ``packing`` is the format in which a file packs the weight. ``file_bytes`` are the bytes of
-        its tensors on disk, null if the file holds something else: values in memory, pruned, or
-        CSR. For packed prunable weights, ``expected_rounding_sparsity`` is the share that rounding
-        to the levels of the file would make zero in a centered Gaussian with the same root mean
-        square σ, ``erf(s / (2·σ·√2))`` for a step s. Where zero is not a level, it is the share
-        expected within half a step of zero, and ``near_zero_share`` is the actual share.
-    """
-    check_convention(convention)
-    cuts, runs = pruning.cuts if pruning else {}, csr_parameters(weights)
-    modules = _ModuleSums(weights, is_notebook=convention == "notebook")
-    parameters = modules.parameters
-    stored = [
-        _stored(p, nonzero, cuts.get(p.name), counts.get(p.name), is_csr=csr and p.name in runs)
-        for p, nonzero in zip(parameters, _left(weights, counts, cuts), strict=True)
-    ]
-    left, layouts, elements, in_memory, in_file, expected, near = zip(*stored, strict=True)
-    counted, weight, sums = modules.counted, modules.weight, modules.sums
-    main = [parameters[place] for place in modules.mains]
-    uses = np.array([p.uses for p in main], dtype=float)
-    once = np.array([p.uses_per_sequence for p in main], dtype=float)
-    prunable = modules.any(p.prunable for p in parameters)
-    runs_as_csr = pd.Series(modules.any(p.name in runs for p in parameters), dtype="boolean")
-    total = sums((p.total for p in parameters), counted)
-    weight_total = sums((p.total for p in parameters), weight)
-    flops = 2 * sums(elements, modules.multiplied)
-    frame = pd.DataFrame(
-        {
-            "variant": variant,
-            "module_name": [module.name for module in weights.modules],
-            "block": [module.block for module in weights.modules],
-            "group": [module.group for module in weights.modules],
-            "shape": [p.shape for p in main],
-            "dtype": [p.dtype for p in main],
-            "packing": [p.packing for p in main],
-            "layout": [layouts[place] for place in modules.mains],
-            "total": total,
-            "nonzero": sums(left, counted),
-            "prunable": prunable,
-            "runs_as_csr": runs_as_csr.where(prunable).array,
-            "weight_total": weight_total,
-            "weight_nonzero": sums(left, weight),
-            "row_pointers": sums(map(_row_pointers, parameters)),
-            "columns": modules.widest,
-            "uses": uses,
-            "flops_per_token": _used(flops, uses),
-            "useful_flops_per_token": _used(2 * sums(left, modules.multiplied), uses),
-            "flops_per_sequence": _used(flops, once),
-            "active_total": _used(total, np.minimum(np.maximum(uses, once), 1)),
-            "stored_bytes": sums(in_memory),
-            "file_bytes": sums(in_file),
-            "expected_rounding_sparsity": sums(expected, weight, "Float64") / weight_total,
-            "near_zero_share": sums(near, weight) / weight_total,
-            "tied_to": [p.tied_to for p in main],
-        }
-    )
-    frame.loc[~modules.matrix[modules.mains], ["row_pointers", "columns", "uses"]] = pd.NA
-    return with_shares(frame)
-
-
-class _ModuleSums:
-    """Roles of parameters in their modules, and sums over modules.
-
-    Attributes
-    ----------
-    parameters : list of Parameter
-        All parameters, in the order of the modules.
-    starts : numpy.ndarray
-        Index of each module's first parameter.
-    mains : numpy.ndarray
-        Index of each module's weight: its first matrix or, without one, its first parameter.
-    matrix, counted, weight, multiplied : numpy.ndarray of bool
-        Parameters that are matrices, that count in totals, that are weights, and that tokens are
-        multiplied by.
     """
 
-    def __init__(self, weights: Weights, is_notebook: bool) -> None:
-        self.parameters = parameters = list(weights.parameters)
-        places = np.arange(len(parameters))
-        starts = np.cumsum([0, *(len(m.parameters) for m in weights.modules)], dtype=np.intp)
-        self.starts = starts[:-1]
-        self.matrix = _flags(p.matrix for p in parameters)
-        self.counted = _flags(is_notebook or not p.tied_to for p in parameters)
+    def __init__(
+        self, weights: Weights, counts: Mapping[str, Magnitudes], convention: str = "standard"
+    ) -> None:
+        check_convention(convention)
+        is_notebook = convention == "notebook"
+        self._counts, self._runs = counts, csr_parameters(weights)
+        self._parameters = parameters = list(weights.parameters)
+        sizes, places = [p.total for p in parameters], np.arange(len(parameters))
+        ends = np.cumsum([0, *(len(m.parameters) for m in weights.modules)], dtype=np.intp)
+        self._starts = ends[:-1]
+        matrix = _flags(p.matrix for p in parameters)
+        # The weight of a module: its first matrix or, without one, its first parameter.
+        first = np.minimum.reduceat(np.where(matrix, places, len(places)), self._starts)
+        self._mains = np.where(first < len(places), first, self._starts)
+        self._counted = _flags(is_notebook or not p.tied_to for p in parameters)
+        self._weight = self._counted & (matrix | np.isin(places, self._mains))
         lookup = _flags(len(p.shape) == 2 and p.name.endswith("weight") for p in parameters)
-        matrices = np.where(self.matrix, places, len(places))
-        first = np.minimum.reduceat(matrices, self.starts)
-        self.mains = np.where(first < len(places), first, self.starts)
-        self.weight = self.counted & (self.matrix | np.isin(places, self.mains))
-        self.multiplied = self.matrix | (lookup & is_notebook)
+        self._multiplied = matrix | (lookup & is_notebook)
+        main = [parameters[place] for place in self._mains]
+        self._uses = np.array([p.uses for p in main], dtype=float)
+        self._once = np.array([p.uses_per_sequence for p in main], dtype=float)
+        prunable = self._any(p.prunable for p in parameters)
+        runs = pd.Series(self._any(p.name in self._runs for p in parameters), dtype="boolean")
+        widths = [p.matrix[1] if p.matrix else 0 for p in parameters]
+        total = self._sums(sizes, self._counted)
+        self._shared = pd.DataFrame(
+            {
+                "module_name": [module.name for module in weights.modules],
+                "block": [module.block for module in weights.modules],
+                "group": [module.group for module in weights.modules],
+                "shape": [p.shape for p in main],
+                "dtype": [p.dtype for p in main],
+                "packing": [p.packing for p in main],
+                "total": total,
+                "prunable": prunable,
+                "runs_as_csr": runs.where(prunable).array,
+                "weight_total": self._sums(sizes, self._weight),
+                "row_pointers": self._sums(map(_row_pointers, parameters)),
+                "columns": pd.array(np.maximum.reduceat(widths, self._starts), dtype="Int64"),
+                "uses": self._uses,
+                "active_total": _used(total, np.minimum(np.maximum(self._uses, self._once), 1)),
+                "tied_to": [p.tied_to for p in main],
+            }
+        )
+        self._shared.loc[~matrix[self._mains], ["row_pointers", "columns", "uses"]] = pd.NA
 
-    @property
-    def widest(self) -> Any:
-        """Largest number of columns of the matrices of each module."""
-        widths = [p.matrix[1] if p.matrix else 0 for p in self.parameters]
-        return pd.array(np.maximum.reduceat(widths, self.starts), dtype="Int64")
+    def frame(
+        self, variant: str, pruning: Pruning | None = None, *, csr: bool = False
+    ) -> pd.DataFrame:
+        """Return one row per module that owns parameters.
 
-    def any(self, flags: Iterable[Any]) -> Flags:
+        Parameters
+        ----------
+        variant : str
+            Content of the first column.
+        pruning : Pruning, optional
+            The weights that are set to zero.
+        csr : bool
+            Whether the prunable matrices are stored and multiplied as CSR, where the model can.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The table ``layers`` of the schema: counts in elements, sizes in bytes, one multiply-add
+            as two FLOPs, shares as fractions of 1.
+
+            In a mixture of experts, ``active_total`` counts the parameters that a token sees. FLOPs
+            are those of its k of E experts, in expectation over uniform routing where zeros count.
+            ``uses`` is the number of times a token is multiplied by the matrices of the module: k/E
+            for experts, 0 where no token of a text passes. ``flops_per_sequence`` holds what is
+            done once per sequence, as by a pooler.
+
+            ``runs_as_csr`` is false where some prunable matrix of the module cannot run as CSR; a
+            CSR variant keeps such a module masked. In CSR the matrices of a module have
+            ``row_pointers`` and at most ``columns`` columns. ``uses``, ``row_pointers`` and
+            ``columns`` are null for modules without matrices.
+
+            ``packing`` is the format in which a file packs the weight. ``file_bytes`` are the bytes
+            of its tensors on disk, null if the file holds something else: values in memory, pruned,
+            or CSR. For packed prunable weights, ``expected_rounding_sparsity`` is the share that
+            rounding to the levels of the file would make zero in a centered Gaussian with the same
+            root mean square σ, ``erf(s / (2·σ·√2))`` for a step s. Where zero is not a level, it is
+            the share expected within half a step of zero, and ``near_zero_share`` is the actual
+            share.
+        """
+        cuts, counts = pruning.cuts if pruning else {}, self._counts
+        left = [_nonzero(p, counts, cuts) for p in self._parameters]
+        stored = [
+            _stored(p, nonzero, cuts.get(p.name), counts.get(p.name), csr and p.name in self._runs)
+            for p, nonzero in zip(self._parameters, left, strict=True)
+        ]
+        layouts, elements, in_memory, in_file, expected, near = zip(*stored, strict=True)
+        flops = 2 * self._sums(elements, self._multiplied)
+        useful_flops = 2 * self._sums(left, self._multiplied)
+        weight_total = self._shared["weight_total"].array
+        frame = self._shared.assign(
+            variant=variant,
+            layout=[layouts[place] for place in self._mains],
+            nonzero=self._sums(left, self._counted),
+            weight_nonzero=self._sums(left, self._weight),
+            flops_per_token=_used(flops, self._uses),
+            useful_flops_per_token=_used(useful_flops, self._uses),
+            flops_per_sequence=_used(flops, self._once),
+            stored_bytes=self._sums(in_memory),
+            file_bytes=self._sums(in_file),
+            expected_rounding_sparsity=self._sums(expected, self._weight, "Float64") / weight_total,
+            near_zero_share=self._sums(near, self._weight) / weight_total,
+        )
+        return with_shares(frame)
+
+    def _any(self, flags: Iterable[Any]) -> Flags:
         """Return whether a flag is set for any parameter of each module."""
-        return np.logical_or.reduceat(_flags(flags), self.starts)
+        return np.logical_or.reduceat(_flags(flags), self._starts)
 
-    def sums(
+    def _sums(
         self, numbers: Iterable[float | None], inside: Any = True, dtype: str = "Int64"
     ) -> Any:
         """Return the sum over each module; unknown if one of its numbers inside is."""
         values = pd.array(list(numbers), dtype=dtype)  # type: ignore[call-overload]
         known, unknown = values.to_numpy(dtype.lower(), na_value=0), values.isna() & inside
-        sums = pd.array(np.add.reduceat(known * inside, self.starts), dtype=dtype)  # type: ignore[call-overload]
-        sums[np.logical_or.reduceat(unknown, self.starts)] = pd.NA
+        sums = pd.array(np.add.reduceat(known * inside, self._starts), dtype=dtype)  # type: ignore[call-overload]
+        sums[np.logical_or.reduceat(unknown, self._starts)] = pd.NA
         return sums
 
 
@@ -301,7 +286,6 @@ def _flags(values: Iterable[Any]) -> Flags:
 class _Stored(NamedTuple):
     """Figures of a parameter as a variant stores it; None where unknown."""
 
-    nonzero: int | None
     layout: str
     elements: int | None  # that a product multiplies by
     bytes: int | None
@@ -332,7 +316,7 @@ def _stored(
     if parameter.tied_to:
         in_memory, in_file = 0, None if in_file is None else 0
     elements = nonzero if layout == "csr" else total
-    return _Stored(nonzero, layout, elements, in_memory, in_file, expected, near)
+    return _Stored(layout, elements, in_memory, in_file, expected, near)
 
 
 def _bytes(parameter: Parameter, nonzero: int | None, layout: str) -> int | None:
@@ -353,20 +337,16 @@ def _rounding(counted: Magnitudes, steps: Steps) -> tuple[float | None, int | No
     return steps.expected_zeros(deviation), None if steps.rounding.has_zero else steps.near
 
 
-def _left(
-    weights: Weights, counts: Mapping[str, Magnitudes], cuts: Mapping[str, Cut]
-) -> Iterator[int | None]:
-    """Yield the nonzeros that cuts leave in each parameter; None where unknown."""
-    owners = {p.tied_to for p in weights.parameters}
-    totals = {p.name: p.total for p in weights.parameters if p.name in owners}
-    for p in weights.parameters:
-        owner = p.tied_to or p.name
-        counted = counts.get(owner)
-        # Unknown for values on the meta device and for a view of a part of its owner.
-        if counted is None or (p.tied_to and totals[owner] != p.total):
-            yield None
-        else:
-            yield cuts[owner].nonzero_after(counted) if owner in cuts else counted.nonzero
+def _nonzero(
+    parameter: Parameter, counts: Mapping[str, Magnitudes], cuts: Mapping[str, Cut]
+) -> int | None:
+    """Return the nonzeros that cuts leave in a parameter; None where unknown."""
+    owner = parameter.tied_to or parameter.name
+    counted = counts.get(owner)
+    # Unknown for values on the meta device and for a view of a part of its owner.
+    if counted is None or (parameter.tied_to and counted.total != parameter.total):
+        return None
+    return cuts[owner].nonzero_after(counted) if owner in cuts else counted.nonzero
 
 
 def _row_pointers(parameter: Parameter) -> int:

@@ -20,7 +20,7 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Pruning
 from sparsity_report.counting.ranks import Level, find_levels
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.layers import layer_frame
+from sparsity_report.study.layers import LayerTable
 from sparsity_report.study.levels import Levels, level_matrices, level_rows
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
@@ -87,7 +87,7 @@ def sweep(
     counts = prunable_counts(weights, progress, executor, cache)
     distinct = list(dict.fromkeys(asked))
     kept = _kept(counts, _levels(counts, distinct))
-    layers = layer_frame(weights, count_weights(weights), variant="")
+    layers = LayerTable(weights, count_weights(weights)).frame("")
     places = [distinct.index(sparsity) for sparsity in asked]
     frame = Levels(layers, _table(weights, counts, distinct, kept)).frame(places)
     return typed("sweep", frame.assign(threshold=np.repeat(kept.thresholds[places], len(layers))))

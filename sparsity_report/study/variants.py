@@ -13,12 +13,11 @@ import pandas as pd
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.kept_experts import KeptExperts
-from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, Pruning
 from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
+from sparsity_report.study.layers import LayerTable, csr_parameters, group_frame
 from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Parameter, Weights
@@ -103,17 +102,13 @@ class Variant:
         modules = len(kept.counts)
         return (say("note.experts_removed", **names, **figures, modules=modules), *notes)
 
-    def layers(
-        self, convention: str = "standard", progress: Progress | None = None
-    ) -> pd.DataFrame:
+    def layers(self, convention: str = "standard") -> pd.DataFrame:
         """Return one row per module that owns parameters.
 
         Parameters
         ----------
         convention : {"standard", "notebook"}
             The convention of counting, see :func:`compare`.
-        progress : callable, optional
-            Called with the bytes read, the bytes in all and the name of the tensor.
 
         Returns
         -------
@@ -129,13 +124,8 @@ class Variant:
         >>> int(weights["weight_total"].sum() - weights["weight_nonzero"].sum()) == pruning.pruned
         True
         """
-        return layer_frame(
-            self.weights,
-            count_weights(self.weights, progress),
-            variant=self.name,
-            pruning=self.pruning,
-            csr=self.layout == "csr",
-            convention=convention,
+        return LayerTable(self.weights, count_weights(self.weights), convention).frame(
+            self.name, self.pruning, csr=self.layout == "csr"
         )
 
     @property
@@ -148,7 +138,7 @@ class Variant:
         >>> sr.dense(sr.load()).is_pruned
         False
         """
-        return is_pruned(layer_frame(self.weights, count_weights(self.weights), variant=self.name))
+        return is_pruned(LayerTable(self.weights, count_weights(self.weights)).frame(self.name))
 
     def module(self, base: nn.Module | None = None) -> nn.Module:
         """Return a runnable model with these weights, leaving the original unchanged.
