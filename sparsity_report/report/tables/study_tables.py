@@ -175,8 +175,8 @@ def storage(study: StudyFigures, variant: str) -> Table:
     """Return the bytes of the prunable weights and of the model in every layout."""
     weights, model = say("card.prunable_weights"), say("name.whole_model")
     sizes = columns_of("bytes ratio_to_dense model_bytes model_ratio")
-    wholes = zip(sizes, (weights, weights, model, model), strict=True)
-    labels = {column.name: f"{whole}, {column.label}" for column, whole in wholes}
+    scopes = zip(sizes, (weights, weights, model, model), strict=True)
+    labels = {column.name: f"{scope}, {column.label}" for column, scope in scopes}
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
     frame = frame.rename(columns={"ratio": "ratio_to_dense"})
