@@ -150,7 +150,13 @@ class StudyFigures(StudyFrames):
         >>> study.runtimes.query("variant == 'CSR30' and runtime == 'vLLM'")["verdict"].tolist()
         ['refused']
         """
-        return _runtime_frame(self.facts)
+        rows = [
+            {"variant": row["variant"], **RUNTIMES[runtime].cells[layout]._asdict()}
+            for row in records(self.variants)
+            for layout in _layouts(self.facts, row)
+            for runtime in RUNTIMES
+        ]
+        return pd.DataFrame(rows, columns=[*_RUNTIMES])
 
     def metrics(self) -> dict[str, float]:
         """Return a flat dict of figures for W&B, TensorBoard, MLflow or trackio.
@@ -240,23 +246,6 @@ class StudyFigures(StudyFrames):
         order = list(dict.fromkeys(self.groups["group"]))
         indexed = self.groups.set_index(["group", "variant"])[metric]
         return indexed.unstack().reindex(index=order, columns=list(self.variants["variant"]))
-
-
-def _runtime_frame(facts: Facts) -> pd.DataFrame:
-    """Return one row per variant, layout of its weights and runtime of the table.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As :attr:`sparsity_report.Study.runtimes`.
-    """
-    rows = [
-        {"variant": row["variant"], **RUNTIMES[runtime].cells[layout]._asdict()}
-        for row in records(facts.study.variants)
-        for layout in _layouts(facts, row)
-        for runtime in RUNTIMES
-    ]
-    return pd.DataFrame(rows, columns=[*_RUNTIMES])
 
 
 def _layouts(facts: Facts, row: dict[str, Any]) -> tuple[str, ...]:

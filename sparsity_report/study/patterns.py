@@ -172,8 +172,8 @@ def _matrix(weights: Weights, parameter: Parameter) -> Matrix:
             f"{weights.name}: {parameter.name} has unknown values; give a model whose values are "
             "known, or leave patterns out"
         )
-    assert parameter.matrix is not None
-    return Matrix(*parameter.matrix, parameter.experts, parameter.transposed)
+    assert parameter.stack is not None
+    return parameter.stack
 
 
 def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:

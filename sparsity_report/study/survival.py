@@ -127,8 +127,7 @@ def survival_frame(matches: pd.DataFrame) -> pd.DataFrame:
 
 
 def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
-    counts = ("compared", "kept", "revived", "new", "changed")
-    sums = {name: int(rows[name].sum()) for name in counts}
+    sums = {name: int(rows[name].sum()) for name in _COUNTS}
     zeros = sums["kept"] + sums["revived"]
     squares = rows["norm"] ** 2
     change = float((rows["relative_change"] ** 2 * squares).sum())

@@ -69,17 +69,6 @@ def method_name(method: str) -> str:
     return ", ".join(display_name("method", part).replace("_", " ") for part in method.split(", "))
 
 
-def policy_name(policy: str) -> str:
-    """Return the name of a pruning policy; an empty one prunes by magnitude.
-
-    Examples
-    --------
-    >>> policy_name("layerwise_magnitude"), policy_name("")
-    ('layerwise magnitude', 'magnitude')
-    """
-    return method_name(policy or "magnitude")
-
-
 def text_name(text: str, fingerprint: str, tokens: int | None = None) -> str:
     r"""Return the name of a scored text: what the packaged one is, else its file and its tokens.
 

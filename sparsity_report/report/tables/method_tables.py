@@ -16,7 +16,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, TABLES, Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words import value_formats as formats
-from sparsity_report.words.display_names import layout_name, policy_name
+from sparsity_report.words.display_names import layout_name, method_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
@@ -224,8 +224,8 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
     for row in records(frame):
         kind = row["kind"] if pd.notna(row["kind"]) else percent(row["sparsity"], digits=0)
         has_policy = pd.notna(row["policy"])
-        label = policy_name(row["policy"]) if has_policy else short_name(row["variant"])
-        label = label[:1].upper() + label[1:] if has_policy else label
+        policy = method_name(row["policy"] or "magnitude") if has_policy else ""
+        label = policy[:1].upper() + policy[1:] or short_name(row["variant"])
         if row["sparsity"] == 0 and not has_policy:
             kind = ""
             if len(names) > 1 and row["variant"] not in fewer:
