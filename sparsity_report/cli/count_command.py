@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +22,7 @@ def count(
     *,
     options: CountOptions,
 ) -> None:
-    """Count the parameters of models from headers alone, and compare with what they claim."""
+    """Count the parameters of models from headers alone."""
     failed, between = False, list[str]()
     for model in models:
         try:
@@ -40,14 +39,11 @@ def count(
 
 
 def _counts(model: str, options: CountOptions) -> dict[str, Any]:
-    from sparsity_report.findings.model_counts import model_claims, model_counts
+    from sparsity_report.findings.model_counts import model_counts
     from sparsity_report.weights.loading import open_to_count
-    from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 
     weights = open_to_count(model, **options.opening)
-    folder = weights.directory if isinstance(weights, CheckpointWeights) else Path(model)
-    differences = model_claims(weights, folder.name)
-    zeros = None
+    differences, zeros = list[str](), None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN
         from sparsity_report.findings.deployment_notes import (
@@ -59,7 +55,7 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
         patterns = dict.fromkeys(filter(None, (*KNOWN, announced_pattern(weights))))
         values = count_tensors(weights, lambda _: True, [*patterns])
         zeros = model_zeros(values)
-        differences += (*missing_sparsity(values),)
+        differences += missing_sparsity(values)
     return model_counts(weights, differences, zeros)
 
 

@@ -12,6 +12,6 @@ from ``study.facts`` and the frames.
   their blocks and removed units
 - ``wanted_bounds``: rules for checkpoints as values; ``model_check``: their violations;
   ``deployment_notes``: what no rule asks for
-- ``model_counts``: counts of a model from its headers and values, and differences from its claims
+- ``model_counts``: counts of a model from its headers and values
 - ``strip_text``: texts of the figures at the head of a report, and of measured scores
 """

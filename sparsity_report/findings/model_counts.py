@@ -1,10 +1,9 @@
-"""Counts of a model, from its headers or its values, and differences from its claims."""
+"""Counts of a model, from its headers or its values."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,28 +11,17 @@ from typing import Any
 from sparsity_report.counting.matrix_counts import MatrixCount, count_entry
 from sparsity_report.counting.n_m_patterns import Pattern, find_pattern
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.shares import bits_per_weight, ratio
+from sparsity_report.sparse.shares import bits_per_weight
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.anatomy.names_only import (
     expert_stacks,
     experts_per_token,
-    text_settings,
 )
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.weights import Module, Parameter, Weights
 from sparsity_report.words.sentences import say
 
 _Key = Callable[[Module, Parameter], str]
-
-# A size such as 7B, 1.5b, 8x7B or the 3B of A3B, apart from letters, digits and further decimals.
-_SIZE = re.compile(
-    r"(?<![A-Za-z0-9.])(?<!\d_)(?:(?P<experts>\d{1,4})x)?(?P<active>A?)"
-    r"(?P<number>\d{1,7}(?:\.\d{1,3})?)(?P<unit>[BMT])(?![A-Za-z0-9])",
-    re.IGNORECASE,
-)
-_UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
-# Rounding of a name that is no difference, at least.
-_NAMED = 0.1
 
 # Threads that count tensors: the smallest machines have two cores.
 _THREADS = 2
@@ -126,71 +114,6 @@ def _sums(weights: Weights, key: _Key) -> dict[str, dict[str, Any]]:
         }
         for name, members in rows.items()
     }
-
-
-def model_claims(weights: Weights, folder: str = "") -> tuple[str, ...]:
-    """Return a sentence for each difference between a model's claims and its files.
-
-    Sizes in names are roundings: 10 %, or half a unit of the last digit, is no difference, neither
-    is a size without embeddings.
-
-    Parameters
-    ----------
-    weights : Weights
-    folder : str
-        Name of the folder of the files.
-    """
-    names = [name for name in (weights.name, folder) if _SIZE.search(name)][:1]
-    texts = [(say("claim.by_name", name=name), name) for name in names]
-    if label := weights.configuration().get("general.size_label"):
-        texts.append((say("claim.by_metadata"), str(label)))
-    differences = [each for source, text in texts for each in _of_text(weights, source, text)]
-    return tuple(dict.fromkeys([*differences, *_of_dtype(weights)]))
-
-
-def _of_text(weights: Weights, source: str, text: str) -> Iterator[str]:
-    """Yield the differences of sizes in a text; of several sizes none can be meant."""
-    matches = [*_SIZE.finditer(text)]
-    sizes = [match for match in matches if not (match["active"] or match["experts"])]
-    active = [match for match in matches if match["active"]]
-    embeddings = (module for module in weights.modules if module.group == "embedding")
-    outside = weights.total - sum(
-        p.total for module in embeddings for p in module.parameters if p.tied_to is None
-    )
-    if len({match[0].lower() for match in sizes}) == 1:
-        yield from _of_size(sizes[0], "claim.parameters", source, weights.total, outside)
-        if len(active) == 1:
-            yield from _of_size(active[0], "claim.active", source, active_total(weights))
-    experts = {int(match["experts"]) for match in matches if match["experts"]}
-    counts = expert_counts(weights)
-    if len(experts) == 1 and counts and {*counts} != experts:
-        yield say("claim.experts", source=source, claimed=experts.pop(), counts=counts)
-
-
-def _of_size(
-    match: re.Match[str], key: str, source: str, total: int | None, *others: int
-) -> Iterator[str]:
-    """Yield the difference of a written size from a total, unless this or another is near."""
-    digits, number = len(match["number"].partition(".")[2]), float(match["number"])
-    tolerance = max(_NAMED, 10.0**-digits / 2 / number) if number else 0
-    size = number * _UNITS[match["unit"].lower()]
-    if total and all(abs(each - size) > size * tolerance for each in (total, *others)):
-        claimed = f"{match['number']}{match['unit'].upper()}"
-        yield say(key, source=source, total=total, claimed=claimed, tolerance=tolerance)
-
-
-def _of_dtype(weights: Weights) -> Iterator[str]:
-    """Yield the difference between the dtype of the configuration and that of most weights."""
-    settings = text_settings(weights.configuration())
-    claimed = settings.get("dtype") or settings.get("torch_dtype")
-    held: Counter[str] = Counter()
-    for each in weights.stored:
-        held[each.format] += each.total
-    dtype, total = max(held.items(), key=lambda item: item[1])
-    is_plain = not any(each.packing for each in weights.stored)
-    if isinstance(claimed, str) and is_plain and claimed.removeprefix("torch.") != dtype:
-        share = ratio(total, weights.total)
-        yield say("claim.dtype", claimed=claimed, dtype=dtype, share=share)
 
 
 @dataclass(frozen=True)
