@@ -129,7 +129,7 @@ _POSITIVE: Mapping[str, Any] = {"low": 0, "optional": True}
 COLUMNS = {
     column.name: column
     for column in (
-        # Metrics of the viewer, in its order; no table has the last four and the deviation.
+        # Metrics of the viewer, in its order; some stand in no table.
         *_columns("float64", "sparsity", formats.SHARE, is_metric=True,
                   ratio=("zeros", "weight_total"), **_SHARES),
         *_columns("float64", "deviation", formats.OWN, is_metric=True,
