@@ -129,7 +129,7 @@ _POSITIVE: Mapping[str, Any] = {"low": 0, "optional": True}
 COLUMNS = {
     column.name: column
     for column in (
-        # Metrics of the viewer, in its order; some stand in no table.
+        # Metrics of the viewer, in its order; not all of them are columns of a table.
         *_columns("float64", "sparsity", formats.SHARE, is_metric=True,
                   ratio=("zeros", "weight_total"), **_SHARES),
         *_columns("float64", "deviation", formats.OWN, is_metric=True,
