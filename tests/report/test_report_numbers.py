@@ -567,8 +567,6 @@ def test_tables_of_the_pdf(written):
     study, w, folder = written
     text, place = paper_of(folder), 0
     stored = storage_grid(study, w, prunings(study)[0])
-    overs = "|".join(map(w.say, ("card.prunable_weights", "name.whole_model")))
-    stored[0] = [re.sub(overs, "", head) for head in stored[0]]
     for row in [*results_grid(study, w), *stored]:
         place = text.find(bare("".join(row)), place)
         assert place >= 0, row
