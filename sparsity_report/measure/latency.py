@@ -103,9 +103,9 @@ def latency(
     tokens : sequence of int
         Numbers of tokens per call.
     crossovers : bool
-        Also measure the sparsity from which CSR is faster than dense, per layer shape. Layers with
-        random zeros at eight sparsities are timed, and the speed-up is interpolated in its
-        logarithm.
+        Also measure the sparsity from which CSR is faster than dense, with its interval, per layer
+        shape. Layers with random zeros at eight sparsities are timed, and the speed-up is
+        interpolated in its logarithm.
     clock : Clock, optional
         Precision, time limit and cache state. The default is 2 %, 60 s, both states.
     progress : callable, optional

@@ -307,9 +307,9 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise wrong(file, f"rank_pattern or alpha_pattern has more than {limits.BLOCKS:,} entries")
     if initialization not in _INITS:
         raise wrong(file, f"init_lora_weights = {initialization!r} changes the base itself")
-    # A list of layers is no flag: with False, PEFT adapts none.
-    unset = {key: (None,) if key == "layers_to_transform" else (None, False) for key in config}
-    others = sorted(k for k in config.keys() - _KNOWN if not any(config[k] is v for v in unset[k]))
-    if others:
+    unset = {key for key, value in config.items() if value is None or value is False}
+    if config.get("layers_to_transform") is False:  # no flag: PEFT then adapts no layer
+        unset.remove("layers_to_transform")
+    if others := sorted(config.keys() - _KNOWN - unset):
         raise wrong(file, f"{others[0]!r} is set, which is not supported")
     return config

@@ -180,8 +180,8 @@ class CheckpointWeights(Weights):
     def module(self) -> nn.Module:
         """Load a runnable model with transformers in its dtype.
 
-        Packed and float8 weights, for which torch has no products, are loaded as float32, and so is
-        GGUF, of which transformers reads only the first shard.
+        Packed and float8 weights are loaded as float32, because torch has no products for them.
+        GGUF is, too, because transformers reads only its first shard.
         """
         self.require_runnable()
         is_packed = any(isinstance(entry.values, Packed) for entry in self.unpacked.values())
