@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED
@@ -152,7 +152,8 @@ def _taken(study: StudyFigures) -> int:
 def removed_parts(study: StudyFigures) -> Iterator[str]:
     """Yield the number of removed parts of each kind, and their blocks."""
     matches, removed = study.facts.table("matches"), study.facts.table("removed")
-    blocks_left = matches.loc[matches["after_name"].notna(), "block"].nunique()
+    left = matches[matches["after_name"].notna()]
+    blocks_left = _number_of_blocks(left["module_name"], left["block"])
     for kind, key in _REMOVED.items():
         rows = removed[removed["kind"] == kind]
         if rows.empty:
@@ -161,12 +162,18 @@ def removed_parts(study: StudyFigures) -> Iterator[str]:
             yield say(key, gone=len(rows), among=int(rows["among"].iloc[0]))
             continue
         modules = rows.groupby("module", sort=False)
-        blocks = rows["block"].nunique()
+        blocks = _number_of_blocks(rows["module"], rows["block"])
         every = "pair.every_block" if blocks == blocks_left > 0 else "pair.block_count"
         where, among = say(every, blocks=blocks), int(modules["among"].first().max())
         yield say(key, gone=modules.size().tolist(), among=among, where=where)
     if layers := removed.loc[removed["kind"] == "layer", "module"].tolist():
         yield say("format.some_names", names=layers)
+
+
+def _number_of_blocks(modules: Iterable[str], numbers: Iterable[Any]) -> int:
+    """Return the number of blocks; those of an encoder and a decoder have the same numbers."""
+    places = ((f".{name}.", n) for name, n in zip(modules, numbers, strict=True) if known(n))
+    return len({(path.partition(f".{n}.")[0], n) for path, n in places})
 
 
 def _permutations(study: StudyFigures) -> Iterator[str]:

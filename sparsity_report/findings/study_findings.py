@@ -108,10 +108,13 @@ def _arithmetic(study: StudyFigures) -> Iterator[str]:
         return
     statements = [say("finding.flops_of_base", base=facts.baseline, flops=flops)]
     masked = [name for name, layout in facts.layouts.items() if layout == "masked"]
-    if same := [name for name in masked if facts.total(name, "flops_per_token") == flops]:
+    others = [name for name in masked if name != facts.baseline]
+    if same := [name for name in others if facts.total(name, "flops_per_token") == flops]:
         statements.append(say("finding.flops_of_masked", variants=same))
     for variant in facts.csr_variants:
-        if (times := facts.ratio(variant, "flops_per_token")) is not None:
+        times = facts.ratio(variant, "flops_per_token")
+        # A CSR variant of a larger model than the baseline saves none of its FLOPs.
+        if times is not None and times <= 1:
             figures = {"flops": facts.total(variant, "flops_per_token"), "fewer": 1 - times}
             statements.append(say("finding.flops_of_csr", variant=variant, **figures))
     yield say("format.sentences", statements=statements)

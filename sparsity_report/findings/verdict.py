@@ -4,7 +4,7 @@ Quality comes first, then size, then speed. A sentence about several prunings gi
 highest sparsity that they share.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
@@ -81,7 +81,7 @@ def _zeros(study: StudyFigures, variant: str, key: str = "verdict.sparsity") -> 
 def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterator[str]:
     """Yield the perplexity before and after the prunings at a sparsity."""
     known = {name: score for name in names if (score := study.facts.scored(name)) and score.before}
-    if len({score.text for score in known.values()}) != 1:
+    if not _is_comparable(known.values()):
         return
     ranked = sorted(known, key=lambda name: known[name].perplexity)
     best, worst = known[ranked[0]], known[ranked[-1]]
@@ -97,6 +97,11 @@ def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterato
     if contrast and not contrast.is_apart:
         key = "verdict.perplexity_not_separated"
     yield say(key, best=labels[0], worst=labels[-1], share=share, **values)
+
+
+def _is_comparable(scores: Iterable[Scored]) -> bool:
+    """Return whether all scores are of one text by one protocol."""
+    return len({score.key for score in scores}) == 1
 
 
 def _change(study: StudyFigures, score: Scored, cause: str) -> str:
@@ -241,16 +246,17 @@ def comparison_title(study: StudyFigures) -> str:
     share, rivals = study.facts.main_level
     scores = {name: score for name in facts.contenders if (score := facts.scored(name))}
     ranked = sorted((scores[n] for n in rivals if n in scores), key=lambda s: s.perplexity)
-    if len(ranked) > 1:
+    if len(ranked) > 1 and _is_comparable(ranked):
         pairs, names = facts.paired(ranked[0]), [score.variant for score in ranked]
-        if len({score.key for score in ranked}) == 1 and names in pairs.rivals:
+        if names in pairs.rivals:
             if best := pairs.best(names):
                 return say("page.hero_best", best=labels_of(study, best), share=share)
             if not pairs.why(names):
                 return say("page.hero_not_separated", share=share)
         gap = ranked[-1].perplexity - ranked[0].perplexity
         return say("page.hero_gap", share=share, gap=gap)
-    if len(scores) > 1 and rows["policy"].nunique(dropna=False) == 1:
+    is_one_policy = rows["policy"].nunique(dropna=False) == 1
+    if len(scores) > 1 and is_one_policy and _is_comparable(scores.values()):
         levels = rows.set_index("variant")["sparsity"]
         tokens = facts.vocabulary(facts.baseline)
         ends = {"low": next(iter(scores)), "high": [*scores][-1]}

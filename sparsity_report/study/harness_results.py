@@ -141,6 +141,9 @@ def check_results(frame: pd.DataFrame) -> None:
     pairs = zip(frame["outcomes"], frame["value"], strict=True)
     agree = [not (isinstance(o, str) and abs(unpack(o).mean() - v) > _ROUNDING) for o, v in pairs]
     refuse("tasks", agree, "outcomes: have another mean, so the samples are of another run")
+    numbers = frame["outcomes"].str.partition(":")[0].groupby(frame["documents_fingerprint"])
+    alike = ~(numbers.transform("nunique") > 1)
+    refuse("tasks", alike, "outcomes: are not as many as others of the same documents")
 
 
 def _rows(results: Any) -> Iterator[dict[str, Any]]:
@@ -349,7 +352,8 @@ def unpack(outcomes: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """
     number, _, text = outcomes.partition(":")
     bits = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-    if not number.isdecimal() or len(number) > 9 or not 0 <= 8 * len(bits) - int(number) < 8:
+    is_count = number.isdecimal() and len(number) <= 9 and int(number) > 0
+    if not is_count or not 0 <= 8 * len(bits) - int(number) < 8:
         raise ValueError("outcomes: do not hold one bit per document")
     return np.unpackbits(bits, count=int(number)).astype(bool)
 

@@ -250,16 +250,18 @@ def same_level(share: float, other: float) -> bool:
 
 def dense_sizes(rows: pd.DataFrame) -> pd.Series:
     """Return the bytes that each layer takes with nothing stored sparse."""
-    return dense_bytes(rows["total"], rows["dtype"].map(value_bytes))  # type: ignore[arg-type,return-value]
+    return in_layout(rows, "dense")["stored_bytes"]
 
 
 def bytes_beside(rows: pd.DataFrame) -> pd.Series:
     """Return the bytes beside the prunable matrices of layers: of biases, or of a whole layer."""
-    value: Any = rows["dtype"].map(value_bytes)
-    dense: Any = dense_bytes(rows["weight_total"], value)  # type: ignore[arg-type]
-    # The bytes of a bias of another type are known only where the weights are stored dense.
-    other = (rows["total"] - rows["weight_total"]) * value
-    beside: pd.Series[Any] = (rows["stored_bytes"] - dense).where(rows["layout"] == "dense", other)
+    matrices, left = Matrices(rows), _integers(rows["weight_nonzero"])[:, None]
+    sparse, dense = (matrices.bytes(layout, left)[:, 0] for layout in ("csr", "dense"))
+    number, layout = rows["total"] - rows["weight_total"], rows["layout"]
+    beside = rows["stored_bytes"].astype("Int64") - np.where(layout == "csr", sparse, dense)
+    # Other layouts, and wider indices of opened tensors, hide the bytes of a bias.
+    is_known = layout.isin(("dense", "csr")) & beside.between(0, 8 * number).fillna(False)
+    beside = beside.where(is_known.astype(bool), number * matrices.value[:, 0])
     return beside.where(rows["prunable"], rows["stored_bytes"]).astype("Int64")
 
 

@@ -10,6 +10,7 @@ from sparsity_report.counting.n_m_patterns import KNOWN, Pattern
 from sparsity_report.sparse import cost
 from sparsity_report.sparse.shares import break_even
 from sparsity_report.study.layers import summed
+from sparsity_report.study.levels import bytes_beside
 from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
 
 _Size = Callable[[Any], Any]
@@ -201,7 +202,6 @@ def _others(layers: pd.DataFrame) -> pd.DataFrame:
         (layers[name] - layers[f"weight_{name}"].where(inside, 0)).astype("Int64")
         for name in ("total", "nonzero")
     )
-    size = layers["stored_bytes"].where(~inside, total * layers["dtype"].map(cost.value_bytes))
-    sizes = dict.fromkeys(("bytes", "dense", "empty", "full"), size.astype("Int64"))
+    sizes = dict.fromkeys(("bytes", "dense", "empty", "full"), bytes_beside(layers))
     rest = layers[["variant"]].assign(total=total, nonzero=nonzero, lossless=True, **sizes)
     return rest.merge(pd.DataFrame({"layout": LAYOUTS}), how="cross")

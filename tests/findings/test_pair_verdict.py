@@ -1,10 +1,12 @@
 """Verdicts on pairs whose fate of zeros and weights is chosen here."""
 
+import copy
 from dataclasses import replace
 
 import hostile
 import pytest
 import torch
+import transformers
 from helpers import Tiny
 from torch import nn
 from wording import count_of, of_key
@@ -86,6 +88,18 @@ def test_identical_weights_are_not_merely_unchanged():
     assert other == say("pair.verdict_others_changed", modules=1)
 
 
+def test_other_modules_change_beside_surviving_weights():
+    """No sentence says that weights kept their values where some became zero."""
+
+    def change(model):
+        model.layers[0]["norm"].bias.add_(1)
+        next(m for m in model.modules() if isinstance(m, nn.Linear)).weight[0] = 0
+
+    zeros, others = checkpoint_verdict(sr.compare_checkpoints(dense(), dense(change)))
+    assert says(zeros, "pair.verdict_zeros_new")
+    assert others.startswith("The surviving prunable weights kept their values, but 1 other")
+
+
 def test_a_change_of_type_is_a_change_of_size():
     pair = sr.compare_checkpoints(dense(), dense(lambda model: model.half()))
     (smaller,) = of_key(checkpoint_verdict(pair), "pair.verdict_size_smaller")
@@ -101,6 +115,20 @@ def test_removed_blocks_and_their_parameters():
     before, after = (sum(p.numel() for p in m.parameters()) for m in (base, smaller))
     share = f"{100 * (1 - after / before):.0f}"
     assert lost == f"The model lost 1 of 2 blocks and has {share} % fewer parameters."
+
+
+def test_blocks_of_an_encoder_are_not_every_block():
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    base = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, vocab_size=64))
+    smaller = copy.deepcopy(base)
+    for stack, where in (("encoder", "2 blocks"), ("decoder", "every block")):
+        for block in getattr(smaller, stack).block:
+            feed_forward = block.layer[-1].DenseReluDense
+            feed_forward.wi.weight = nn.Parameter(feed_forward.wi.weight[:40])
+            feed_forward.wo.weight = nn.Parameter(feed_forward.wo.weight[:, :40])
+        pair = sr.compare_checkpoints(sr.load(base, name="b"), sr.load(smaller, name="s"))
+        assert "lost 24 of 64 channels in " + where in checkpoint_verdict(pair)[0]
 
 
 def test_nothing_is_left_nothing_was_prunable_and_hostile_names():

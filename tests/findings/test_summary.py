@@ -52,6 +52,17 @@ def test_a_table_has_the_zeros_of_more_than_two_prunings(demo):
         assert len(pruned) == (2 if number == 2 else 0)
 
 
+def test_flops_are_compared_with_those_of_another_variant(demo):
+    """A masked baseline is not like itself, and a larger model has no fewer FLOPs."""
+    pruning = sr.global_magnitude(demo, 0.5)
+    small = sr.dense(nn.ModuleDict({"fc1": nn.Linear(8, 8)}), name="Small")
+    for variants, flops in (
+        ([sr.masked(pruning)], "Masked50 performs 1.84 MFLOPs"),
+        ([small, sr.csr(pruning)], "Small performs 128 FLOPs"),
+    ):
+        assert f"Per token, {flops}." in study_findings(sr.compare(*variants))
+
+
 def test_zeros_of_an_opened_model_are_counted(tiny):
     sr.freeze_pruning_(sr.prune_global_magnitude_(sr.select_prunable_linears(tiny), 0.5))
     zeros = sum(int((layer.weight == 0).sum()) for layer in sr.select_prunable_linears(tiny))

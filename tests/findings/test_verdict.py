@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import measurements
 import packing
+import pandas as pd
 import pytest
 import smaller_mixtures
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from wording import key_of, statements_of
 
 import sparsity_report as sr
-from sparsity_report.findings.verdict import size_change, verdict
+from sparsity_report.findings.verdict import comparison_title, size_change, verdict
 from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.words.catalogue import catalogue
 
@@ -124,6 +125,23 @@ def test_prunings_by_one_method_have_their_names(demo):
     assert "20.0 with Seed2 and 30.0 with Seed1" in verdict(study)
 
 
+@pytest.mark.parametrize("cells", [{"window": 128, "tokens": 200}, {"text_fingerprint": "f" * 16}])
+def test_scores_by_two_protocols_are_not_compared(demo, cells):
+    """Dense was scored by both protocols, and each pruning by another one."""
+    prunings = {"A": sr.global_magnitude(demo, 0.5), "B": sr.layerwise_magnitude(demo, 0.5)}
+    levels = {"A": prunings["A"], "C": sr.global_magnitude(demo, 0.3)}
+    for named in (prunings, levels):
+        study = pruned(demo, **named)
+        frames = [measurements.quality([(0.0, 8.0), (0.5, 9.0)], ("Dense", name)) for name in named]
+        frame = pd.concat([frames[0], frames[1].assign(**cells)], ignore_index=True)
+        both = measurements.put_in(study, quality=frame)
+        assert key_of(comparison_title(both)) == "page.hero_size"
+        assert ("perplexity" in verdict(both)) == (named is levels)
+        same = measurements.put_in(study, quality=pd.concat(frames, ignore_index=True))
+        assert "erplexity" in comparison_title(same)
+        assert "perplexity" in verdict(same)
+
+
 def zeroed(model, share):
     """Zero some rows of each prunable layer of a model."""
     with torch.no_grad():
@@ -223,7 +241,7 @@ def test_one_sentence_on_size_has_one_denominator(demo, share, expected):
 
 
 def test_csr_alone_may_be_smallest():
-    """Where almost all is zero, and columns fit 16 bits, nothing is smaller than CSR."""
+    """Where almost all is zero, and rows are few, nothing is smaller than CSR."""
     torch.manual_seed(0)
     weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(70_000, 3, bias=False)}), name="wide")
     assert keys(pruned(weights, 0.99, csr=True)) == ["at_sparsity", "csr_smaller"]

@@ -1,11 +1,13 @@
 """Models that were pruned before they were opened, against torch.nn.utils.prune and the tensors."""
 
+import measurements
 import packing
 import pandas as pd
 import pytest
 import torch
 from helpers import Tiny, counted
 from torch.nn.utils import prune
+from wording import of_key
 
 import sparsity_report as sr
 from sparsity_report.study.derived import existing_zeros
@@ -63,6 +65,20 @@ def test_names_say_the_share():
     assert study.facts.prunings == ("Pruned49.9",)
     assert study.facts.headline == "CSR49.9"
     assert study.variants["asked_sparsity"].isna().all()
+
+
+def test_scores_of_an_opened_model_name_that_model(model):
+    """Only a variant that was pruned here has another name than its file should have."""
+    weights = named(model)
+    prunings = {"Kept": sr.existing_zeros(weights), "Further": sr.global_magnitude(weights, 0.6)}
+    study = sr.compare(*(sr.masked(each, name=name) for name, each in prunings.items()))
+    tasks = measurements.tasks(["Kept", "Further"])
+    due = {"opened": ("before_pruning", "Further"), "other": ("of_other_model", "Kept")}
+    for file, (key, variant) in due.items():
+        audit = study.with_measured(tasks=tasks.assign(evaluated_model=f"org/{file}")).audit
+        flagged = [text for text in audit if " come from a file that names " in text]
+        assert flagged == of_key(audit, f"audit.scores_{key}")
+        assert [text.split()[3] for text in flagged] == [variant]
 
 
 def test_three_figures_when_pruned_further(model):

@@ -211,7 +211,7 @@ def test_lines_of_samples_are_bounded(copy, monkeypatch):
         read(copy)
 
 
-@pytest.mark.parametrize("text", ["", "3:", "8:AAA=", "x:AA==", "9:AA==", "8:A", "-1:AA=="])
+@pytest.mark.parametrize("text", ["", "0:", "3:", "8:AAA=", "x:AA==", "9:AA==", "8:A", "-1:AA=="])
 def test_outcomes_of_a_saved_study_that_cannot_be(text):
     study = saved.study()
     tasks = harnesses.padded(made_up({("Dense", "x"): [1, 0]}))
@@ -220,6 +220,10 @@ def test_outcomes_of_a_saved_study_that_cannot_be(text):
         study.with_measured(tasks=tasks.assign(outcomes=text))
     with pytest.raises(sr.SparsityReportError, match="outcomes: lack a fingerprint"):
         study.with_measured(tasks=tasks.assign(prompts_fingerprint=None))
+    more = harnesses.padded(made_up({("Dense", "y"): [1, 0, 1]}, documents_fingerprint="of both"))
+    both = pd.concat([tasks.assign(documents_fingerprint="of both"), more], ignore_index=True)
+    with pytest.raises(sr.SparsityReportError, match="outcomes: are not as many as others"):
+        study.with_measured(tasks=both)
 
 
 def test_a_study_keeps_outcomes_in_little_room(tmp_path):

@@ -9,6 +9,7 @@ from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.study.levels import dense_sizes
 from sparsity_report.study.schema import LAYOUTS, SCOPES, TABLES
 from sparsity_report.study.storage_layouts import storage_frame
 
@@ -143,3 +144,22 @@ def test_unknown_values_give_unknown_bytes():
 
 def test_nothing_prunable():
     assert sr.compare(sr.dense(nn.LayerNorm(4))).storage.empty
+
+
+def test_a_bias_of_another_type_has_its_bytes():
+    """Totals, layouts and levels have one size, whichever variant comes first."""
+    layer = nn.Linear(64, 32)
+    layer.weight.data = layer.weight.data.bfloat16()
+    pruning = sr.global_magnitude(sr.load(nn.ModuleDict({"fc1": layer})), 0.5)
+    variants = sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning)
+    matrix, bias = 64 * 32, 32 * 4
+    dense, csr = 2 * matrix + bias, matrix // 2 * (2 + 4) + 33 * 4 + bias
+    study = sr.compare(*variants)
+    assert study.totals["stored_bytes"].tolist() == [dense, dense, csr]
+    model = study.storage[study.storage["scope"] == "model"].set_index(["layout", "variant"])
+    assert model.loc["dense", "bytes"].tolist() == [dense] * 3
+    assert model.loc["csr_int32", "bytes"].tolist()[1:] == [csr] * 2
+    assert dense_sizes(study.layers).tolist() == [dense] * 3
+    for variant in variants:
+        (level,) = sr.compare(variant).at_level(0.5).to_dict("records")
+        assert (level["dense_bytes"], level["csr_bytes"]) == (dense, csr)

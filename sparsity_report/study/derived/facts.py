@@ -110,8 +110,7 @@ class Facts:
             share = self.total(variant, "sparsity_prunable") or 0.0
             if pd.notna(row["pruned"]) or share > TRACE:
                 keys[variant] = (row["fingerprint"], self._policy(row, left), left)
-        existing = set(self._existing)
-        ordered = sorted(keys, key=lambda variant: variant not in existing)
+        ordered = sorted(keys, key=lambda variant: variant not in self._existing)
         first = {keys[variant]: variant for variant in reversed(ordered)}
         return {variant: first[key] for variant, key in keys.items()}
 
@@ -120,10 +119,11 @@ class Facts:
         first = self._first_alike.get(variant, variant)
         return [name for name in self.layouts if self._first_alike.get(name, name) == first]
 
-    @property
-    def _existing(self) -> list[str]:
+    @cached_property
+    def _existing(self) -> set[str]:
         """The variants whose pruning is the zeros of the opened model."""
-        return [row["variant"] for row in records(self.study.variants) if row["method"] == EXISTING]
+        variants = self.study.variants
+        return {*variants.loc[variants["method"] == EXISTING, "variant"]}
 
     @cached_property
     def already_pruned(self) -> dict[str, tuple[str, ...]]:
@@ -133,10 +133,9 @@ class Facts:
         """
         variants = self.study.variants
         models: dict[str, tuple[str, ...]] = {}
-        existing = set(self._existing)
         for _, rows in variants.groupby("fingerprint", sort=False):
             opened = list(rows.loc[rows["method"].isna(), "variant"])
-            names = [name for name in rows["variant"] if name in existing]
+            names = [name for name in rows["variant"] if name in self._existing]
             if not names and any(is_pruned(self.layers(name)) for name in opened[:1]):
                 names = opened[:1]
             models |= {names[0]: tuple(names)} if names else {}
@@ -456,7 +455,7 @@ class Facts:
         return frame[(frame["scope"] == "model") & (frame["variant"] == variant)]
 
     def scored(self, variant: str) -> Scored | None:
-        """Return a pruning's perplexity beside that before it, see :func:`.perplexity.scored`."""
+        """Return a pruning's perplexity beside that before it; None where it was not scored."""
         alike, before = self.layouts_of(variant), self.original
         known = "" if before is None or before in alike else before
         scores = (scored(self.study.quality, name, known) for name in alike)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.study.layers import records
+from sparsity_report.study.policy_names import EXISTING
 
 #: Names of the tasks in lm-evaluation-harness, and in papers.
 SEVEN = {
@@ -101,10 +102,11 @@ def doubts(variants: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[Doubt]:
     for row in records(known):
         of_variant = described.loc[row["variant"]]
         names = {_last(of_variant[key]) for key in ("source", "model")}
-        pruned_here = pd.notna(of_variant["pruned"])
+        # The zeros of an opened model are those of its file.
+        pruned_here = pd.notna(of_variant["pruned"]) and of_variant["method"] != EXISTING
         named = row["evaluated_model"]
         if (_last(named) in names) == pruned_here:
-            yield Doubt(row["variant"], named, of_variant["model"], bool(pruned_here))
+            yield Doubt(row["variant"], named, of_variant["model"], pruned_here)
 
 
 def _taken(tasks: pd.DataFrame) -> pd.Series:
