@@ -10,9 +10,11 @@ import warnings
 from pathlib import Path
 from threading import Event
 
+import gguf
+import numpy as np
 import pytest
 import yaml
-from helpers import command
+from helpers import command, write_gguf
 from hubs import Hub
 from safetensors.torch import load_file, save_file
 
@@ -149,13 +151,16 @@ main()
 """
 
 
-def test_unpacked_safetensors_need_no_torch(pruned):
+def test_unpacked_safetensors_and_gguf_need_no_torch(pruned, tmp_path):
     rules = ["check", pruned, "--mask-of", pruned, "--pattern", "2:4"]
+    packed = np.ones((4, 32), np.float32), gguf.GGMLQuantizationType.Q4_0
+    write_gguf(tmp_path / "q4.gguf", {"blk.0.ffn_up.weight": packed})
     for arguments, code in (
         (rules, 1), (["check", pruned], 0), (["check", DEMO, "--runtime=vllm"], 0),
-        (["count", DEMO, "--json"], 0),
+        (["count", DEMO, "--json"], 0), (["count", "--zeros", tmp_path / "q4.gguf"], 0),
     ):  # fmt: skip
-        line = [sys.executable, "-c", BLOCKED.format(heavy=HEAVY), *arguments]
+        heavy = [name for name in HEAVY if name != "gguf" or "--zeros" not in arguments]
+        line = [sys.executable, "-c", BLOCKED.format(heavy=heavy), *arguments]
         run = subprocess.run(line, capture_output=True, text=True, check=False)
         assert run.returncode == code, run.stderr
         assert run.stderr == ""

@@ -270,8 +270,8 @@ def _codes(entry: Entry) -> _Codes:
 def _bits(entry: Entry) -> Iterator[Bits]:
     """Yield the values of a tensor as unsigned integers, decoded if they are packed."""
     unsigned = np.dtype(_codes(entry).unsigned)
-    if isinstance(entry.values, FileSlice) and not entry.values.packing:
-        yield from (raw.view(unsigned) for raw in entry.values.raw())
+    if isinstance(entry.values, FileSlice):
+        yield from (entry.values.unpack(raw).view(unsigned) for raw in entry.values.raw())
         return
     for piece in pieces(entry.slices()):
         yield piece.contiguous().view(torch.uint8).numpy().view(unsigned)

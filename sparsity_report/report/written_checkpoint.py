@@ -94,7 +94,7 @@ def _card(variant: Variant, layout: Layout, base_model: str | None) -> str:
     """Return the model card."""
     import transformers
 
-    is_known = hasattr(transformers, variant.weights.architecture or "-")
+    is_known = variant.weights.architecture in dir(transformers)  # its class is not imported
     home = home_of(variant.weights)
     return card(
         "\n\n".join(_text(variant, layout, is_known)) + "\n",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -283,7 +283,7 @@ class JoinedRuns(LocalFile):
 class FileSlice(Divisible):
     """Values in a file; small and picklable, so that another process can read them.
 
-    Subclasses for packed values override `bytes_of` and `decode`.
+    Subclasses for packed values override `bytes_of` and `unpack`.
 
     Attributes
     ----------
@@ -302,9 +302,13 @@ class FileSlice(Divisible):
         """Return the bytes of `count` values in the file."""
         return count * value_bytes(self.dtype)
 
+    def unpack(self, raw: Bytes) -> npt.NDArray[Any]:
+        """Return the values of bytes of the file, as an array whose bytes are theirs."""
+        return raw
+
     def decode(self, raw: Bytes) -> torch.Tensor:
         """Return the values of bytes of the file."""
-        return torch.from_numpy(raw).view(torch_dtype(self.dtype))
+        return torch.from_numpy(self.unpack(raw)).view(torch_dtype(self.dtype))
 
     def sources(self) -> Sequence[FileSlice]:
         """Return the slice itself."""

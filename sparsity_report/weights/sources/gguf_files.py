@@ -107,13 +107,13 @@ class BlockSlice(FileSlice):
         values, size = _BLOCKS[self.packing]
         return count // values * size
 
-    def decode(self, raw: Bytes) -> torch.Tensor:
+    def unpack(self, raw: Bytes) -> Floats:
         """Return the dequantized values of blocks."""
         from gguf import GGMLQuantizationType, dequantize
 
         # NaN or huge scales give NaN or infinite values, which are counted as such.
         with np.errstate(all="ignore"), explained(self._explain, *_UNDECODED):
-            return torch.from_numpy(dequantize(raw, GGMLQuantizationType[self.packing]))
+            return dequantize(raw, GGMLQuantizationType[self.packing])
 
     def _explain(self, error: Exception) -> str:
         return (
