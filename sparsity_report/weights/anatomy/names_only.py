@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
@@ -68,7 +68,7 @@ class ReaderOptions:
         See :func:`sparsity_report.weights.loading.load`.
     only_counted : bool
         Whether the model is opened for counting alone: files on the Hub are read by ranges, and
-        names describe tensors that their class refuses.
+        tensors that their class refuses are parameters of unknown groups.
     """
 
     name: str = ""
@@ -108,12 +108,20 @@ class Description:
         Facts for a careful reader.
     unsettled : frozenset of str
         Matrices of which names and shapes do not tell whether inputs or outputs come first.
+    undecided : str
+        Reason why groups, prunable weights and uses are unknown; empty if they are known.
     """
 
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None
     notes: tuple[str, ...] = ()
     unsettled: frozenset[str] = frozenset()
+    undecided: str = ""
+
+    def without_groups(self, reason: str) -> Description:
+        """Return the description of an undecided file, in which nothing is prunable."""
+        modules = tuple(m.changed(lambda p: replace(p, prunable=False)) for m in self.modules)
+        return Description(modules, None, undecided=reason)
 
 
 def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
