@@ -88,8 +88,8 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
         yield say(_TIES[tied["reason"]], names=tied["names"])
     if experts := counts["experts"]:
         active = {key: counts[key] for key in ("parameters", "active_parameters")}
-        key = "count.experts_unknown" if counts["active_parameters"] is None else "count.experts"
-        yield say(key, **experts, **active)
+        key = "count.experts" if experts["per_token"] else "count.active"
+        yield say("count.experts_unknown" if None in active.values() else key, **experts, **active)
     if patterns := counts["patterns"]:
         for pattern, number in patterns["patterns"].items():
             yield say("count.pattern", pattern=pattern, count=number, total=patterns["matrices"])

@@ -49,7 +49,7 @@ def model_counts(
         notes, held = weights.options.notes + weights.contents.notes, {*weights.contents.parts}
     tied = [p for p in weights.parameters if p.tied_to]
     twins = [p for p in tied if p.name in held]
-    reason = "equal" if twins else "absent"
+    ties = {"names": [p.name for p in twins or tied], "reason": "equal" if twins else "absent"}
     experts = {
         "counts": expert_counts(weights),
         "per_token": experts_per_token(weights.configuration()),
@@ -72,7 +72,7 @@ def model_counts(
         "patterns": groups and zeros and {key: zeros[key] for key in ("matrices", "patterns")},
         "groups": groups and {group: groups[group] for group in GROUPS if group in groups},
         "formats": _sums(weights, lambda _, parameter: parameter.format),
-        "tied": {"names": [p.name for p in tied], "reason": reason} if tied else None,
+        "tied": ties if tied else None,
         "experts": experts if any(experts.values()) else None,
         "differences": list(differences),
         "notes": list(notes),
@@ -87,10 +87,11 @@ def expert_counts(weights: Weights) -> list[int]:
 
 def active_total(weights: Weights) -> int | None:
     """Return the parameters that a token is multiplied by; None if unknown or all."""
-    is_known = experts_per_token(weights.configuration()) is not None and not weights.undecided
-    if not is_known or not expert_counts(weights):
+    if weights.undecided or not expert_counts(weights):
         return None
-    return int(sum(module.active_total for module in weights.modules))
+    active = int(sum(module.active_total for module in weights.modules))
+    is_known = active < weights.total or experts_per_token(weights.configuration()) is not None
+    return active if is_known else None
 
 
 def stored_values(weights: Weights) -> int | None:
@@ -161,8 +162,8 @@ class CountedModel:
 
     @property
     def matrices(self) -> list[Counted]:
-        """Prunable matrices."""
-        return [each for each in self.tensors if each.parameter.stack]
+        """Prunable matrices that have elements."""
+        return [each for each in self.tensors if each.parameter.stack and each.counts.total]
 
     @property
     def settled(self) -> list[Counted]:

@@ -37,8 +37,8 @@ _TIED_HEADS = (
     (re.compile(r"^vocab_transform\."), "vocab_projector"),
     (re.compile(r"^model\.encoder\.conv1\."), "proj_out"),
 )
-# Most values of two tables that are compared on this disk and over the network.
-_COMPARED, _COMPARED_REMOTELY = 2**26, 2**14
+# Parts of two tables that are compared over the network, and the most values of each.
+_PARTS, _COMPARED_REMOTELY = 4, 2**12
 # Tables of positions, which may be longer than the vocabulary.
 _POSITION = re.compile(r"(^|[._])(positions?|pos|wpe|relative)([._]|$)")
 # Groups whose matrices tokens are multiplied by.
@@ -339,13 +339,19 @@ def tied_names(parts: Mapping[str, Sequence[Entry]], config: Mapping[str, Any]) 
 
 
 def _is_equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
-    """Return True if the compared bytes of two tables are equal."""
+    """Return True if two tables are equal, on the Hub in rows at their start and further on."""
     entries = [*one, *other]
     files = [entry.values for entry in entries if isinstance(entry.values, FileSlice)]
     if len({(each.shape, each.dtype) for each in entries}) > 1 or len(files) < 2:
         return False
-    most = min(entries[0].total, _COMPARED_REMOTELY if is_remote(entries) else _COMPARED)
-    return all(map(np.array_equal, *(values.part(0, most).raw() for values in files)))
+    rows, columns = entries[0].shape
+    starts, most = range(1), rows
+    if is_remote(entries):
+        starts = range(0, rows, rows // _PARTS + 1)
+        most = _COMPARED_REMOTELY // max(columns, 1) + 1
+    parts = ((start * columns, min(most, rows - start) * columns) for start in starts)
+    pairs = ([values.part(*part).raw() for values in files] for part in parts)
+    return all(np.array_equal(*each) for pair in pairs for each in zip(*pair, strict=True))
 
 
 def _share(name: str, stacks: Mapping[str, int], per_token: int | None) -> Fraction:

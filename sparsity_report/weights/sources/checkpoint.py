@@ -240,7 +240,10 @@ class CheckpointWeights(Weights):
         from sparsity_report.weights.sources.class_match import match_class
 
         count = len(self.raw)
-        model, parts, _ = match_class(self.directory, self.unpacked, count, self.settings)
+        try:
+            model, parts, _ = match_class(self.directory, self.unpacked, count, self.settings)
+        except SparsityReportError as error:
+            raise self.wrong(f"can be counted but not run: {error}") from error
         held = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
         named = {p.name: p.shape for p in self.parameters}
         if other := sorted(held.items() ^ named.items()):
