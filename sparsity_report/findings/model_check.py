@@ -64,7 +64,7 @@ class ModelCheck:
     parameters : int
         Number of parameters, tied ones once.
     prunable, zeros : int or None
-        Prunable weights and the zeros among them; None if no values were read.
+        Prunable weights and the zeros among them; None if they are unknown or were not read.
     violations : tuple of Violation
         Broken rules, each with ``rule``, ``module``, ``wanted`` and ``actual``.
     notes : tuple of str
@@ -183,7 +183,8 @@ def check(
     Raises
     ------
     SparsityReportError
-        The model cannot be read, a rule is unknown, or rules contradict each other.
+        The model cannot be read, a rule is unknown, rules contradict each other, or a rule is about
+        prunable weights and no class explains the files.
 
     Examples
     --------

@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
@@ -118,11 +118,6 @@ class Description:
     unsettled: frozenset[str] = frozenset()
     undecided: str = ""
 
-    def without_groups(self, reason: str) -> Description:
-        """Return the description of an undecided file, in which nothing is prunable."""
-        modules = tuple(m.changed(lambda p: replace(p, prunable=False)) for m in self.modules)
-        return Description(modules, None, undecided=reason)
-
 
 def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
     """Return each tensor that is no buffer as a parameter."""
@@ -204,6 +199,7 @@ def describe_names(
     *,
     ties: Mapping[str, str] = MappingProxyType({}),
     outputs_first: bool = False,
+    undecided: str = "",
 ) -> Description:
     """Return the modules of tensors by names and shapes alone.
 
@@ -218,6 +214,8 @@ def describe_names(
         Owners of tied parameters, which need no tensors.
     outputs_first : bool
         Whether every matrix stores its outputs first, as in GGUF; biases decide otherwise.
+    undecided : str
+        Reason why groups and prunable weights are unknown; nothing is prunable then.
     """
     tensors = {**parts, **{name: parts[owner] for name, owner in ties.items()}}
     shapes = {name: shape_of(name, entries) for name, entries in tensors.items()}
@@ -251,14 +249,15 @@ def describe_names(
                 is_known = directions[name] is not None
                 unsettled |= set() if is_known else {name}
                 facts["prunable"] = (
-                    options.may_prune(module_name, group)
+                    not undecided
+                    and options.may_prune(module_name, group)
                     and math.prod(shape) > 0
                     and (is_known or len(shape) == 2)
                     and name not in ties
                 )
             parameters.append(Parameter(name, shape, **facts))
         modules.append(Module(module_name, "", group, tuple(parameters)))
-    return Description(in_order(modules), None, unsettled=frozenset(unsettled))
+    return Description(in_order(modules), None, (), frozenset(unsettled), undecided)
 
 
 def shape_of(name: str, entries: Sequence[Entry]) -> Shape:

@@ -83,19 +83,15 @@ class Contents:
     complete: Mapping[str, list[Entry]] = field(default_factory=dict)
     architecture: str = ""
 
-    def named(self, options: ReaderOptions, note: str) -> Contents:
+    def named(
+        self, options: ReaderOptions, config: Mapping[str, Any], note: str, undecided: str = ""
+    ) -> Contents:
         """Return the contents with modules by names, and a further note."""
         parts = named_parts(self.entries)
-        ties = tied_names(parts, {}) if options.config else {}
-        described = describe_names(parts, options, None, ties=ties)
-        return replace(self, notes=(note, *self.notes)).with_modules(parts, described)
-
-    def undecided(self, options: ReaderOptions, config: Mapping[str, Any], reason: str) -> Contents:
-        """Return the contents with the parameters of the files, and why no more is known."""
-        parts = named_parts(self.entries)
-        ties = {name: owner for name, owner in tied_names(parts, config).items() if name in parts}
-        described = describe_names(parts, options, None, ties=ties).without_groups(reason)
-        note = say("note.undecided", reason=reason)
+        ties = tied_names(parts, config) if options.config else {}
+        if undecided:
+            ties = {name: owner for name, owner in ties.items() if name in parts}
+        described = describe_names(parts, options, None, ties=ties, undecided=undecided)
         return replace(self, notes=(note, *self.notes)).with_modules(parts, described)
 
     def with_modules(
@@ -330,9 +326,9 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
     """Return contents with their modules, for which the class is asked unless names decide."""
     file = folder / "config.json"
     if not options.config:
-        return contents.named(options, say("note.config_unused"))
+        return contents.named(options, {}, say("note.config_unused"))
     if contents.settings is None and not os.path.lexists(file):
-        return contents.named(options, say("note.no_config"))
+        return contents.named(options, {}, say("note.no_config"))
     config = contents.settings or read_settings(file)
     if decided := decide(contents.entries, options, config):
         return contents.with_modules(*decided, architecture=config["architectures"][0])
@@ -341,7 +337,8 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
     except (SparsityReportError, ImportError) as error:
         if not options.only_counted:
             raise
-        return contents.undecided(options, config, first_line(error))
+        reason = first_line(error)
+        return contents.named(options, config, say("note.undecided", reason=reason), reason)
 
 
 def _of_class(contents: Contents, folder: Path, options: ReaderOptions) -> Contents:
