@@ -71,8 +71,9 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
     is_read = counts["zeros"] is not None
     heads = [say("count.group"), head("total"), say("count.size"), say("count.bits")]
     heads += [*[say("count.zeros")] * is_read, head("stored_as")]
-    rows = [(group_name(key), row) for key, row in counts["groups"].items()]
-    row = {**counts, "stored_bytes": counts["tensor_bytes"], "formats": ()}
+    rows = [(group_name(key), row) for key, row in (counts["groups"] or {}).items()]
+    formats = () if rows else counts["formats"]
+    row = {**counts, "stored_bytes": counts["tensor_bytes"], "formats": formats}
     cells = [
         (name, written(row["parameters"]), scaled(row["stored_bytes"], "B"),
          figures(row["bits_per_weight"], ".2f"),
@@ -87,13 +88,12 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
         yield say(_TIES[tied["reason"]], names=tied["names"])
     if experts := counts["experts"]:
         active = {key: counts[key] for key in ("parameters", "active_parameters")}
-        key = "count.experts_unknown" if counts["active_parameters"] is None else "count.experts"
-        yield say(key, **experts, **active)
-    if is_read:
-        patterns = counts["patterns"]
+        key = "count.experts" if experts["per_token"] else "count.active"
+        yield say("count.experts_unknown" if None in active.values() else key, **experts, **active)
+    if patterns := counts["patterns"]:
         for pattern, number in patterns["patterns"].items():
             yield say("count.pattern", pattern=pattern, count=number, total=patterns["matrices"])
-        if any(row["packed"] for row in counts["formats"].values()):
-            yield say("count.packed_zeros")
+    if is_read and any(row["packed"] for row in counts["formats"].values()):
+        yield say("count.packed_zeros")
     yield from counts["differences"]
     yield from (say("format.note_sentence", note=note) for note in counts["notes"])

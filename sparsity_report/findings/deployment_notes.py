@@ -42,6 +42,8 @@ _APART = 0.01
 
 def deployment_notes(model: CountedModel) -> Iterator[str]:
     """Yield notes about a model: from its headers, and from values where they were counted."""
+    if reason := model.weights.undecided:
+        yield say("note.undecided", reason=reason)
     yield from missing_sparsity(model)
     yield from _not_finite(model)
     if unsettled := [each.name for each in model.matrices if each.turned]:

@@ -64,7 +64,7 @@ class ModelCheck:
     parameters : int
         Number of parameters, tied ones once.
     prunable, zeros : int or None
-        Prunable weights and the zeros among them; None if no values were read.
+        Prunable weights and the zeros among them; None if they are unknown or were not read.
     violations : tuple of Violation
         Broken rules, each with ``rule``, ``module``, ``wanted`` and ``actual``.
     notes : tuple of str
@@ -183,7 +183,8 @@ def check(
     Raises
     ------
     SparsityReportError
-        The model cannot be read, a rule is unknown, or rules contradict each other.
+        The model cannot be read, a rule is unknown, rules contradict each other, or a rule is about
+        prunable weights and no class explains the files.
 
     Examples
     --------
@@ -197,8 +198,10 @@ def check(
     two_four = Pattern(2, 4) if asked.runtime else None
     patterns = {*filter(None, (asked.pattern, announced_pattern(weights), two_four))}
 
+    needed = {p.name for p in weights.prunable} if asked.reads_prunable else set()
+
     def is_read(parameter: Parameter) -> bool:
-        return asked.reads_all or (asked.reads_values and parameter.prunable)
+        return asked.reads_all or parameter.name in needed
 
     counted = count_tensors(weights, is_read, [*patterns])
     violations = [*_violations(counted, asked)]
@@ -215,7 +218,8 @@ def check(
             violations.append(Violation("runtime", weights.name, runnable, note))
         else:
             notes.append(note)
-    prunable, zeros = (counted.total, counted.zeros) if asked.reads_values else (None, None)
+    is_known = not weights.undecided and (asked.reads_all or asked.reads_prunable)
+    prunable, zeros = (counted.total, counted.zeros) if is_known else (None, None)
     return ModelCheck(weights.name, weights.total, prunable, zeros, tuple(violations), tuple(notes))
 
 

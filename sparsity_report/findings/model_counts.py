@@ -33,7 +33,8 @@ def model_counts(
     """Return the counts of a model as plain values, the keys of which are stable.
 
     Parameters are logical: a 4-bit weight is one. Tied tensors count once. Zeros are null unless
-    they were counted by :func:`model_zeros`.
+    they were counted by :func:`model_zeros`. Groups, patterns and active parameters of an undecided
+    file are null.
 
     Returns
     -------
@@ -48,14 +49,14 @@ def model_counts(
         notes, held = weights.options.notes + weights.contents.notes, {*weights.contents.parts}
     tied = [p for p in weights.parameters if p.tied_to]
     twins = [p for p in tied if p.name in held]
-    reason = "equal" if twins else "absent"
+    ties = {"names": [p.name for p in twins or tied], "reason": "equal" if twins else "absent"}
     experts = {
         "counts": expert_counts(weights),
         "per_token": experts_per_token(weights.configuration()),
     }
-    groups = _sums(weights, lambda module, _: module.group)
-    for group, row in groups.items():
-        row["zeros"] = None if zeros is None else zeros["groups"].get(group, 0)
+    groups = None if weights.undecided else _sums(weights, lambda module, _: module.group)
+    for group, row in (groups or {}).items():
+        row["zeros"] = zeros and zeros["groups"].get(group, 0)
     tensor_bytes = sum(p.stored_bytes for p in (*weights.stored, *twins))
     return {
         "model": weights.name,
@@ -67,11 +68,11 @@ def model_counts(
         "active_parameters": active_total(weights),
         "stored_values": stored_values(weights),
         "bits_per_weight": bits_per_weight(tensor_bytes, weights.total),
-        "zeros": None if zeros is None else sum(row["zeros"] for row in groups.values()),
-        "patterns": zeros and {key: zeros[key] for key in ("matrices", "patterns")},
-        "groups": {group: groups[group] for group in GROUPS if group in groups},
+        "zeros": zeros and sum(zeros["groups"].values()),
+        "patterns": groups and zeros and {key: zeros[key] for key in ("matrices", "patterns")},
+        "groups": groups and {group: groups[group] for group in GROUPS if group in groups},
         "formats": _sums(weights, lambda _, parameter: parameter.format),
-        "tied": {"names": [p.name for p in tied], "reason": reason} if tied else None,
+        "tied": ties if tied else None,
         "experts": experts if any(experts.values()) else None,
         "differences": list(differences),
         "notes": list(notes),
@@ -86,9 +87,11 @@ def expert_counts(weights: Weights) -> list[int]:
 
 def active_total(weights: Weights) -> int | None:
     """Return the parameters that a token is multiplied by; None if unknown or all."""
-    if not expert_counts(weights) or experts_per_token(weights.configuration()) is None:
+    if weights.undecided or not expert_counts(weights):
         return None
-    return int(sum(module.active_total for module in weights.modules))
+    active = int(sum(module.active_total for module in weights.modules))
+    is_known = active < weights.total or experts_per_token(weights.configuration()) is not None
+    return active if is_known else None
 
 
 def stored_values(weights: Weights) -> int | None:
@@ -159,8 +162,8 @@ class CountedModel:
 
     @property
     def matrices(self) -> list[Counted]:
-        """Prunable matrices."""
-        return [each for each in self.tensors if each.parameter.stack]
+        """Prunable matrices that have elements."""
+        return [each for each in self.tensors if each.parameter.stack and each.counts.total]
 
     @property
     def settled(self) -> list[Counted]:

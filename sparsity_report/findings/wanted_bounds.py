@@ -91,10 +91,9 @@ class Rules:
                 )
 
     @property
-    def reads_values(self) -> bool:
+    def reads_prunable(self) -> bool:
         """True if a rule needs the values of prunable matrices."""
-        needs = self.zeros or self.layers or self.pattern or self.mask_of or self.runtime
-        return bool(needs or self.reads_all)
+        return bool(self.zeros or self.layers or self.pattern or self.mask_of or self.runtime)
 
     @property
     def reads_all(self) -> bool:

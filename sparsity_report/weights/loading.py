@@ -81,7 +81,7 @@ def load(
 
         ``config`` (True): False ignores ``config.json``, so that groups follow from names and
         shapes of tensors. This opens models whose layers differ in shape, as after structural
-        pruning.
+        pruning, and those of types that transformers does not know.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def open_to_count(
     """Open a model for counting alone: headers describe it where they decide, without torch.
 
     Files on the Hub are read by ranges. Files whose headers do not decide are described by their
-    class, and by names if the class refuses them. Parameters are those of :func:`load`.
+    class. If there is none or it refuses them, all but parameters and values is unknown.
     """
     if base is not None or not isinstance(model, str | os.PathLike):
         return load(model, base=base, allow_pickle=allow_pickle)

@@ -243,6 +243,8 @@ class Weights(ABC):
         Files of the values; empty for a model in memory.
     unsettled : frozenset of str
         Matrices of which names and shapes do not tell whether inputs or outputs come first.
+    undecided : str
+        Reason why groups, prunable weights and uses are unknown; empty if they are known.
 
     Examples
     --------
@@ -262,6 +264,7 @@ class Weights(ABC):
     notes: tuple[str, ...] = ()
     files: tuple[Origin, ...] = ()
     unsettled: frozenset[str] = frozenset()
+    undecided: str = ""
 
     def __post_init__(self) -> None:
         self.name = writable(self.name)  # names of folders may be any bytes
@@ -279,15 +282,14 @@ class Weights(ABC):
 
     def __repr__(self) -> str:
         name, architecture = short_name(self.name), short_name(self.architecture or "–")
-        total, modules = sum(p.total for p in self.stored), len(self.modules)
-        prunable = sum(p.total for p in self.prunable)
-        count = sum(p.experts for p in self.prunable)
         lines = [
             say("repr.weights_source", name=name, architecture=architecture, source=self.source),
-            say("repr.parameters_in_modules", total=total, modules=modules),
-            say("repr.prunable_matrices", total=prunable, count=count),
+            say("repr.parameters_in_modules", total=self.total, modules=len(self.modules)),
         ]
-        return "\n".join(lines)
+        if self.undecided:
+            return "\n".join([*lines, say("note.undecided", reason=self.undecided)])
+        total, count = (sum(getattr(p, n) for p in self.prunable) for n in ("total", "experts"))
+        return "\n".join([*lines, say("repr.prunable_matrices", total=total, count=count)])
 
     def wrong(self, reason: str) -> SparsityReportError:
         """Return an error about this model.
@@ -534,7 +536,7 @@ class Weights(ABC):
 
     @property
     def prunable(self) -> tuple[Parameter, ...]:
-        """Prunable parameters, in the order that breaks ties.
+        """Prunable parameters, in the order that breaks ties; refused if they are unknown.
 
         Examples
         --------
@@ -544,6 +546,8 @@ class Weights(ABC):
         >>> [parameter.name for parameter in weights.prunable]
         ['fc1.weight']
         """
+        if self.undecided:
+            raise self.wrong(f"has no known prunable weights: {self.undecided}")
         return tuple(parameter for parameter in self.parameters if parameter.prunable)
 
     @property

@@ -207,7 +207,7 @@ def expected(folder: Path, base: Base) -> dict[str, tuple[int, int]]:
 
 
 def _judge(folder: Path, base: Base) -> str:
-    layers = sr.compare(sr.dense(sr.load(folder))).layers
+    layers = sr.compare(sr.dense(sr.load(folder, config=False))).layers
     answer = {row.module_name: (row.total, row.nonzero) for row in layers.itertuples()}
     return differs(answer, expected(folder, base))
 

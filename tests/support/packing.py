@@ -360,7 +360,7 @@ def packed_matrix(folder, way, weight):
     named = {f"layers.0.q_proj.{leaf}": part.contiguous() for leaf, part in tensors.items()}
     save_file(named, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "mine", **config}))
-    return sr.load(folder), means
+    return sr.load(folder, config=False), means
 
 
 def packed_llama(folder, way, **options):

@@ -11,18 +11,21 @@ import packing
 import pytest
 import torch
 import transformers
-from helpers import described, is_decided, load_by_class, small_llama, write_gguf
+from helpers import command, described, is_decided, load_by_class, small_llama, write_gguf
 from hubs import Hub
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.findings.model_counts import (
     active_total,
+    count_tensors,
     expert_counts,
     model_counts,
+    model_zeros,
 )
 from sparsity_report.weights.loading import open_to_count
 from sparsity_report.weights.sources import http_ranges
+from sparsity_report.words.sentences import say
 
 WITHOUT = ("torch", "transformers", "gguf", "pandas", "altair", "numba")
 
@@ -121,17 +124,41 @@ def test_stray_tensors_and_absent_keys_leave_a_file_undecided(tmp_path):
         assert not is_decided(weights), (list(more)[:1], changed)
 
 
-def test_refused_class_leaves_counts_by_names_with_its_reason(tmp_path):
+@pytest.mark.parametrize("fault", ["unknown type", "class refuses"])
+def test_no_class_leaves_counts_and_a_reason(tmp_path, fault):
     small_llama().save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     name = "model.layers.1.mlp.up_proj.weight"
-    save_file(tensors | {name: tensors[name][:-8].clone()}, tmp_path / "model.safetensors")
+    tensors[name][0], file = 0, tmp_path / "config.json"
+    if fault == "unknown type":
+        settings = {"model_type": "mine", "architectures": ["MineForCausalLM"], "vocab_size": 9}
+        file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    else:
+        tensors[name] = tensors[name][:-8].clone()
+    save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(sr.SparsityReportError) as caught:
         sr.load(tmp_path)
     weights = open_to_count(tmp_path)
-    (note,) = model_counts(weights, ())["notes"]
-    assert str(caught.value)[:40] in note
-    assert weights.total == sum(each.numel() for each in tensors.values()) - 8 * 32
+    zeros = model_zeros(count_tensors(weights, lambda _: True, ()))
+    counts = model_counts(weights, (), zeros)
+    (note,) = counts["notes"]
+    assert note == say("note.undecided", reason=str(caught.value))
+    assert note in repr(weights)
+    total = sum(each.numel() for each in tensors.values())
+    assert (counts["parameters"], counts["zeros"], counts["tensor_bytes"]) == (total, 32, 4 * total)
+    assert counts["formats"]["float32"]["parameters"] == total
+    unknown = ("groups", "patterns", "active_parameters", "experts", "tied")
+    assert [counts[key] for key in unknown] == [None] * 5
+    checked = sr.check(tmp_path, no_nan=True, params=f"{total}..{total}")
+    assert (bool(checked), checked.prunable, checked.zeros) == (True, None, None)
+    assert note in checked.notes
+    for rule in ({"zeros": ">=0%"}, {"layers": ">=0%"}, {"pattern": "2:4"}, {"runtime": "vllm"}):
+        with pytest.raises(sr.SparsityReportError, match="has no known prunable weights: "):
+            sr.check(tmp_path, **rule)
+    named = sr.load(tmp_path, config=False)
+    assert sum(p.total for p in named.prunable) == sum(
+        each.numel() for key, each in tensors.items() if "proj" in key
+    )
 
 
 def test_an_untied_head_is_known_by_its_shape(tmp_path):
@@ -148,6 +175,34 @@ def test_an_untied_head_is_known_by_its_shape(tmp_path):
     assert prunable == {p.name for p in named.prunable}
     ruled = sr.load(tmp_path, config=False, groups={"cls.predictions.decoder": "other_linear"})
     assert len(ruled.prunable) == len(prunable) + 1
+
+
+def test_stored_biases_of_a_tied_head_are_one(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=48, max_position_embeddings=64,
+    )  # fmt: skip
+    model = transformers.BertForMaskedLM(config)
+    save_file({k: v.clone() for k, v in model.state_dict().items()}, tmp_path / "model.safetensors")
+    config.architectures = ["BertForMaskedLM"]
+    config.save_pretrained(tmp_path)
+    counts = model_counts(open_to_count(tmp_path), ())
+    assert counts["parameters"] == sum(p.numel() for p in model.parameters())
+    names = ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"]
+    assert counts["tied"] == {"names": names, "reason": "equal"}
+
+
+def test_active_parameters_are_those_of_the_class(tmp_path):
+    config = transformers.Ernie4_5_MoeConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, moe_num_experts=4, moe_k=1, moe_intermediate_size=24,
+        moe_layer_start_index=0,
+    )  # fmt: skip
+    transformers.Ernie4_5_MoeForCausalLM(config).save_pretrained(tmp_path)
+    weights = open_to_count(tmp_path)
+    assert active_total(weights) == weights.total - 2 * 3 * 3 * 32 * 24
+    line = say("count.active", active_parameters=active_total(weights), parameters=weights.total)
+    assert line in command("count", tmp_path).stdout
 
 
 def test_stacks_of_unknown_direction_are_not_pruned(tmp_path):

@@ -64,6 +64,8 @@ def test_a_file_without_bytes(tmp_path, name):
 def test_tensors_without_elements_are_rows_of_nothing(tmp_path):
     model = nn.ModuleDict({"fc1": nn.Linear(0, 4, bias=False), "fc2": nn.Linear(4, 0)})
     weights = sr.load(model)
+    with pytest.raises(sr.SparsityReportError, match="no prunable matrices"):
+        sr.check(weights, layers="<=1%")
     pruning = sr.global_magnitude(weights, 0.5)
     study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning), patterns=True)
     assert study.layers["total"].tolist() == [0] * 6

@@ -23,6 +23,7 @@ from sparsity_report.weights import tensor_slices
 from sparsity_report.weights.loading import open_to_count
 
 OWNER = "layers.0.mlp.up_proj"
+open_by_names = partial(sr.load, config=False)
 LIBRARY = library()
 
 
@@ -56,13 +57,13 @@ def agrees(weights, expected, name=f"{OWNER}.weight"):
 @pytest.mark.parametrize("case", LIBRARY)
 def test_library_weights_decode_to_what_the_library_unpacks(case, tmp_path):
     tensors, again, config = LIBRARY[case]
-    agrees(sr.load(write(tmp_path / "m", tensors, config)), again)
+    agrees(open_by_names(write(tmp_path / "m", tensors, config)), again)
 
 
 @pytest.mark.parametrize("way", packing.WAYS)
 def test_weights_packed_by_rule_decode_to_their_values(way, tmp_path):
     tensors, means, config = packing.WAYS[way](matrix())
-    weights = sr.load(write(tmp_path / "m", tensors, config))
+    weights = open_by_names(write(tmp_path / "m", tensors, config))
     agrees(weights, means)
     assert any("packed weights" in str(note) for note in weights.notes)
 
@@ -77,17 +78,17 @@ def test_alone_it_is_right_or_refused(way, tmp_path):
     folder = write(tmp_path / "m", tensors)
     if way.startswith(NEEDS_CONFIG):
         with pytest.raises(sr.SparsityReportError, match=r"add config.json"):
-            sr.load(folder)
+            open_by_names(folder)
     else:
-        agrees(sr.load(folder), means)
-        agrees(sr.load(folder / "model.safetensors"), means)
+        agrees(open_by_names(folder), means)
+        agrees(open_by_names(folder / "model.safetensors"), means)
 
 
 @pytest.mark.parametrize("way", swept(packing.WAYS, 3))
 def test_any_part_of_a_weight_can_be_had(way, tmp_path):
     """Slices of a packed weight are picklable and begin anywhere a unit does."""
     tensors, means, config = packing.WAYS[way](matrix(96, 64))
-    weights = sr.load(write(tmp_path / "m", tensors, config))
+    weights = open_by_names(write(tmp_path / "m", tensors, config))
     (whole,) = pickle.loads(pickle.dumps([*weights.slices(f"{OWNER}.weight")]))
     packed = whole.packed
     flat = means.reshape(-1)
@@ -157,7 +158,7 @@ def test_buffers_that_are_saved_are_filled_in(tmp_path):
 @pytest.mark.parametrize("way", swept(packing.WAYS, 3))
 def test_file_bytes_are_those_of_all_parts(way, tmp_path):
     tensors, _, config = packing.WAYS[way](matrix())
-    weights = sr.load(write(tmp_path / "m", tensors, config))
+    weights = open_by_names(write(tmp_path / "m", tensors, config))
     weight, norm = weights[f"{OWNER}.weight"], weights["layers.0.norm.weight"]
     parts = [t.nbytes for leaf, t in tensors.items() if leaf != "input_scale"]
     assert weight.file_bytes == sum(parts)
@@ -180,14 +181,14 @@ def test_experts_of_gpt_oss_lie_as_in_memory(tmp_path):
     tensors, means, config = packing.gpt_oss(experts)
     named = {f"gate_up_proj_{leaf}": tensor for leaf, tensor in tensors.items()}
     folder = write(tmp_path / "m", named, config, owner="layers.0.mlp.experts")
-    values = sr.load(folder).tensor("layers.0.mlp.experts.gate_up_proj")
+    values = open_by_names(folder).tensor("layers.0.mlp.experts.gate_up_proj")
     assert torch.equal(values, means)
 
 
 def test_scales_of_activations_are_no_parameters(tmp_path):
     tensors, means, config = packing.fp8_blocks(matrix(), 32)
     beside = {f"{OWNER}.input_scale": torch.tensor(0.1), "layers.0.attn.k_scale": torch.ones(1)}
-    weights = sr.load(write(tmp_path / "m", tensors, config, **beside))
+    weights = open_by_names(write(tmp_path / "m", tensors, config, **beside))
     assert sum(p.total for p in weights.stored) == means.numel() + 8
 
 
@@ -202,7 +203,7 @@ def test_a_float_scale_of_no_packed_weight_is_a_parameter(way, leaves, tmp_path)
     tensors, means, config = packing.WAYS[way](matrix()) if way else ({}, torch.zeros(0), None)
     beside = {leaf: torch.ones(4, 4) for leaf in leaves}
     beside[leaves[-1]][0] = 0
-    weights = sr.load(write(tmp_path / "m", tensors, config, **beside))
+    weights = open_by_names(write(tmp_path / "m", tensors, config, **beside))
     totals = sr.compare(sr.dense(weights)).totals.iloc[0]
     assert totals["total"] == means.numel() + 16 * len(leaves) + 8
     assert totals["total"] - totals["nonzero"] == int((means == 0).sum()) + 4
@@ -210,7 +211,7 @@ def test_a_float_scale_of_no_packed_weight_is_a_parameter(way, leaves, tmp_path)
 
 def test_scales_of_activations_are_parameters_where_nothing_is_packed(tmp_path):
     tensors = {"weight": matrix(), "input_scale": torch.ones(())}
-    weights = sr.load(write(tmp_path / "m", tensors))
+    weights = open_by_names(write(tmp_path / "m", tensors))
     assert sum(p.total for p in weights.stored) == matrix().numel() + 1 + 8
 
 
@@ -230,7 +231,7 @@ def test_a_weight_that_is_there_twice_is_refused(case, tmp_path):
     tensors |= {leaf: blocks[part] for leaf, part in fused.items()}
     named = {key if key == OWNER else f"{OWNER}.{key}": value for key, value in beside.items()}
     with pytest.raises(sr.SparsityReportError, match=r"both stand for .* keep one of them"):
-        sr.load(write(tmp_path / "m", tensors, **named))
+        open_by_names(write(tmp_path / "m", tensors, **named))
 
 
 def write_raw(path, tensors):
@@ -281,7 +282,7 @@ def test_codes_called_fp4_are_unpacked_as_bytes_are(way, told, tmp_path):
     )  # fmt: skip
     if told:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "custom", **config}))
-    agrees(sr.load(file), means)
+    agrees(open_by_names(file), means)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_dtypes_that_are_no_weights_are_refused(dtype, shape, size, match, tmp_p
 def test_zeros_of_small_floats_are_those_of_their_codes(dtype, zeros, tmp_path):
     codes = torch.arange(256, dtype=torch.uint8).repeat(2)
     file = write_raw(tmp_path / "model.safetensors", {"layers.0.norm.weight": raw(codes, dtype)})
-    row = sr.compare(sr.dense(sr.load(file))).layers.iloc[0]
+    row = sr.compare(sr.dense(open_by_names(file))).layers.iloc[0]
     assert (row["total"], row["nonzero"]) == (512, 512 - 2 * len(zeros))
     # With a scale and no code that is not a number they are counted the same.
     kept = codes[:256].reshape(8, 32).clone()
@@ -323,7 +324,7 @@ def test_zeros_of_small_floats_are_those_of_their_codes(dtype, zeros, tmp_path):
         f"{OWNER}.weight": raw(kept, dtype), f"{OWNER}.weight_scale": raw(torch.ones(1), "F32"),
     })  # fmt: skip
     zero = int(sum((kept == code).sum() for code in zeros))
-    row = sr.compare(sr.dense(sr.load(file))).layers.iloc[0]
+    row = sr.compare(sr.dense(open_by_names(file))).layers.iloc[0]
     assert (row["total"], row["nonzero"]) == (256, 256 - zero)
 
 
@@ -585,15 +586,15 @@ def test_a_file_beside_that_is_no_json_is_refused(text, match, tmp_path):
     folder = write(tmp_path / "m", packing.gptq(matrix())[0])
     (folder / "quantize_config.json").write_text(text)
     with pytest.raises(sr.SparsityReportError, match=rf"quantize_config\.json: cannot .*{match}"):
-        sr.load(folder)
+        open_by_names(folder)
 
 
 def test_presets_and_pairs_are_no_mistakes(tmp_path):
     tensors, config = told("int8", config_groups={"W8A8": ["Linear"]})
-    agrees(sr.load(write(tmp_path / "m", tensors, config)), packing.int8(matrix())[1])
+    agrees(open_by_names(write(tmp_path / "m", tensors, config)), packing.int8(matrix())[1])
     tensors, means, _ = packing.modelopt(matrix())
     config = {"quant_method": "modelopt", "config_groups": {"g": {"weights": {"num_bits": [2, 1]}}}}
-    agrees(sr.load(write(tmp_path / "m", tensors, {"quantization_config": config})), means)
+    agrees(open_by_names(write(tmp_path / "m", tensors, {"quantization_config": config})), means)
 
 
 METHODS = (
@@ -653,7 +654,7 @@ def test_a_part_that_is_cut_or_turned_is_refused(way, tmp_path):
                 with suppress(sr.SparsityReportError):
                     assert open_to_count(folder)[f"{OWNER}.weight"].shape == means.shape
                 with suppress(sr.SparsityReportError):
-                    agrees(sr.load(folder), means)
+                    agrees(open_by_names(folder), means)
                     # It can be read as it was: from the order of bytes nothing was lost.
                     assert tensor.numel() == part.numel()
                 (tmp_path / "m" / "config.json").unlink(missing_ok=True)
@@ -682,13 +683,13 @@ def test_a_scale_that_is_no_number_is_refused_when_it_is_met(way, leaf, number, 
     tensors = {**tensors, leaf: part}
     folder = write(tmp_path / "m", tensors, config)
     with pytest.raises(sr.SparsityReportError, match=r"not (a|one nonzero|one) number"):
-        sr.compare(sr.dense(sr.load(folder)))
+        sr.compare(sr.dense(open_by_names(folder)))
 
 
 def test_a_zero_point_that_version_1_cannot_write_is_refused_when_it_is_met(tmp_path):
     """Of 15 plus one, libraries make 0, 16, or 0 with a carry to the next zero point."""
     tensors, config = changed("gptq-4-v1-zero", qzeros=lambda t: t | 15)
-    weights = sr.load(write(tmp_path / "m", tensors, config))
+    weights = open_by_names(write(tmp_path / "m", tensors, config))
     with pytest.raises(sr.SparsityReportError, match=r"qzeros' holds zero points of 15 stored"):
         sr.compare(sr.dense(weights))
 
@@ -697,20 +698,20 @@ def test_layers_of_auto_round_may_have_other_bits(tmp_path):
     tensors, again, _ = LIBRARY["auto_round-8"]
     _, config = told_library("auto_round-8", bits=4, group_size=128)
     with pytest.raises(sr.SparsityReportError, match="has 8 bits a weight, 4 by"):
-        sr.load(write(tmp_path / "m", tensors, config))
+        open_by_names(write(tmp_path / "m", tensors, config))
     config["quantization_config"]["extra_config"] = {OWNER: {"bits": 8, "group_size": 32}}
-    agrees(sr.load(write(tmp_path / "m", tensors, config)), again)
+    agrees(open_by_names(write(tmp_path / "m", tensors, config)), again)
     # Groups of 128 for 192 inputs, or of 96.
     tensors, _, _ = packing.gptq(matrix(64, 192), group=96)
     del tensors["g_idx"]
     with pytest.raises(sr.SparsityReportError, match="192 inputs cannot be shared by 2 groups"):
-        sr.load(write(tmp_path / "m", tensors, config))
+        open_by_names(write(tmp_path / "m", tensors, config))
 
 
 def test_steps_that_overflow_are_counted(tmp_path):
     tensors, means, config = packing.modelopt(matrix())
     tensors["weight_scale_2"] = torch.tensor(3e38)
-    weights = sr.load(write(tmp_path / "m", tensors, config))
+    weights = open_by_names(write(tmp_path / "m", tensors, config))
     row = sr.compare(sr.dense(weights)).layers.set_index("module_name").loc[OWNER]
     assert row["nonzero"] == int((means != 0).sum())
 
@@ -736,7 +737,7 @@ def test_an_unknown_tensor_beside_a_packed_weight_is_refused(case, tmp_path):
     tensors, config = BESIDE[case]
     biased = write(tmp_path / "m", {**tensors, "bias": torch.ones(64)}, config)
     with pytest.raises(sr.SparsityReportError, match=r"scale\w*' is beside the packed weight of"):
-        sr.load(biased)
+        open_by_names(biased)
 
 
 def test_a_bias_of_zeros_beside_gptq_is_one_if_the_class_has_it(tmp_path):
@@ -770,21 +771,21 @@ def test_blocks_are_those_of_the_configuration_or_the_only_that_fit(leaf, height
     means = codes.float() * scale[places[0]][:, places[1]]
     config = {"quant_method": "fp8", "weight_block_size": [height, 128]}
     tensors = {"weight": codes, leaf: scale}
-    agrees(sr.load(write(tmp_path / "m", tensors, {"quantization_config": config})), means)
+    agrees(open_by_names(write(tmp_path / "m", tensors, {"quantization_config": config})), means)
     alone = write(tmp_path / "alone", tensors)
     if shape[1] == 301:
-        agrees(sr.load(alone), means)
+        agrees(open_by_names(alone), means)
     else:
         with pytest.raises(sr.SparsityReportError, match=r"blocks of \d+×100 and \d+×128 fit"):
-            sr.load(alone)
+            open_by_names(alone)
     config["weight_block_size"] = [height, 64]
     with pytest.raises(sr.SparsityReportError, match="its shape is"):
-        sr.load(write(tmp_path / "m", tensors, {"quantization_config": config}))
+        open_by_names(write(tmp_path / "m", tensors, {"quantization_config": config}))
 
 
 def test_a_mask_that_disagrees_with_its_values_is_refused(tmp_path):
     tensors, config = changed("sparse-bitmask", bitmask=lambda t: t ^ 1)
-    weights = sr.load(write(tmp_path / "m", tensors, config))
+    weights = open_by_names(write(tmp_path / "m", tensors, config))
     with pytest.raises(sr.SparsityReportError, match="disagree"):
         sr.compare(sr.dense(weights))
 
@@ -799,13 +800,13 @@ def pool():
 @pytest.mark.parametrize("way", ["gptq-4-v1-shuffled", "nf4", "sparse-bitmask", "mxfp4"])
 def test_other_processes_and_a_cache_count_the_same(way, pool, tmp_path):
     tensors, _, config = packing.WAYS[way](matrix(512, 1024))
-    weights = sr.load(write(tmp_path / "m", tensors, config))
+    weights = open_by_names(write(tmp_path / "m", tensors, config))
     here = sr.global_magnitude(weights, 0.7).threshold
-    again = sr.load(tmp_path / "m")
+    again = open_by_names(tmp_path / "m")
     assert sr.global_magnitude(again, 0.7, executor=pool).threshold == here
     cache = tmp_path / "cache"
     for _ in range(2):
-        again = sr.load(tmp_path / "m")
+        again = open_by_names(tmp_path / "m")
         assert sr.global_magnitude(again, 0.7, cache=cache).threshold == here
     assert len([*cache.iterdir()]) == 1
     # What is kept is of this way of decoding.
@@ -817,7 +818,7 @@ def test_other_processes_and_a_cache_count_the_same(way, pool, tmp_path):
 def test_parts_of_a_weight_stored_by_inputs_are_read_whole(way, monkeypatch, tmp_path):
     """Each part is read once, not once for each piece."""
     tensors, means, config = packing.WAYS[way](matrix(1024, 2048))
-    weights, reads = sr.load(write(tmp_path / "m", tensors, config)), []
+    weights, reads = open_by_names(write(tmp_path / "m", tensors, config)), []
     read = tensor_slices.LocalFile.read
     monkeypatch.setattr(tensor_slices.LocalFile, "read", lambda *a: reads.append(a[2]) or read(*a))
     (whole,) = weights.slices(f"{OWNER}.weight")
@@ -837,7 +838,7 @@ def test_the_reference_has_the_table_of_formats(tmp_path):
         name = f"{case.replace('/', 'library-')}-{told}"
         folder = write(tmp_path / name, tensors, config if told else None)
         try:
-            weights = sr.load(folder)
+            weights = open_by_names(folder)
         except sr.SparsityReportError:
             return "refused"
         agrees(weights, means)
@@ -864,7 +865,7 @@ def test_rounding_makes_as_many_zeros_as_is_known(form, tmp_path):
     pack, share = ROUNDED[form]
     weight = 0.02 * torch.randn(512, 2048, generator=torch.Generator().manual_seed(0))
     tensors, _, config = pack(weight)
-    study = sr.compare(sr.dense(sr.load(write(tmp_path / "m", tensors, config))))
+    study = sr.compare(sr.dense(open_by_names(write(tmp_path / "m", tensors, config))))
     row = study.layers.set_index("module_name").loc[OWNER]
     assert row["total"] == weight.numel()
     assert (row["total"] - row["nonzero"]) / row["total"] == pytest.approx(share, abs=0.005)

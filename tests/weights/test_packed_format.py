@@ -45,7 +45,7 @@ def folder(path, method):
 @pytest.mark.usefixtures("thirds")
 def test_toy_format_is_counted(tmp_path):
     codes = folder(tmp_path, "toy")
-    weights = sr.load(tmp_path)
+    weights = sr.load(tmp_path, config=False)
     (weight,) = weights.parameters
     assert (weight.name, weight.packing) == ("layers.0.mlp.up_proj.weight", "thirds")
     values = weights.tensor(weight.name).numpy()

@@ -70,8 +70,8 @@ def big(folder, seed=0):
     return folder / FILE
 
 
-def stream(place=""):
-    return sr.load(f"{NAME}{place}", stream=True)
+def stream(place="", **options):
+    return sr.load(f"{NAME}{place}", stream=True, **options)
 
 
 def refused(match, action):
@@ -123,7 +123,7 @@ def test_packed_weights_are_decoded_as_they_come(hub, folder, monkeypatch, way, 
         monkeypatch.setattr(http_ranges, "_SMALL", 64)
         monkeypatch.setattr("sparsity_report.weights.packed.packed_tensor._SLICE", 2**11)
         monkeypatch.setattr("sparsity_report.weights.packed.packed_tensor._BUFFER", 2**10)
-    weights, copy = stream(), sr.load(folder, name=NAME)
+    weights, copy = stream(config=False), sr.load(folder, name=NAME, config=False)
     hub.asked.clear()
     tensor = weights.tensor("layers.0.mlp.up_proj.weight")
     requests, size = len(hub.asked), sum(last + 1 - first for _, first, last in hub.asked)
@@ -162,6 +162,16 @@ def test_structure_from_headers_alone(hub, folder):
     assert [(p.shape, p.dtype) for p in outline.parameters] == [((4, size), "float32")]
     assert hub.asked[-1] == (FILE, 0, 2**16 - 1)
     assert hub.sent == 2**16
+    no_weights(hub)
+
+
+def test_tables_that_differ_further_on_are_not_tied(hub, folder):
+    table = torch.zeros(2048, 32)
+    other = torch.cat([table[:1024], table[1024:] + 1])
+    for head, total in ((table, 2048 * 32), (other, 2 * 2048 * 32)):
+        http_ranges._block.cache_clear()
+        save_file({"embed_tokens.weight": table, "lm_head.weight": head.clone()}, folder / FILE)
+        assert open_to_count(NAME).total == total
     no_weights(hub)
 
 

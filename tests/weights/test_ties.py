@@ -96,6 +96,13 @@ def test_weight_norm_counts_its_own_parameters(norm):
         sr.global_magnitude(sr.load(model), 0.3)
 
 
+def test_saved_buffers_are_those_that_are_no_pruning_masks():
+    model = nn.ModuleDict({"fc1": nn.Linear(4, 6)})
+    prune.l1_unstructured(model["fc1"], "weight", 0.5)
+    model["fc1"].register_buffer("attn_mask", torch.ones(3))
+    assert [*sr.load(model).buffers()] == ["fc1.attn_mask"]
+
+
 def test_buffers_are_not_parameters():
     model = nn.ModuleDict({"fc1": nn.Linear(2, 2)})
     model["fc1"].register_buffer("rotary", torch.ones(100))

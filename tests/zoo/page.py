@@ -33,8 +33,8 @@ INTRODUCTION = """\
 # Architectures
 
 Two lists: architectures whose figures are verified by hand, and every model class of transformers.
-Without a config, or for an unknown architecture, groups follow from names and shapes. The report
-then says so.
+Without a config, groups follow from names and shapes, and the report says so. An unknown
+architecture is counted without groups, and opened by names with `sr.load(path, config=False)`.
 
 ## Counted by hand
 

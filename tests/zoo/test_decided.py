@@ -25,7 +25,7 @@ DECIDED = (
     "WhisperForConditionalGeneration", "ViTForImageClassification",
 )  # fmt: skip
 BODIES = ("BertForMaskedLM", "RobertaForMaskedLM", "DistilBertForMaskedLM", "GPT2LMHeadModel")
-# Without these, a window of attention may be that of some blocks.
+# Transformers writes these for all classes that have a window.
 WINDOWS = {"layer_types", "sliding_window"}
 CLASSES = {case.name: case for case in walked()}
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -54,7 +54,12 @@ def test_decided_files_equal_their_class(name, tmp_path):
     file = tmp_path / "config.json"
     config = json.loads(file.read_text())
     optional, chance = sorted(config.keys() - {"model_type", *WINDOWS}), random.Random(name)
-    for keys in (("tie_word_embeddings",), *(chance.sample(optional, 6) for _ in range(3))):
+    by_hand = (*WINDOWS, "transformers_version")
+    for keys in (
+        ("tie_word_embeddings",),
+        by_hand,
+        *(chance.sample(optional, 6) for _ in range(3)),
+    ):
         file.write_text(json.dumps({key: config[key] for key in config.keys() - {*keys}}))
         with suppress(sr.SparsityReportError):  # what the class requires may be dropped
             weights = sr.load(tmp_path)

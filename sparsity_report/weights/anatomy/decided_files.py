@@ -28,6 +28,7 @@ from sparsity_report.weights.anatomy.names_only import (
     expert_stacks,
     experts_per_token,
     first_count,
+    is_of_tokens,
     is_padding,
     named_parts,
     shape_of,
@@ -215,6 +216,9 @@ class _File:
         yield len(heads) == int(self.is_headed)
         yield not self.is_headed or is_tied == any(p.tied_to for p in heads)
         yield is_tied or self.ties.keys().isdisjoint(shapes)
+        # Two stored biases of a tied head may be tied as well.
+        biases = [p for _, p in self.named if self.kinds[p.name] == "lm_head" and len(p.shape) == 1]
+        yield not is_tied or sum(p.tied_to is None for p in biases) < 2
         yield self._has_known_inputs()
         yield bool(self.attention_widths)
 
@@ -360,6 +364,11 @@ class _File:
         if isinstance(kinds, list):
             known = {"full_attention": None, "sliding_attention": window or 0}
             return known.get(str(kinds[number]), 0) if number < len(kinds) else 0
+        # Transformers writes every setting of a class. Older configurations do not name its
+        # version, but no class with a table of positions has a window.
+        has_positions = not all(is_of_tokens(name, (1, 1)) for name in self.shapes)
+        if not has_positions and "transformers_version" not in self.config:
+            return 0
         is_alternating = any("pre_feedforward" in name for name in self.shapes)
         is_mixed = is_alternating or any("pattern" in key for key in self.config)
         if window is None or self.config.get("use_sliding_window") is False:

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from threading import get_ident
@@ -25,12 +26,11 @@ import torch
 from torch import nn
 from torch.nn.modules import module as modules
 
-from sparsity_report.errors import explained, first_line
+from sparsity_report.errors import SparsityReportError, explained, first_line
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_nesting, parse_json, read_json
 from sparsity_report.weights.anatomy.config_sizes import check_sizes
-from sparsity_report.words.sentences import say
 
 _Test = Callable[[nn.Module], bool]
 # Tasks to try if the config names no class.
@@ -51,8 +51,8 @@ _CONFIGS = {"config.json", "tokenizer_config.json"}
 
 def read_config(
     directory: Path, fits: _Test | None, most: int, settings: Mapping[str, Any] | None
-) -> tuple[nn.Module | None, tuple[str, ...]]:
-    """Return the model of ``config.json``, or None and a note for an unknown one.
+) -> nn.Module:
+    """Return the model of ``config.json``; refuse a type that transformers does not know.
 
     `fits` and `most` are those of :func:`meta_model`; `settings` replace the content of the file.
     """
@@ -64,7 +64,10 @@ def read_config(
         known = read_config_file(path, settings)
         kind = known["model_type"]
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        return None, (say("note.unknown_model_type", kind=repr(kind)),)
+        raise SparsityReportError(
+            f"{path}: transformers {version('transformers')} does not know model type {kind!r}; "
+            "pass the nn.Module, or load the files by names with config=False"
+        )
     check_config(known, path)
     # Each config class validates in its own way.
     with (
@@ -74,7 +77,7 @@ def read_config(
         (plain / "config.json").write_text(json.dumps(known), encoding="utf-8")
         config = AutoConfig.from_pretrained(plain, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(directory)
-    return meta_model(config, path, most, fits), ()
+    return meta_model(config, path, most, fits)
 
 
 def meta_model(config: Any, where: Path, most: int, fits: _Test | None = None) -> nn.Module:

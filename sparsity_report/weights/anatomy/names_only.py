@@ -37,8 +37,8 @@ _TIED_HEADS = (
     (re.compile(r"^vocab_transform\."), "vocab_projector"),
     (re.compile(r"^model\.encoder\.conv1\."), "proj_out"),
 )
-# Most values of two tables that are compared on this disk and over the network.
-_COMPARED, _COMPARED_REMOTELY = 2**26, 2**14
+# Parts of two tables that are compared over the network, and the most values of each.
+_PARTS, _COMPARED_REMOTELY = 4, 2**12
 # Tables of positions, which may be longer than the vocabulary.
 _POSITION = re.compile(r"(^|[._])(positions?|pos|wpe|relative)([._]|$)")
 # Groups whose matrices tokens are multiplied by.
@@ -68,7 +68,7 @@ class ReaderOptions:
         See :func:`sparsity_report.weights.loading.load`.
     only_counted : bool
         Whether the model is opened for counting alone: files on the Hub are read by ranges, and
-        names describe tensors that their class refuses.
+        tensors that their class refuses are parameters of unknown groups.
     """
 
     name: str = ""
@@ -108,12 +108,15 @@ class Description:
         Facts for a careful reader.
     unsettled : frozenset of str
         Matrices of which names and shapes do not tell whether inputs or outputs come first.
+    undecided : str
+        Reason why groups, prunable weights and uses are unknown; empty if they are known.
     """
 
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None
     notes: tuple[str, ...] = ()
     unsettled: frozenset[str] = frozenset()
+    undecided: str = ""
 
 
 def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
@@ -196,6 +199,7 @@ def describe_names(
     *,
     ties: Mapping[str, str] = MappingProxyType({}),
     outputs_first: bool = False,
+    undecided: str = "",
 ) -> Description:
     """Return the modules of tensors by names and shapes alone.
 
@@ -210,6 +214,8 @@ def describe_names(
         Owners of tied parameters, which need no tensors.
     outputs_first : bool
         Whether every matrix stores its outputs first, as in GGUF; biases decide otherwise.
+    undecided : str
+        Reason why groups and prunable weights are unknown; nothing is prunable then.
     """
     tensors = {**parts, **{name: parts[owner] for name, owner in ties.items()}}
     shapes = {name: shape_of(name, entries) for name, entries in tensors.items()}
@@ -243,14 +249,15 @@ def describe_names(
                 is_known = directions[name] is not None
                 unsettled |= set() if is_known else {name}
                 facts["prunable"] = (
-                    options.may_prune(module_name, group)
+                    not undecided
+                    and options.may_prune(module_name, group)
                     and math.prod(shape) > 0
                     and (is_known or len(shape) == 2)
                     and name not in ties
                 )
             parameters.append(Parameter(name, shape, **facts))
         modules.append(Module(module_name, "", group, tuple(parameters)))
-    return Description(in_order(modules), None, unsettled=frozenset(unsettled))
+    return Description(in_order(modules), None, (), frozenset(unsettled), undecided)
 
 
 def shape_of(name: str, entries: Sequence[Entry]) -> Shape:
@@ -331,13 +338,19 @@ def tied_names(parts: Mapping[str, Sequence[Entry]], config: Mapping[str, Any]) 
 
 
 def _is_equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
-    """Return True if the compared bytes of two tables are equal."""
+    """Return True if two tables are equal, on the Hub in rows at their start and further on."""
     entries = [*one, *other]
     files = [entry.values for entry in entries if isinstance(entry.values, FileSlice)]
     if len({(each.shape, each.dtype) for each in entries}) > 1 or len(files) < 2:
         return False
-    most = min(entries[0].total, _COMPARED_REMOTELY if is_remote(entries) else _COMPARED)
-    return all(map(np.array_equal, *(values.part(0, most).raw() for values in files)))
+    rows, columns = entries[0].shape
+    starts, most = range(1), rows
+    if is_remote(entries):
+        starts = range(0, rows, rows // _PARTS + 1)
+        most = _COMPARED_REMOTELY // max(columns, 1) + 1
+    parts = ((start * columns, min(most, rows - start) * columns) for start in starts)
+    pairs = ([values.part(*part).raw() for values in files] for part in parts)
+    return all(np.array_equal(*each) for pair in pairs for each in zip(*pair, strict=True))
 
 
 def _share(name: str, stacks: Mapping[str, int], per_token: int | None) -> Fraction:

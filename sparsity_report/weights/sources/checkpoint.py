@@ -21,7 +21,6 @@ from sparsity_report.weights.anatomy.names_only import (
     Description,
     ReaderOptions,
     describe_names,
-    experts_per_token,
     named_parts,
     tied_names,
 )
@@ -84,12 +83,16 @@ class Contents:
     complete: Mapping[str, list[Entry]] = field(default_factory=dict)
     architecture: str = ""
 
-    def named(self, options: ReaderOptions, config: Mapping[str, Any], *notes: str) -> Contents:
-        """Return the contents with modules by names, and further notes."""
+    def named(
+        self, options: ReaderOptions, config: Mapping[str, Any], note: str, undecided: str = ""
+    ) -> Contents:
+        """Return the contents with modules by names, and a further note."""
         parts = named_parts(self.entries)
         ties = tied_names(parts, config) if options.config else {}
-        described = describe_names(parts, options, experts_per_token(config), ties=ties)
-        return replace(self, notes=notes + self.notes).with_modules(parts, described)
+        if undecided:
+            ties = {name: owner for name, owner in ties.items() if name in parts}
+        described = describe_names(parts, options, None, ties=ties, undecided=undecided)
+        return replace(self, notes=(note, *self.notes)).with_modules(parts, described)
 
     def with_modules(
         self, parts: Mapping[str, list[Entry]], description: Description, architecture: str = ""
@@ -133,6 +136,7 @@ class CheckpointWeights(Weights):
             notes=notes,
             files=contents.files,
             unsettled=described.unsettled,
+            undecided=described.undecided,
         )
         self.path, self.options, self.contents = path, options, contents
         self.settings = contents.settings
@@ -232,9 +236,10 @@ class CheckpointWeights(Weights):
         from sparsity_report.weights.sources.class_match import match_class
 
         count = len(self.raw)
-        model, parts, notes, _ = match_class(self.directory, self.unpacked, count, self.settings)
-        if model is None:
-            raise self.wrong(f"can be counted but not run: {notes[0]}")
+        try:
+            model, parts, _ = match_class(self.directory, self.unpacked, count, self.settings)
+        except SparsityReportError as error:
+            raise self.wrong(f"can be counted but not run: {error}") from error
         held = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
         named = {p.name: p.shape for p in self.parameters}
         if other := sorted(held.items() ^ named.items()):
@@ -328,27 +333,22 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
     if decided := decide(contents.entries, options, config):
         return contents.with_modules(*decided, architecture=config["architectures"][0])
     try:
-        return _of_class(contents, folder, options, config)
+        return _of_class(contents, folder, options)
     except (SparsityReportError, ImportError) as error:
         if not options.only_counted:
             raise
-        return contents.named(
-            options, config, say("note.opened_by_names", reason=first_line(error))
-        )
+        reason = first_line(error)
+        return contents.named(options, config, say("note.undecided", reason=reason), reason)
 
 
-def _of_class(
-    contents: Contents, folder: Path, options: ReaderOptions, config: Mapping[str, Any]
-) -> Contents:
-    """Return contents with the modules of a class, or by names if the class is unknown."""
+def _of_class(contents: Contents, folder: Path, options: ReaderOptions) -> Contents:
+    """Return contents with the modules of their class."""
     from sparsity_report.weights.sources.class_match import describe_class, match_class
 
     settings, count = contents.settings, len(contents.raw or contents.entries)
-    model, parts, notes, left_out = match_class(folder, contents.entries, count, settings)
-    if model is None:
-        return contents.named(options, config, *notes)
+    model, parts, notes = match_class(folder, contents.entries, count, settings)
     complete, description, untied = describe_class(options, model, parts, any_arrangement=False)
-    notes += contents.notes + left_out + untied
+    notes += contents.notes + untied
     if options.only_counted:
         by = {"model": type(model).__name__, "version": version("transformers")}
         notes += (say("note.described_by_class", **by),)

@@ -28,8 +28,8 @@ def match_class(
     entries: Mapping[str, Entry],
     count: int,
     settings: Mapping[str, Any] | None,
-) -> tuple[nn.Module | None, dict[str, list[Entry]], tuple[str, ...], tuple[str, ...]]:
-    """Return the model of a configuration, None if its type is unknown, and what it is made of.
+) -> tuple[nn.Module, dict[str, list[Entry]], tuple[str, ...]]:
+    """Return the model of a configuration, and what it is made of.
 
     Parameters
     ----------
@@ -45,22 +45,20 @@ def match_class(
     Returns
     -------
     tuple
-        The model, the tensors of each parameter and buffer, notes on the choice of the class, and
-        notes on tensors that it leaves out.
+        The model, the tensors of each parameter and buffer, and notes on the choice of the class
+        and on tensors that it leaves out.
     """
     most = parameters_for(count)
-    model, notes = read_config(folder, lambda each: fits(each, entries), most, settings)
-    if model is None:
-        return None, {}, notes, ()
+    model, notes = read_config(folder, lambda each: fits(each, entries), most, settings), ()
     if body := _saved_body(model, entries, most):
         classes = {"named": type(model).__name__, "model": type(body).__name__}
-        model, notes = body, (*notes, say("note.body_only", **classes))
+        model, notes = body, (say("note.body_only", **classes),)
     parts, left_out = memory_parts(model, entries)
     buffers = {name for name, _ in model.named_buffers()}
     for name, tensors in parts.items():
         if name not in buffers:
             check_weights(*tensors)
-    return model, parts, notes, left_out
+    return model, parts, notes + left_out
 
 
 def describe_class(

@@ -106,7 +106,7 @@ def _smaller(
     for name in dict.fromkeys(names.values()):
         changed = _changed(settings, {key for key in names if names[key] == name}, size)
         try:
-            smaller: Any = read_config(weights.directory, None, most, changed)[0]
+            smaller: Any = read_config(weights.directory, None, most, changed)
             if type(smaller) is not type(model):
                 smaller = without_head(smaller, most)
         except SparsityReportError:  # another setting than the number of experts

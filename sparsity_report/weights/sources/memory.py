@@ -42,8 +42,9 @@ class ModuleWeights(Weights):
     def buffers(self) -> dict[str, torch.Tensor]:
         """Return the buffers that torch saves, pruning masks left out."""
         saved = self._model.state_dict(keep_vars=True)
-        held = dict(self._model.named_buffers())
-        return {name: saved[name] for name in held if name in saved and name[-5:] != "_mask"}
+        masks = {f"{name[:-5]}_mask" for name in saved if name.endswith("_orig")}
+        held = dict(self._model.named_buffers()).keys() - masks
+        return {name: values for name, values in saved.items() if name in held}
 
     def configuration(self) -> dict[str, Any]:
         """Return the configuration of a transformers model."""
