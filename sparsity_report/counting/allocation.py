@@ -101,7 +101,7 @@ def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocat
     }
     total, asked = sum(p.total for p in weights.prunable), math.fsum(exact.values())
     level = asked / total if sparsity is None else check_sparsity(sparsity)
-    if abs(asked - level * total) > 0.5:
+    if abs(asked - level * total) >= 0.5:
         raise SparsityReportError(
             f"allocation= takes {asked:,.1f} of the {total:,} prunable weights, not the "
             f"{level * total:,.1f} asked for; change one of the two, or give sparsity=None"

@@ -81,6 +81,15 @@ def test_shares_that_are_what_was_asked_for(weights):
         sr.layerwise_magnitude(weights, 0.4, allocation=even)
 
 
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (2 / 3, 3 / 8)])
+def test_shares_half_a_weight_off_are_refused(shares):
+    """Nine weights do not round to eight, nor may ten of them go."""
+    layers = {"a": nn.Linear(3, 3, bias=False), "b": nn.Linear(4, 2, bias=False)}
+    weights = sr.load(nn.ModuleDict(layers))
+    with pytest.raises(sr.SparsityReportError, match=r"takes 9\.0 of the 17 .* the 8\.5 asked"):
+        compute_quotas(weights, 0.5, dict(zip("ab", shares, strict=True)))
+
+
 def test_names_of_prunings(weights):
     even = dict.fromkeys((m.name for m in modules_of(weights)), 0.5)
     owl = pd.DataFrame({"module_name": list(even), "sparsity": 0.5})
