@@ -56,6 +56,10 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.text)
 
+    @cached_property
+    def nodes(self) -> list[tuple[ast.AST, bool]]:
+        return list(_with_place(self.tree))
+
     @property
     def wing(self) -> str:
         return self.name.partition(".")[0]
@@ -113,7 +117,7 @@ def imports(module: Module, public: Mapping[str, str]) -> Iterator[Import]:
     """
     base = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
     aliases: set[str] = set()
-    for node, late in _with_place(module.tree):
+    for node, late in module.nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 root, _, rest = alias.name.partition(".")
@@ -132,9 +136,9 @@ def imports(module: Module, public: Mapping[str, str]) -> Iterator[Import]:
                 yield Import(target.partition(".")[2], node.lineno, late, names)
             else:
                 yield Import(target, node.lineno, late, names)
-    inner = {id(n.value) for n in ast.walk(module.tree) if isinstance(n, ast.Attribute)}
-    for node, late in _with_place(module.tree):
-        if isinstance(node, ast.Attribute) and id(node) not in inner:
+    inner = {id(n.value) for n, _ in module.nodes if isinstance(n, ast.Attribute)}
+    for node, late in module.nodes:
+        if aliases and isinstance(node, ast.Attribute) and id(node) not in inner:
             root, _, rest = ast.unparse(node).partition(".")
             if root in aliases and rest != "__version__":
                 yield Import(public.get(rest.partition(".")[0], rest), node.lineno, late)
@@ -164,11 +168,12 @@ def edges(modules: Iterable[Module], public: Mapping[str, str]) -> dict[tuple[st
     """Return which module imports which of the package, and whether only ever late."""
     modules = list(modules)
     rooms = {module.name for module in modules}
+    packages = {module.name for module in modules if module.is_package}
     found: dict[tuple[str, str], bool] = {}
     for module in modules:
         for each in imports(module, public):
             targets = {_room(each.target, rooms)}
-            if targets & {m.name for m in modules if m.is_package}:
+            if targets & packages:
                 # What is imported from a wing itself may be one of its rooms.
                 targets = {_room(f"{each.target}.{name}", rooms) for name in each.names} or targets
             for target in targets - {"", module.name}:
