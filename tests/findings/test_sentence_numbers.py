@@ -294,7 +294,7 @@ def takes(study, said):
 
 
 def rounded(study, said):
-    """Of packed weights whose format has a zero, or has none: those that are told of apart."""
+    """Return packed weights apart by whether their format has a zero."""
     rows = layers(study, said["variant"])
     rows = rows[rows["expected_rounding_sparsity"].notna()]
     rows = rows[rows["near_zero_share"].notna() == ("near_zero" in said)]
@@ -677,7 +677,7 @@ def dead_layers(study, said):
 
 
 def dead_of_each(kind):
-    """Of several variants that differ: how many, and in how many matrices."""
+    """Count the zero parts of each of several variants, and their matrices."""
 
     def of_kind(study, _):
         told = []
@@ -701,7 +701,7 @@ def dead_of_each(kind):
 
 
 def of_several(expected):
-    """What is said of several variants is true of the first, and of all others that are named."""
+    """Check a sentence on several variants for the first and all others that it names."""
 
     def of_all(study, said):
         told = [expected(study, {"variant": name}) for name in split(said["variants"])]
@@ -979,7 +979,7 @@ def dead(blocks=1, *, further=False):
 
 
 def dead_more_than_asked(blocks=2):
-    """What is pruned was zero before, so that all variants have the same zeros."""
+    """All variants have the same zeros, since the pruned weights were zero before."""
     weights = sr.load(dead(blocks), name="dead")
     pruning = sr.global_magnitude(weights, 0.01)
     return sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning), patterns=True)

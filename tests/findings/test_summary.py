@@ -23,7 +23,7 @@ def test_the_verdict_opens_and_every_topic_follows(tiny):
 
 
 def test_different_shares_have_different_sentences():
-    """Of two models with equal counts one has 16 of its parameters in a norm."""
+    """Two models have equal counts, but one has 16 of its parameters in a norm."""
 
     def model(rows, *more):
         layers = {"embed": nn.Embedding(rows, 8), "fc1": nn.Linear(8, 8, bias=False)}

@@ -151,7 +151,7 @@ def zeroed(model, share):
 
 
 def test_zeros_before_are_where_the_verdict_starts():
-    """Of what pruning zeroes, was zero before, and is zero in all, each has its figure."""
+    """Newly zeroed weights, zeros before, and zeros in all each have a figure."""
     torch.manual_seed(0)
     model = nn.ModuleDict({"embed": nn.Embedding(50, 20), "fc1": nn.Linear(20, 30, bias=False)})
     with torch.no_grad():
@@ -241,7 +241,7 @@ def test_one_sentence_on_size_has_one_denominator(demo, share, expected):
 
 
 def test_csr_alone_may_be_smallest():
-    """Where almost all is zero, and rows are few, nothing is smaller than CSR."""
+    """With almost all weights zero and few rows, no layout is smaller than CSR."""
     torch.manual_seed(0)
     weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(70_000, 3, bias=False)}), name="wide")
     assert keys(pruned(weights, 0.99, csr=True)) == ["at_sparsity", "csr_smaller"]

@@ -11,7 +11,7 @@ import sparsity_report as sr
 
 
 def zeros_of(variant):
-    """Where each prunable weight of a variant is zero, from a module that runs."""
+    """Return the positions of zeros of prunable weights, from a module that runs."""
     weights = dict(variant.module().named_parameters())
     return {
         parameter.name: (weights[parameter.name] == 0).numpy()
@@ -209,7 +209,7 @@ def sums(study, variant):
     ("low", "high", "after"), [(0.3, 0.5, (0.4, 0.4)), (0.95, 1.01, ())], ids=["stated", "noise"]
 )
 def test_measured_figures_are_in_the_strip(demo, low, high, after):
-    """Of 1 and 128 tokens at a time the speed with 1 is told, or that there is no difference."""
+    """The strip has the speed with 1 token at a time, or says that there is no difference."""
     study = measurements.put_in(
         study_of(demo),
         latency=measurements.latency().assign(realised_low=low, realised_high=high),

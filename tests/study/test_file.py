@@ -1,5 +1,6 @@
 """Studies in files: read back as they were, refused in one line; CSV is inert."""
 
+import contextlib
 import functools
 import json
 import math
@@ -80,6 +81,11 @@ def edit(path, change):
     path.write_text(json.dumps(data))
 
 
+def reseal(path):
+    """Compute the digest of an edited file anew."""
+    edit(path, lambda data: data.update(digest=digest_of(data)))
+
+
 def measured(data, part, /, **cells):
     """Put in a table of one good row, but for the cells given."""
     frame = {
@@ -100,7 +106,7 @@ def set_cell(data, table, row, column, value):
     data[table]["rows"][row][data[table]["columns"].index(column)] = value
 
 
-# Numbers that no study can hold: each is refused, whoever has computed the digest anew.
+# Numbers that no study can hold: each is refused, also with a digest of the edited content.
 IMPOSSIBLE = [
     (lambda d, part=part, cells=cells: measured(d, part, **cells), message)
     for part, cells, message in [
@@ -236,6 +242,8 @@ def test_damaged_studies(whole, tmp_path, change, message):
     path = tmp_path / "s.json"
     path.write_text(whole)
     edit(path, change)
+    with contextlib.suppress(ValueError):  # NaN has no digest
+        reseal(path)
     with pytest.raises(sr.SparsityReportError, match=message) as caught:
         sr.read_study(path)
     assert "\n" not in str(caught.value)
@@ -250,21 +258,6 @@ def test_the_row_that_is_not_good_is_counted_in_the_whole_table(whole, tmp_path)
     (tmp_path / "s.json").write_text(json.dumps(data))
     with pytest.raises(sr.SparsityReportError, match=r"quality, row 1, scored: is more than"):
         sr.read_study(tmp_path / "s.json")
-
-
-def reseal(path):
-    """Compute the digest anew, as whoever means to deceive does."""
-    edit(path, lambda data: data.update(digest=digest_of(data)))
-
-
-@pytest.mark.parametrize("change", [change for change, _ in IMPOSSIBLE])
-def test_impossible_numbers_are_refused_whatever_their_digest(whole, tmp_path, change):
-    path = tmp_path / "s.json"
-    path.write_text(whole)
-    edit(path, change)
-    reseal(path)
-    with pytest.raises(sr.SparsityReportError):
-        sr.read_study(path)
 
 
 @pytest.mark.parametrize("part", MEASURED)
@@ -389,7 +382,6 @@ def test_csv_files(study, tmp_path):
     assert comparison["total"].sum() == 3 * sum(p.numel() for p in Tiny().parameters())
 
 
-# A formula may follow whatever ends a line or a cell for some reader.
 def test_cells_of_csv_that_are_harmless_stay_as_they_are(tmp_path):
     cells = {"a;b": "a;b", "é  x": "é  x", "'=1": "'=1", "a=b-c": "a=b-c", "a,b": "a,b"}
     cells |= {"\r=1": r"\r=1", "a\r=1": r"a\r=1", "=1;-2": "'=1;'-2", "\x1b[31m": r"\x1b[31m"}

@@ -54,7 +54,7 @@ def arrays(folder):
 
 
 def by_numpy(one, other):
-    """What became of weights, counted plainly."""
+    """Count the fate of weights with NumPy alone."""
     both = (one != 0) & (other != 0)
     change = np.linalg.norm((other - one)[both]) / np.linalg.norm(one[both])
     either = ((one == 0) | (other == 0)).sum()

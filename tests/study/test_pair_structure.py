@@ -1,4 +1,4 @@
-"""What is gone of a base is found exactly, and found for sure enough with noise on what stayed."""
+"""Removed parts of a base are found exactly, and with certainty despite noise on the others."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Which perplexities a text separates: made-up losses, and the definition computed again."""
+"""Perplexities that a text separates: made-up losses, and the definition computed again."""
 
 import math
 

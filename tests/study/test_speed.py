@@ -1,4 +1,4 @@
-"""What of measured times may be told: the rule, at its edges."""
+"""Verdicts on measured times, at the limits of each rule."""
 
 import measurements
 import pandas as pd
@@ -54,7 +54,7 @@ def verdict(variant="CSR30", **cells):
     ],
     ids=str,
 )
-def test_a_speed_is_told_only_beyond_the_noise(cells, expected):
+def test_a_speed_is_stated_only_beyond_the_noise(cells, expected):
     if "realised_low" in cells and cells["realised_low"] and "realised_high" not in cells:
         cells = cells | {"realised_high": 3.0}
     assert verdict(**cells) == expected
@@ -82,7 +82,7 @@ def test_noise_is_the_distance_of_the_control_from_1():
     assert pd.isna(speedups.noise(pd.Series([float("nan")]), pd.Series([1.2]))).all()
 
 
-def test_crossovers_are_told_apart():
+def test_crossovers_have_distinct_verdicts():
     frame = measurements.latency()
     told = speedups.crossovers(frame)
     assert told[["tokens", "cache", "verdict"]].to_numpy().tolist() == [

@@ -122,7 +122,7 @@ def test_two_four_is_lossless_only_where_every_group_complies():
         assert answers == {expected}
 
 
-def test_limits_of_narrow_indices_are_told_from_integers():
+def test_limits_of_narrow_indices_follow_from_integers():
     study = sr.compare(sr.dense(nn.ModuleDict({"fc1": nn.Linear(8, 4, bias=False)})))
     layers = study.layers.assign(weight_total=2**33, weight_nonzero=2**31)
     frame = storage_frame(layers).set_index(["scope", "layout"])["bytes"]
