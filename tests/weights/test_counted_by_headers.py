@@ -309,10 +309,3 @@ import sparsity_report as sr
         assert done.stderr == ""
         totals = [str(open_to_count(path).total) for path in paths]
         assert done.stdout.split() == [total for total in totals for _ in range(times)]
-
-
-def test_pickles_are_refused_unless_asked_for(tmp_path):
-    torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(sr.SparsityReportError, match="allow_pickle"):
-        open_to_count(tmp_path)
-    assert open_to_count(tmp_path, allow_pickle=True).total == 2

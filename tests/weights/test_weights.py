@@ -159,17 +159,6 @@ def test_an_index_cannot_lead_outside(saved, tmp_path):
     refused("is not a safetensors index", folder)
 
 
-def test_a_head_that_only_config_ties_is_counted(tmp_path):
-    model = small_llama(tie_word_embeddings=False)
-    model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    weights = sr.load(tmp_path)
-    assert weights["lm_head.weight"].tied_to is None
-    same(weights, sr.load(model))
-    same(weights, sr.load(sr.dense(weights).module()))
-
-
 def test_a_tied_head_on_disk_too_is_counted_once(saved):
     folder, model = saved
     good = load_file(folder / "model.safetensors")
