@@ -166,7 +166,7 @@ def test_parents_of_other_shapes_are_refused(half, tmp_path):
 
 def test_parameters_are_counted_from_headers(half, monkeypatch):
     total = sum(p.total for p in sr.load().stored)
-    monkeypatch.setattr("sparsity_report.counting.matrix_counts.count_entry", None)
+    monkeypatch.setattr("sparsity_report.findings.model_counts.count_entry", None)
     checked = sr.check(half, params="0.9M..1M")
     assert checked
     assert (checked.parameters, checked.prunable, checked.notes) == (total, None, ())

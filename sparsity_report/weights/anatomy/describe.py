@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from sparsity_report.errors import SparsityReportError, first_line
+from sparsity_report.errors import first_line
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
@@ -24,6 +24,7 @@ from sparsity_report.weights.anatomy.names_only import (
     EXPERTS_PER_TOKEN,
     Description,
     ReaderOptions,
+    expert_share,
     on_disk,
 )
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
@@ -346,25 +347,13 @@ def _uses_per_token(model: nn.Module, place: Place) -> Fraction:
     config: Any = getattr(model, "config", None)
     if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
         experts = place.shape(next(iter(place.tensors)))[0]
-        return _share(_top_k(config, around), experts)
+        return expert_share(_top_k(config, around), experts)
     for inner, outer in zip([module, *around], around, strict=False):
         if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):
             block = around[around.index(outer) + 1 :]
             if block and re.search(r"Moe|MoE", type(block[0]).__name__):
-                return _share(_top_k(config, block), len(outer))
+                return expert_share(_top_k(config, block), len(outer))
     return ONCE
-
-
-def _share(chosen: int | None, experts: int) -> Fraction:
-    """Return the share of experts per token; 1 if no number is known."""
-    if chosen is None or not experts:
-        return ONCE
-    if chosen > experts:
-        raise SparsityReportError(
-            f"the configuration sends a token to {chosen:,} of {experts:,} experts, which cannot "
-            "be; is it of the same model?"
-        )
-    return Fraction(chosen, experts)
 
 
 def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:

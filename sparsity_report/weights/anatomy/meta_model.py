@@ -66,7 +66,7 @@ def read_config(
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise SparsityReportError(
             f"{path}: transformers {version('transformers')} does not know model type {kind!r}; "
-            "pass the nn.Module, or load the files by names with config=False"
+            "in Python, pass the nn.Module, or load the files by names with config=False"
         )
     check_config(known, path)
     # Each config class validates in its own way.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.matrix_direction import Shape, as_matrix, input_first
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
@@ -353,8 +354,19 @@ def _is_equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
     return all(np.array_equal(*each) for pair in pairs for each in zip(*pair, strict=True))
 
 
+def expert_share(chosen: int | None, experts: int) -> Fraction:
+    """Return the share of experts per token; 1 if no number is known."""
+    if chosen is None or not experts:
+        return ONCE
+    if chosen > experts:
+        raise SparsityReportError(
+            f"the configuration sends a token to {chosen:,} of {experts:,} experts, which cannot "
+            "be; is it of the same model?"
+        )
+    return Fraction(chosen, experts)
+
+
 def _share(name: str, stacks: Mapping[str, int], per_token: int | None) -> Fraction:
     """Return the share of a parameter that a token is multiplied by."""
     match = _EXPERT.match(name) if per_token else None
-    total = stacks.get(match["stack"], 0) if match else 0
-    return Fraction(min(per_token or 0, total), total) if total else ONCE
+    return expert_share(per_token, stacks.get(match["stack"], 0) if match else 0)

@@ -330,9 +330,9 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
     if contents.settings is None and not os.path.lexists(file):
         return contents.named(options, {}, say("note.no_config"))
     config = contents.settings or read_settings(file)
-    if decided := decide(contents.entries, options, config):
-        return contents.with_modules(*decided, architecture=config["architectures"][0])
     try:
+        if decided := decide(contents.entries, options, config):
+            return contents.with_modules(*decided, architecture=config["architectures"][0])
         return _of_class(contents, folder, options)
     except (SparsityReportError, ImportError) as error:
         if not options.only_counted:
