@@ -340,6 +340,8 @@ def test_names_that_do_not_say_a_piece(tmp_path):
         refused("is one of 2 shards of a model; give each the name", path)
     write_gguf(path, {A: (np.ones((4, 32), np.float32), None)}, "mystery")
     assert sr.load(path)[A].total == 128
+    merged = piece(tmp_path, 1, 1, [A], **{"split.count": 0}).rename(path)
+    assert sr.load(merged)[A].total == 128
     huge = piece(tmp_path, 1, 99999, [A], **{"split.count": 65535})
     refused("is in 99999 shards, and 99998 of them are missing", huge)
 

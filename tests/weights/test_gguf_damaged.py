@@ -82,7 +82,17 @@ WRONG = {
         fact("general.architecture", TEXT, b"ll\xff"), "can't decode byte 0xff",
     ),
     "an alignment that is none": (fact("general.alignment", UINT32, 24), "is not a power of two"),
-    "a true alignment": (fact("general.alignment", BOOL, 1), "alignment True is not a power"),
+    "no alignment": (fact("general.alignment", UINT32, 0), "alignment 0 is not a power of two"),
+    "a true alignment": (fact("general.alignment", BOOL, 1), "is of value type 7, not 4"),
+    "an alignment of 64 bits": (fact("general.alignment", UINT64, 32), "of value type 10, not 4"),
+    "a number of shards in 32 bits": (fact("split.count", UINT32, 1), "of value type 4, not 2"),
+    "the vocabulary as its size": (
+        fact("tokenizer.ggml.tokens", UINT32, 16), "tokens' is of value type 4, not 9",
+    ),
+    "the vocabulary as numbers": (
+        fact("tokenizer.ggml.tokens", LIST, (UINT32, [1, 2])), "is an array of value type 4",
+    ),
+    "causal in words": (fact("llama.attention.causal", TEXT, b"no"), "of value type 8, not 7"),
     "a truth that is 2": (fact("llama.x", BOOL, 2), "neither 0 nor 1"),
     "lists in lists": (fact("llama.x", LIST, (LIST, [(UINT32, [1])])), "array of value type 9"),
     "a name of 70,000": (tensor(0, NAME, b"x" * 70_000), "a name of 70,000 bytes"),

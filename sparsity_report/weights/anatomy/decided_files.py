@@ -38,7 +38,7 @@ from sparsity_report.weights.matrix_direction import Shape
 from sparsity_report.weights.module_order import is_ordered
 from sparsity_report.weights.packed.quantization_config import SETTINGS_KEYS
 from sparsity_report.weights.tensor_slices import Entry
-from sparsity_report.weights.weights import NEVER, Parameter
+from sparsity_report.weights.weights import NEVER, Module, Parameter
 from sparsity_report.words.sentences import say
 
 # Ends of names of classes with another head.
@@ -60,7 +60,10 @@ _POOLER = re.compile(r"(.+\.)?pooler\.dense")
 _BLOCKS = ("encoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _DECODER_BLOCKS = ("decoder_layers", "num_decoder_layers")
 _WIDTH = ("hidden_size", "n_embd", "d_model", "dim", "n_embed")
-_INNER = ("intermediate_size", "ffn_dim", "n_inner", "d_ff", "hidden_dim", "encoder_ffn_dim")
+_INNER = (
+    "intermediate_size", "ffn_dim", "n_inner", "d_ff", "hidden_dim", "encoder_ffn_dim",
+    "decoder_ffn_dim", "moe_intermediate_size", "shared_expert_intermediate_size",
+)  # fmt: skip
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads")
 _HEAD_DIM = ("head_dim", "d_kv")
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -116,16 +119,18 @@ def decide(
     config : mapping
         Content of ``config.json``.
     """
-    classes = config.get("architectures")
-    if not isinstance(classes, list) or len(classes) != 1 or not _CLASS.fullmatch(str(classes[0])):
-        return None
+    match config.get("architectures"):
+        case [str(class_name)] if _CLASS.fullmatch(class_name):
+            pass
+        case _:
+            return None
     if any(is_padding(key, entries) for key in entries):
         return None
     if (parts := _in_memory(named_parts(entries))) is None:
         return None
     ties = tied_names(parts, config)
     described = describe_names(parts, options, experts_per_token(config), ties=ties)
-    file = _File(classes[0], config, parts, ties, described)
+    file = _File(class_name, config, parts, ties, described)
     if described.unsettled or not all(file.requirements()):
         return None
     return parts, file.description()
@@ -175,6 +180,7 @@ class _File:
         self.shapes = {name: shape_of(name, tensors) for name, tensors in parts.items()}
         self.kinds = {p.name: m.group for m in described.modules for p in m.parameters}
         self.named = [(m.name, p) for m in described.modules for p in m.parameters]
+        self.width = first_count(config, *_WIDTH) or 0
         self.is_headed = class_name.endswith(HEADED)
         self.is_image = any(".patch_embeddings." in name for name in parts)
         self.is_speech = not self.is_image and any(map(_SPEECH.fullmatch, parts))
@@ -277,20 +283,45 @@ class _File:
         return 0 < len(towers) < 3 and all(len(shapes) == 1 for shapes in kinds.values())
 
     def _has_known_sizes(self) -> bool:
-        """Return whether tables and matrices have the announced sizes."""
-        width, vocabulary, inner = (
-            first_count(self.config, *each) or 0 for each in (_WIDTH, ("vocab_size",), _INNER)
-        )
+        """Return whether all tensors have the announced sizes."""
+        width, vocabulary = self.width, first_count(self.config, "vocab_size")
         named = [(n, s) for n, s in self.shapes.items() if not _POSITIONS.search(n)]
         tables = [s for n, s in named if self.kinds[n] == "embedding" and n not in self.stem]
-        matrices = [shape for name, shape in named if len(shape) == 2 and _BLOCK.match(name)]
-        is_dense = not expert_stacks(self.shapes)
+        announced = {n for n in self.config.values() if type(n) is int}
         return (
             tables.count((vocabulary, width)) == int(not self.is_image)
             and all(len(table) == 2 and table[1] == width for table in tables)
-            and all(width in shape for shape in matrices)
-            and not (inner and is_dense and all({inner, 2 * inner}.isdisjoint(s) for s in matrices))
+            # Two rows of a table of positions may be for padding.
+            and all(announced.intersection((rows, rows - 2)) for rows, _ in tables)
+            and all(map(self._is_sized, self.described.modules))
         )
+
+    def _is_sized(self, module: Module) -> bool:
+        """Return whether matrices, biases and norms of a module have the announced sizes."""
+        width, kind, word = self.width, module.group, module.name.rpartition(".")[2]
+        heads = first_count(self.config, *_HEADS) or 0
+        wide, vocabulary = self.head_dim * heads, first_count(self.config, "vocab_size")
+        narrow = self.head_dim * (first_count(self.config, "num_key_value_heads") or heads)
+        inner = {n for key in _INNER if type(n := self.config.get(key)) is int} or {4 * width}
+        rows = {"q": wide, "k": narrow, "v": narrow}
+        rows |= dict.fromkeys(("qkv_proj", "query_key_value", "c_attn"), wide + 2 * narrow)
+        outputs = rows.get(word, rows.get(word[:1]))
+        sizes = {
+            "attention_linear": {(outputs, width) if outputs else (width, wide)},
+            "mlp_linear": {*product(inner, [width]), *product([width], inner)},
+            "lm_head": {(vocabulary, width)},
+        }.get(kind if kind == "lm_head" or _BLOCK.match(module.name) else "")
+        norms = {width, self.head_dim, wide, narrow, *inner}
+        vectors = {"norm": norms, "lm_head": {vocabulary}}.get(kind, set())
+        own = [p for p in module.parameters if kind != "embedding" and p.name not in self.stem]
+        for p in own:
+            if p.matrix:
+                down, across = p.matrix
+                vectors.add(down)
+                size = (down // 2 if "gate_up_proj" in p.name else down, across)
+                if size not in sizes if sizes else across != width:
+                    return False
+        return all(p.matrix or p.shape[0] in vectors for p in own)
 
     def _has_known_inputs(self) -> bool:
         """Return whether convolutions and positions of sounds and images have announced sizes."""
@@ -333,8 +364,8 @@ class _File:
     @property
     def head_dim(self) -> int:
         """Width of an attention head; 0 if it is not announced."""
-        width, heads = (first_count(self.config, *names) or 0 for names in (_WIDTH, _HEADS))
-        return first_count(self.config, *_HEAD_DIM) or (width // heads if heads else 0)
+        heads = first_count(self.config, *_HEADS) or 0
+        return first_count(self.config, *_HEAD_DIM) or (self.width // heads if heads else 0)
 
     @property
     def attention_widths(self) -> dict[int | None, int] | None:

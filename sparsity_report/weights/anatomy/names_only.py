@@ -322,13 +322,14 @@ def tied_names(parts: Mapping[str, Sequence[Entry]], config: Mapping[str, Any]) 
         ties = {name: owner for name in names if name not in parts}
     if settings.get("tie_word_embeddings") is False:
         return ties
-    classes = settings.get("architectures") or ()
+    classes = settings.get("architectures")
     heads = [
         name
         for name, kind in kinds.items()
         if kind == "lm_head" or (kind[:5] == "other" and tables[name] == tables[owner])
     ]
-    if not heads and any(str(name).endswith(HEADED) for name in classes):
+    is_headed = isinstance(classes, list) and any(str(c).endswith(HEADED) for c in classes)
+    if is_headed and not heads:
         before = (after for first, after in _TIED_HEADS if any(map(first.search, parts)))
         head = next(before, "lm_head")
         ties[f"{head}.weight"] = owner

@@ -71,6 +71,12 @@ _UNDECODED = (KeyError, NotImplementedError, ValueError)
 # Format characters of struct by scalar value type; 7 is a boolean, 8 a string, 9 an array.
 _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIifBQqd", strict=True))
 _BOOL, _STRING, _ARRAY = 7, 8, 9
+# Value types that llama.cpp requires; other integers may have any width.
+_KINDS = {
+    "general.alignment": 4, "split.no": 2, "split.count": 2, "split.tensors.count": 5,
+    TOKENS: _ARRAY,
+}  # fmt: skip
+_CAUSAL = ".attention.causal"
 # Fewest bytes of a metadata pair and of a tensor: length of the name, type, value, offset.
 _PAIR, _TENSOR = 13, 24
 # Bytes of the header that are read at a time.
@@ -146,7 +152,7 @@ def read_header(file: Path | Origin) -> Header:
 def _read_tensors(reader: HeaderReader, count: int, metadata: Metadata) -> dict[str, Entry]:
     """Read the tensors; their values must follow each other, as llama.cpp requires."""
     alignment = metadata.get("general.alignment", 32)
-    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+    if alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"alignment {alignment} is not a power of two")
     tensors: dict[str, _Tensor] = {}
     next_offset = end = 0
@@ -243,7 +249,7 @@ class HeaderReader:
         if kind != _ARRAY:
             raise ValueError(f"{key!r} is of value type {kind}")
         item, count = self.numbers("IQ")
-        if item in _SCALARS:
+        if item in _SCALARS and key != TOKENS:
             if count <= limits.BLOCKS:
                 return self._scalars(item, count)
             self._read(count * struct.calcsize(f"<{_SCALARS[item]}"))
@@ -325,6 +331,8 @@ def _read_metadata(reader: HeaderReader, count: int) -> Metadata:
         if key in metadata:
             raise ValueError(f"the key {key!r} is there twice")
         (kind,) = reader.numbers("I")
+        if kind != (due := _BOOL if key.endswith(_CAUSAL) else _KINDS.get(key, kind)):
+            raise ValueError(f"{key!r} is of value type {kind}, not {due}")
         metadata[key] = reader.value(key, kind)
     architecture = metadata.get(ARCHITECTURE, "")
     if not isinstance(architecture, str):
@@ -495,7 +503,8 @@ def read_headers(path: Path) -> Headers:
 
 def _check_claims(file: Path, claims: Metadata, number: int, count: int) -> None:
     """Refuse a file whose header and name disagree on the shard."""
-    claimed_number, claimed_count = claims.get("split.no", 0), claims.get("split.count", 1)
+    # llama.cpp writes a count of 0 when it merges shards.
+    claimed_number, claimed_count = claims.get("split.no", 0), claims.get("split.count") or 1
     if (claimed_number, claimed_count) == (number, count):
         return
     if count == 1:
