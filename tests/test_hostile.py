@@ -289,8 +289,8 @@ def test_half_a_character_goes_into_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\0b", HALF])
-def test_impossible_file_names_are_refused(study, tmp_path, name):
-    path = tmp_path / name
+def test_impossible_file_names_are_refused(tiny, tmp_path, name):
+    study, path = sr.compare(sr.dense(sr.load(tiny, name="tiny"))), tmp_path / name
     for write in (
         lambda: study.save(f"{path}.json"),
         lambda: sr.write_report(study, f"{path}.html"),

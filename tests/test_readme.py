@@ -26,7 +26,9 @@ def test_continuous_integration_runs_the_command_of_the_tests():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     (pattern,) = re.findall(r'grep -x "(.*)" README', script)
     assert len(re.findall(f"^{pattern}$", README, re.M)) == 1
-    assert 'bash -ec "$command"' in script
+    assert 'bash -ec "$1"' in script
+    parts = re.findall(r'^readme "\$\{command(.*)\}"$', script, re.M)
+    assert parts == ["%% && *", "#* && "]
 
 
 def test_links_are_files_of_the_repository():

@@ -199,7 +199,7 @@ def test_scores_on_two_texts_are_in_one_table_with_their_texts(study):
             for text, more in (("some.txt", 0.0), ("other.txt", 20.0))
             for perplexity in PERPLEXITIES
         ]
-        assert "quality" not in study_document(study, medium)["tables"]
+    assert "quality" not in study_document(study, "page")["tables"]
 
 
 def test_vocabulary_is_the_rows_of_the_output_head(demo_study, smollm2):

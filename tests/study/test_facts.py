@@ -51,7 +51,7 @@ def study(request):
     if request.param in {"demo", "minilm"}:
         return study_of(request.getfixturevalue(request.param))
     if request.param == "modules":
-        return study_of(sr.load(blocks(10_000)))
+        return study_of(sr.load(blocks(1_000)))
     if request.param == "policies":
         return policies(request.getfixturevalue("demo"))
     return study_of(sr.load(Tiny(width=24, hidden=40, blocks=3, dtype=torch.bfloat16)))

@@ -47,7 +47,7 @@ def test_every_architecture_at_several_levels(case):
     torch.manual_seed(0)
     weights = sr.load(case.build().to(torch.bfloat16))
     study = sr.compare(sr.dense(weights))
-    for sparsity in (0.0, 0.07, 0.3, 0.5, 0.99):
+    for sparsity in (0.0, 0.3, 0.99):
         agrees_with_pruning(study, weights, sparsity)
 
 

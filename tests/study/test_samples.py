@@ -211,13 +211,13 @@ def test_lines_of_samples_are_bounded(copy, monkeypatch):
         read(copy)
 
 
-@pytest.mark.parametrize("text", ["", "0:", "3:", "8:AAA=", "x:AA==", "9:AA==", "8:A", "-1:AA=="])
-def test_outcomes_of_a_saved_study_that_cannot_be(text):
+def test_outcomes_of_a_saved_study_that_cannot_be():
     study = saved.study()
     tasks = harnesses.padded(made_up({("Dense", "x"): [1, 0]}))
     assert study.with_measured(tasks=tasks).tasks["outcomes"].tolist() == ["2:gA=="]
-    with pytest.raises(sr.SparsityReportError, match="with_measured: "):
-        study.with_measured(tasks=tasks.assign(outcomes=text))
+    for text in ("", "0:", "3:", "8:AAA=", "x:AA==", "9:AA==", "8:A", "-1:AA=="):
+        with pytest.raises(sr.SparsityReportError, match="with_measured: "):
+            study.with_measured(tasks=tasks.assign(outcomes=text))
     with pytest.raises(sr.SparsityReportError, match="outcomes: lack a fingerprint"):
         study.with_measured(tasks=tasks.assign(prompts_fingerprint=None))
     more = harnesses.padded(made_up({("Dense", "y"): [1, 0, 1]}, documents_fingerprint="of both"))

@@ -8,29 +8,36 @@ from zoo.page import PAGE
 import sparsity_report as sr
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def case(request):
     return request.param
 
 
-def test_groups_are_the_products(case):
-    model = built(case)
-    weights = sr.load(model)
-    study = sr.compare(sr.dense(weights))
+@pytest.fixture(scope="module")
+def weights(case):
+    return sr.load(built(case))
+
+
+@pytest.fixture(scope="module")
+def study(weights):
+    return sr.compare(sr.dense(weights))
+
+
+def test_groups_are_the_products(case, weights, study):
     assert study.groups.set_index("group")["total"].to_dict() == case.groups
-    assert sum(case.groups.values()) == model.num_parameters()
+    assert sum(case.groups.values()) == built(case).num_parameters()
     assert sum(p.total for p in weights.prunable) == case.prunable
     assert len(study.unclassified) == case.unclassified == 0
 
 
-def test_flops_are_the_products(case):
-    totals = sr.compare(sr.dense(built(case))).totals.loc[0]
+def test_flops_are_the_products(case, study):
+    totals = study.totals.loc[0]
     assert totals["flops_per_token"] == 2 * case.flops
     assert totals["flops_per_sequence"] == 2 * case.per_sequence
 
 
-def test_masked_models_run_and_count_the_same(case):
-    variant = sr.masked(sr.global_magnitude(sr.load(built(case)), 0.4))
+def test_masked_models_run_and_count_the_same(case, weights):
+    variant = sr.masked(sr.global_magnitude(weights, 0.4))
     model = variant.module()
     real, _ = sr.analyze_layers(model, variant.name)
     assert real.equals(variant.layers())
