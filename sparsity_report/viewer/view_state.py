@@ -54,7 +54,9 @@ def check_state(header: Mapping[str, Any], changes: State) -> None:
     choices, modules = _choices(header), header["modules"]["names"]
     for name, value in changes.items():
         if name == "selection":
-            _require_modules(name, value if isinstance(value, list | tuple) else [value], modules)
+            if not isinstance(value, list | tuple):
+                raise _refused(name, value, ["a list of names"])
+            _require_modules(name, value, modules)
         elif name == "detail":
             _require_modules(name, [] if value is None else [value], modules)
         elif name == "sparsity":
@@ -185,8 +187,10 @@ class LayerValues:
             for word in state["search"].casefold().split():
                 rows = rows[rows["module_name"].str.casefold().str.contains(word, regex=False)]
         if key := state["sort"].removeprefix("-"):
-            values = rows["module_name"] if key == "module" else self.values(key, rows)
-            column = pd.Series(values, rows.index)
+            names = rows["module_name"].str.replace(
+                "[0-9]+", lambda digits: digits[0].rjust(9, "0"), regex=True
+            )
+            column = names if key == "module" else pd.Series(self.values(key, rows), rows.index)
             is_up = not state["sort"].startswith("-")
             rows = rows.loc[column.sort_values(ascending=is_up, kind="stable").index]
         return rows.reset_index(drop=True)
