@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from helpers import Tiny, command, small_llama
 from payloads import decode
 from safetensors.torch import save_file
 
 import sparsity_report as sr
+from sparsity_report.cli.application import app
 from sparsity_report.cli.options import PANELS
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.findings.strip_text import strip_texts
@@ -364,20 +366,7 @@ def test_help_and_version():
     assert command("run", "--no-such-option").returncode == 2
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "run",
-        "count",
-        "pair",
-        "check",
-        "prune",
-        "expand",
-        "render",
-        "explore",
-        "notebook",
-    ],
-)
+@pytest.mark.parametrize("name", typer.main.get_command(app).commands)
 def test_help_has_every_option_in_a_panel_on_one_line(name, monkeypatch):
     """A list of names after a colon may go on on a second line, and in words beyond twelve."""
     monkeypatch.setenv("COLUMNS", "80")
@@ -448,10 +437,7 @@ def test_measurements_go_into_everything(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "clock"),
-    [
-        ([], {}),
-        (["--seconds", "9"], {"budget": 9.0}),
-    ],
+    [([], {}), (["--seconds", "9"], {"budget": 9.0})],
     ids=str,
 )
 def test_seconds_reach_the_clock(monkeypatch, tmp_path, options, clock):

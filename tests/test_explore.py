@@ -25,6 +25,17 @@ def test_the_page_keeps_its_state(tmp_path, chromium):
     page.close()
 
 
+def test_options_are_refused_before_a_model_is_opened(tmp_path):
+    for option, message in (
+        (("--policy", "magntude"), "--policy 'magntude' is unknown"),
+        (("--sparsity", "half"), "--sparsity 'half' is not a share"),
+        (("--calibration", "text"), "--calibration has no effect"),
+    ):
+        done = command("explore", tmp_path, *option, "-o", tmp_path / "page.html")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert message in done.stderr
+
+
 def test_other_files_are_refused_before_a_model_is_opened(tmp_path):
     for name in ("page.pdf", "page"):
         done = command("explore", "-o", tmp_path / "seen" / name)

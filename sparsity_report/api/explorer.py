@@ -200,14 +200,6 @@ class Explorer(anywidget.AnyWidget):
         """
         return self._values.in_view()
 
-    def _extend(self, longer: Study, variant: str) -> None:
-        """Take over a study with more variants, and show one of them."""
-        self._contents = study_contents(longer)
-        with self.hold_sync():
-            self.set_trait("study", longer)
-            self.payload = encode(self._contents.header, self._contents.arrays)
-            self.select(variant=variant)
-
     @property
     def _values(self) -> LayerValues:
         return LayerValues(self.study, self._contents, self.state)
@@ -301,9 +293,15 @@ class Explorer(anywidget.AnyWidget):
                 say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
             )
         pruning = pruned_at(study.weights, state["policy"], state["sparsity"])
-        pruned, names = [masked(pruning), csr(pruning)], set(study.variants["variant"])
-        longer = study.with_variants(*(v for v in pruned if v.name not in names))
-        self._extend(longer, pruned[state["layout"] == "csr"].name)
+        pruned, rows = [masked(pruning), csr(pruning)], study.variants
+        same = rows[rows["fingerprint"] == rows["fingerprint"].iloc[0]]
+        same = same[same["method"].eq(pruning.method) & same["asked_sparsity"].eq(pruning.target)]
+        longer = study.with_variants(*(v for v in pruned if v.name not in set(same["variant"])))
+        self._contents = study_contents(longer)
+        with self.hold_sync():
+            self.set_trait("study", longer)
+            self.payload = encode(self._contents.header, self._contents.arrays)
+            self.select(variant=pruned[state["layout"] == "csr"].name)
 
     @property
     def chart(self) -> alt.LayerChart:

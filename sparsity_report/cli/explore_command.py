@@ -22,6 +22,9 @@ def explore(models: Models = None, *, choice: Choice, options: ExploreOptions) -
     if options.out.suffix.lower() != ".html":
         raise SparsityReportError(f"--out {options.out} is no page; give a name that ends in .html")
     check_folder(options.out.parent)
+    from sparsity_report.cli.policy_grid import check_experts, read_policies
+
+    check_experts(choice, read_policies(choice.policy, choice.sparsity))
     import sparsity_report as sr
     from sparsity_report.report.page import write_explorer
 

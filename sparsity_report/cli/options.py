@@ -153,6 +153,11 @@ class Outputs(Texts):
     out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", "-o", metavar="FOLDER")
     write: list[str] = option(["html,csv,png,study"], OUTPUT, _FILES, metavar="LIST")
 
+    def __post_init__(self) -> None:
+        """Refuse kinds of files that are unknown, before libraries load."""
+        super().__post_init__()
+        _ = self.kinds
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of files to write, each once, in the order of :data:`KINDS`."""

@@ -31,11 +31,6 @@ def pair(
     --base belongs to AFTER.
     """
     check_paths(before, after, options.base)
-    import sparsity_report as sr
-    from sparsity_report.pairing.value_loops import compiled_compare
-    from sparsity_report.report.tables import checkpoint_tables
-    from sparsity_report.report.tables.plain_text import to_text
-
     for path in options.out:
         if path.suffix.lower() not in (*_REPORTS, ".json"):
             raise SparsityReportError(
@@ -43,6 +38,11 @@ def pair(
             )
     if options.thesis is not None:
         check_folder(options.thesis)
+    import sparsity_report as sr
+    from sparsity_report.pairing.value_loops import compiled_compare
+    from sparsity_report.report.tables import checkpoint_tables
+    from sparsity_report.report.tables.plain_text import to_text
+
     with quiet_libraries(), workers(options.workers) as executor:
         models: list[Any] = [before, after]
         if options.allow_pickle:

@@ -49,8 +49,8 @@ def run(
     --policy prunes the first as well.
     """
     check_paths(*(models or ()), analysis.base)
-    check_outputs(outputs)
     _check(analysis, choice, len(models or ()))
+    check_outputs(outputs)
     with quiet_libraries():
         study, refused = _studied(compared(models or [], choice, analysis), analysis)
         for note in study.notes:
@@ -125,8 +125,9 @@ def _clock(analysis: Analysis) -> Clock | None:
 
 
 def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
-    """Compare and measure the variants; return the study, and True if a request was refused."""
+    """Compare and measure the variants; return the study, and True if a request was wrong."""
     import sparsity_report as sr
+    from sparsity_report.measure.protocols import NoScoreError
 
     variants = given.variants
     study = sr.compare(*variants, patterns=True)
@@ -147,20 +148,10 @@ def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
             try:
                 study = study.with_measured(**{name: measure(given, analysis)})
             except SparsityReportError as error:
-                study, is_wrong = _noted(study, error)
-                refused |= is_wrong
+                refused |= not isinstance(error, NoScoreError)
+                if (note := str(error)) not in study.notes:
+                    study = replace(study, notes=(*study.notes, note))
     return study, refused
-
-
-def _noted(study: Study, error: SparsityReportError) -> tuple[Study, bool]:
-    """Add a refusal to the notes and to stderr; return True, too, if the request was wrong."""
-    from sparsity_report.measure.protocols import NoScoreError
-
-    is_wrong = not isinstance(error, NoScoreError)
-    note = error.note if isinstance(error, NoScoreError) else str(error)
-    if note in study.notes:
-        return study, is_wrong
-    return replace(study, notes=(*study.notes, note)), is_wrong
 
 
 def _quality(given: Compared, analysis: Analysis) -> pd.DataFrame:

@@ -83,17 +83,7 @@ class Passage(NamedTuple):
 
 
 class NoScoreError(SparsityReportError):
-    """A model that has no score, though the request was right.
-
-    Attributes
-    ----------
-    note : str
-        The reason, for the notes of a study.
-    """
-
-    def __init__(self, note: str) -> None:
-        super().__init__(note)
-        self.note = note
+    """A model that has no score, though the request was right."""
 
 
 class Passages:

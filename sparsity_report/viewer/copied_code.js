@@ -30,9 +30,10 @@ export function code(figures, store, state) {
     "explorer", ""].join("\n");
 }
 
-// Return the command that writes a report of the pruning in view; null if there is none.
+// Return the command that writes a report of the pruning in view; null if the command line has none.
 export function command(figures, state) {
   const level = levelOf(figures, state);
   const pruning = level ? level[0].commands[level[1]] : figures.variant(state.variant).command;
-  return pruning && `${figures.data.command} ${pruning} --out results\n`;
+  const { command: opening } = figures.data;
+  return opening && pruning && `${opening} ${pruning} --out results\n`;
 }

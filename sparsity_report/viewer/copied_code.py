@@ -32,15 +32,16 @@ class CopiedCode:
         every variant.
     repeated : frozenset of str
         Names of the variants that the statements repeat.
-    command : str
-        The command that opens the model.
+    command : str or None
+        The command that opens the model; None for a module in memory.
     """
 
     def __init__(self, study: StudyFigures) -> None:
         self._first = study.variants["fingerprint"].iloc[0]
         self.study_code, self.repeated = _statements(study)
         source = _source(study)
-        self.command = shlex.join(["sparsity-report", "run", *([source] if source else [])])
+        words = ["sparsity-report", "run", *([source] if source else [])]
+        self.command = None if _is_module(study) else shlex.join(words)
 
     def of_variant(self, row: Mapping[str, Any]) -> str | None:
         """Return the options that prune a variant so; None if the command line does not."""
@@ -56,9 +57,10 @@ def _statements(study: StudyFigures) -> tuple[str, frozenset[str]]:
     prunings: dict[tuple[Any, ...], str] = {}
     for row in records(study.variants):
         name, method, asked = row["variant"], row["method"], row["asked_sparsity"]
-        call = _call(method, asked) if row["fingerprint"] == first else None
-        if call is None:
-            why = "another model" if row["fingerprint"] != first else f"pruned by {method!r}"
+        policy, is_first = read_method(method), row["fingerprint"] == first
+        call = policy.python(_known(asked)) if policy else None
+        if not is_first or (call is None and method is not None):
+            why = f"pruned by {method!r}" if is_first else "another model"
             lines.append(f"# {name!r} is left out: {why}, which the study cannot say how to repeat")
             continue
         known.add(name)
@@ -72,7 +74,10 @@ def _statements(study: StudyFigures) -> tuple[str, frozenset[str]]:
         variants.append(f"sr.{row['layout']}({prunings[method, asked]}, name={name!r})")
     if not variants:
         return "", frozenset()
-    lines += ["study = sr.compare(", *(f"    {variant}," for variant in variants), ")"]
+    defaults = {"convention": "standard", "context": None, "patterns": False}
+    given = {**vars(study), "patterns": study.patterns is not None}
+    variants += [f"{k}={given[k]!r}" for k, default in defaults.items() if given[k] != default]
+    lines += ["study = sr.compare(", *(f"    {argument}," for argument in variants), ")"]
     if measured := [name for name in _MEASURED if getattr(study, name) is not None]:
         lines += [
             f"# Not measured anew: {', '.join(measured)}. study.save('study.json') keeps what was",
@@ -81,24 +86,22 @@ def _statements(study: StudyFigures) -> tuple[str, frozenset[str]]:
     return "\n".join(lines), frozenset(known)
 
 
-def _call(method: str | None, asked: Any) -> str | None:
-    """Return the call that repeats a pruning; None if a level does not determine it."""
-    policy = read_method(method)
-    if policy is None:
-        return "" if method is None else None
-    return policy.python(_known(asked))
-
-
 def _known(asked: Any) -> float | None:
     return None if pd.isna(asked) else float(asked)
 
 
 def _opening(study: StudyFigures) -> str:
     """Return the line that opens the model."""
-    if study.weights is not None and study.weights.source == "module":
-        return f"weights = sr.load(model)  # the module that was opened as {study.weights.name!r}"
+    if _is_module(study):
+        name = str(study.variants["model"].iloc[0])
+        return f"weights = sr.load(model)  # the module that was opened as {name!r}"
     source = _source(study)
     return f"weights = sr.load({source!r})" if source else "weights = sr.load()"
+
+
+def _is_module(study: StudyFigures) -> bool:
+    """Return whether the first model was a module in memory."""
+    return bool(study.variants["source"].iloc[0] == "module")
 
 
 def _source(study: StudyFigures) -> str:

@@ -306,9 +306,10 @@ export function costs(figures, state, width) {
     known(value) && known(share)
   );
   if (!rows.length) return null;
+  const asCsr = figures.curve({ ...state, layout: "csr" });
   const [left, right, top, bottom, height] = [44, width - 24, 24, 216, 252];
-  const most = Math.max(1.05, ...rows.map((row) => Math.max(row.ratio, row.flopsRatio ?? 0)))
-    * 1.05;
+  const ratios = [...rows.map((row) => row.ratio), ...asCsr.map((row) => row.flopsRatio ?? 0)];
+  const most = Math.max(1.05, ...ratios) * 1.05;
   const x = (share) => left + share * (right - left);
   const y = (value) => bottom - (value / most) * (bottom - top);
   const ticks = [0, 0.5, 1, 1.5, 2, 2.5].filter((value) => value <= most);
@@ -320,10 +321,10 @@ export function costs(figures, state, width) {
   const last = rows.at(-1);
   shapes.push(line([[x(0), y(1)], [x(1), y(1)]], "dense"),
     line(rows.map((row) => [x(row.share), y(row.ratio)]), "ink"));
-  const flops = rows.filter((row) => known(row.flopsRatio));
+  const flops = asCsr.filter((row) => known(row.flopsRatio) && known(row.share));
   shapes.push(line(flops.map((row) => [x(row.share), y(row.flopsRatio)]), "accent", "5 3"));
   shapes.push({ t: "text", x: x(0) + 6, y: y(rows[0].ratio) - 6, size: 11.5,
-    text: text.say("bytes_as", { layout: text.say(`layout_${state.layout}`) }) });
+    text: text.say("bytes_as", { layout: text.say(`as_${state.layout}`) }) });
   if (flops.length) {
     shapes.push({ t: "text", x: x(0) + 6, y: y(flops[0].flopsRatio) + 15, size: 11.5,
       fill: "accent", text: text.say("flops_line") });
@@ -342,7 +343,7 @@ export function costs(figures, state, width) {
   }
   const at = (px) => Math.max(0, Math.min(last.level, (px - left) / (right - left)));
   return { shapes, width, height,
-    description: text.say("cost_curve", { layout: text.say(`layout_${state.layout}`) }), at };
+    description: text.say("cost_curve", { layout: text.say(`as_${state.layout}`) }), at };
 }
 
 // Quality against bytes of the measured variants; the level in view has bytes only.

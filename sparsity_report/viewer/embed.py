@@ -6,9 +6,9 @@ The scripts are bundles of the JavaScript files beside this one: ``npm run build
 
 import base64
 import gzip
-import hashlib
 import html
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from sparsity_report.words.sentences import say
@@ -61,14 +61,11 @@ def embed(payload: bytes, still: str = "", key: str = "") -> str:
 
 def digests() -> tuple[str, ...]:
     """Return the digests of the fragment's scripts for a Content-Security-Policy."""
-    return tuple(_digest(asset(f"bundle/{name}.js")) for name in ("fragment", "viewer"))
+    texts = (asset(f"bundle/{name}.js").encode() for name in ("fragment", "viewer"))
+    return tuple(f"'sha256-{base64.b64encode(sha256(text).digest()).decode()}'" for text in texts)
 
 
 @cache
 def _packed() -> str:
     text = f"{asset('viewer.css')}\0{asset('bundle/viewer.js')}".encode()
     return base64.b64encode(gzip.compress(text, 9, mtime=0)).decode()
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -180,32 +180,26 @@ export class Figures {
   }
 
   summed(counts, layout, members = null) {
-    const { of, left, weights, nonzero, slack } = counts;
-    const sum = { zeros: 0, prunable: 0, modelZeros: 0, total: 0, bytes: 0, dense: 0, flops: 0,
-      denseFlops: 0, slack: 0, slackShare: 0, layers: 0 };
+    const { of, left, weights, slack } = counts;
+    const sum = { zeros: 0, prunable: 0, bytes: 0, dense: 0, flops: 0, denseFlops: 0, slack: 0 };
     const add = (i) => {
       if (Number.isNaN(of.total[i])) return;
       if (of.prunable[i]) {
         sum.zeros += weights[i] - left[i];
         sum.prunable += weights[i];
-        sum.layers += 1;
       }
-      sum.modelZeros += of.total[i] - nonzero[i];
-      sum.total += of.total[i];
       sum.bytes += this.bytes(counts, i, layout);
       sum.dense += this.dense(counts, i);
       sum.flops += this.flops(counts, i, layout);
       sum.denseFlops += this.flops(counts, i, "dense");
-      if (!slack) return;
-      sum.slack = Math.max(sum.slack, slack[i]);
-      sum.slackShare = Math.max(sum.slackShare, slack[i] / Math.max(weights[i], 1));
+      if (slack) sum.slack = Math.max(sum.slack, slack[i]);
     };
     if (members) members.forEach(add);
     else for (let i = 0; i < this.size; i += 1) add(i);
     for (const key of Object.keys(sum)) sum[key] = certain(sum[key]);
-    const { zeros, prunable, modelZeros, total, bytes, dense, flops, denseFlops } = sum;
-    return { ...sum, share: ratio(zeros, prunable), modelShare: ratio(modelZeros, total),
-      ratio: ratio(bytes, dense), flopsRatio: ratio(flops, denseFlops) };
+    const { zeros, prunable, bytes, dense, flops, denseFlops } = sum;
+    return { ...sum, share: ratio(zeros, prunable), ratio: ratio(bytes, dense),
+      flopsRatio: ratio(flops, denseFlops) };
   }
 
   /** Sums at every level of a policy. @param {State} state */
@@ -371,16 +365,18 @@ export class Figures {
    */
   layouts(state, i) {
     const counts = this.counts(state);
-    const { of } = counts;
+    const { of, left, slack } = counts;
     if (!of.prunable[i] || !known(of.pointers[i]) || !of.weightTotal[i]) return [];
-    const size = (layout) => certain(this.bytes({ of, left: counts.left }, i, layout) - of.rest[i]);
+    const size = (layout) => certain(this.bytes({ of, left }, i, layout) - of.rest[i]);
     const [dense, n] = [size("dense"), of.weightTotal[i]];
     const rows = ["dense", "csr", "bitmask"].map((key) => ({ key, bytes: size(key), fits: true }));
-    const pattern = this.isLevel(state)
-      && this.policyOf(state)?.patterns?.[this.place(this.policyOf(state), state.sparsity)];
-    const fits = this.isLevel(state)
-      ? /^[12]:[48]$/.test(pattern || "")
-      : this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i) ?? null;
+    const policy = this.isLevel(state) ? this.policyOf(state) : null;
+    const pattern = policy?.patterns?.[this.place(policy, state.sparsity)] ?? "";
+    // Levels keep the zeros of the first variant. With less than half of zeros, none fits.
+    const listed = this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i);
+    const isUnfit = pattern || 2 * (left[i] - (slack?.[i] ?? 0)) > n
+      || (!policy && listed === false);
+    const fits = listed || /^[12]:[48]$/.test(pattern) || (isUnfit ? false : null);
     rows.push({ key: "two_four", bytes: Math.floor(n / 2) * of.value[i] + Math.ceil(n / 8), fits });
     return rows.map((row) => ({ ...row, ratio: ratio(row.bytes, dense) }));
   }

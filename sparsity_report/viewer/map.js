@@ -134,9 +134,7 @@ export class HeatMap {
   arrange(state) {
     const [width, height] = [this.box.clientWidth, this.box.clientHeight];
     const members = this.members(state);
-    const key = `${width} ${height} ${state.modules} ${
-      this.zoomed?.[0]
-    } ${this.zoomed?.length} ${this.figures.counts?.name}`;
+    const key = `${width} ${height} ${state.modules} ${this.zoomed?.[0]} ${this.zoomed?.length}`;
     if (this.arranged === key && this.drawn === members) return;
     Object.assign(this, { arranged: key, drawn: members,
       plan: layout(this.figures, members, width, height) });

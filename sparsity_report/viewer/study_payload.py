@@ -110,6 +110,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
     positions = {str(name): place for place, name in enumerate(study.variants["variant"])}
     magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
     levels, deviations = study.by_policy, spreads(study)
+    first = study.facts.layers(str(study.variants["variant"].iloc[0]))
     copied = CopiedCode(study)
     header = {
         **_opening("study", study.layers),
@@ -118,7 +119,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
             policy_entry(policy, levels[policy], study, arrays)
             if policy in levels
             else {"key": policy, "label": policy_label(policy), "disabled": reason}
-            for policy, reason in _reasons(study).items()
+            for policy, reason in ladders(first, study.levels, study.weights).items()
         ],
         "hasWeights": study.weights is not None,
         "histograms": _histograms(magnitudes, names, arrays),
@@ -347,13 +348,6 @@ def policy_label(policy: str) -> str:
     if policy.startswith("N:"):
         return say("explorer.n_m_patterns", m=policy[2:])
     return method_name(policy)
-
-
-def _reasons(study: StudyFigures) -> dict[str, str]:
-    """Return the policies in the order of the menu, each with the reason if it has no levels."""
-    first = study.facts.layers(str(study.variants["variant"].iloc[0]))
-    known = ladders(first, study.levels, study.weights)
-    return {key: each if isinstance(each, str) else "" for key, each in known.items()}
 
 
 def packed_note(study: StudyFigures) -> str | None:

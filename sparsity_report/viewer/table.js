@@ -25,10 +25,13 @@ export function columns(figures, state) {
 // Return layers in the order of a column; unknown values are last.
 export function sorted(members, column, down) {
   if (!column) return members;
-  const values = new Map(members.map((i) => [i, column.value(i)]));
-  const order = typeof values.values().next().value === "string"
-    ? new Intl.Collator("en", { numeric: true }).compare
-    : (a, b) => a - b;
+  // Zeros before numbers sort block 2 before block 10, as in_view of view_state.py does.
+  const key = (value) =>
+    typeof value === "string"
+      ? value.replace(/[0-9]+/g, (digits) => digits.padStart(9, "0"))
+      : value;
+  const values = new Map(members.map((i) => [i, key(column.value(i))]));
+  const order = (a, b) => (a < b ? -1 : Number(a > b));
   return [...members].sort((one, other) => {
     const [a, b] = [values.get(one), values.get(other)];
     return known(a) && known(b)

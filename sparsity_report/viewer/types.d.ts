@@ -136,7 +136,7 @@ export interface Payload {
     points: Point[] } | null;
   scores?: { level: number; value: number; text: string; policy: string }[];
   code?: string;
-  command?: string;
+  command?: string | null;
   prunable?: number;
   overlap?: Record<string, number>;
   rows?: [string, number | (string | null)[], string][];

@@ -54,7 +54,9 @@ def check_state(header: Mapping[str, Any], changes: State) -> None:
     choices, modules = _choices(header), header["modules"]["names"]
     for name, value in changes.items():
         if name == "selection":
-            _require_modules(name, value if isinstance(value, list | tuple) else [value], modules)
+            if not isinstance(value, list | tuple):
+                raise _refused(name, value, ["a list of names"])
+            _require_modules(name, value, modules)
         elif name == "detail":
             _require_modules(name, [] if value is None else [value], modules)
         elif name == "sparsity":
@@ -73,7 +75,8 @@ def with_consequences(header: Mapping[str, Any], state: State, changes: State) -
     slider. A new selection shows its last module in detail.
     """
     after = {**state, **changes}
-    levels = _levels_of(header, after.get("policy", ""))
+    policies = {e["key"]: e for e in header.get("policies", ()) if "levels" in e}
+    levels = policies[after["policy"]]["levels"] if after.get("policy") in policies else ()
     if "variant" in changes and after["variant"] != AT_LEVEL:
         variant = next(v for v in header["variants"] if v["name"] == after["variant"])
         if "layout" not in changes:
@@ -86,12 +89,6 @@ def with_consequences(header: Mapping[str, Any], state: State, changes: State) -
     if changes.get("selection") and after["detail"] not in after["selection"]:
         after["detail"] = after["selection"][-1]
     return after
-
-
-def _levels_of(header: Mapping[str, Any], policy: str) -> Sequence[float]:
-    """Return the levels of a policy; none if it has none."""
-    entries = header.get("policies", ())
-    return next((e["levels"] for e in entries if e["key"] == policy and "levels" in e), ())
 
 
 def _nearest(levels: Sequence[float], sparsity: float) -> float:
@@ -160,7 +157,8 @@ class LayerValues:
         if self._study.matches is not None:
             rows = compared_layers(self._study)
             return rows.assign(**{key: self.values(key, rows) for key in self._figures})
-        variant = self._first if self._is_level else self._state["variant"]
+        first = str(self._study.variants["variant"].iloc[0])
+        variant = first if self._is_level else self._state["variant"]
         rows = described = self._study.facts.layers(variant).reset_index(drop=True)
         layout = self._state["layout"]
         if self._is_level:
@@ -185,8 +183,10 @@ class LayerValues:
             for word in state["search"].casefold().split():
                 rows = rows[rows["module_name"].str.casefold().str.contains(word, regex=False)]
         if key := state["sort"].removeprefix("-"):
-            values = rows["module_name"] if key == "module" else self.values(key, rows)
-            column = pd.Series(values, rows.index)
+            names = rows["module_name"].str.replace(
+                "[0-9]+", lambda digits: digits[0].rjust(9, "0"), regex=True
+            )
+            column = names if key == "module" else pd.Series(self.values(key, rows), rows.index)
             is_up = not state["sort"].startswith("-")
             rows = rows.loc[column.sort_values(ascending=is_up, kind="stable").index]
         return rows.reset_index(drop=True)
@@ -225,10 +225,6 @@ class LayerValues:
             for part in METRICS[metric].ratio or (metric,)
         )
         return amounts, sizes[0] if sizes else None
-
-    @property
-    def _first(self) -> str:
-        return str(self._study.variants["variant"].iloc[0])
 
 
 def _in_scope(rows: pd.DataFrame, modules: str) -> pd.DataFrame:

@@ -27,11 +27,6 @@ _COMPARED = {
     "relative_change": "pair.metric_relative_change_note",
     "iou": "pair.metric_zeros_iou_note",
 }
-_CUT_NOTES = {
-    "group": "explorer.sensitivity_note_group",
-    "block": "explorer.sensitivity_note_block",
-    "layer": "explorer.sensitivity_note_layer",
-}
 
 
 def _metric(column: Column, note: str) -> dict[str, Any]:
@@ -55,7 +50,7 @@ def study_metrics(study: StudyFigures) -> list[tuple[dict[str, Any], LayerFigure
     if frame is not None and len(frame):
         cut = layer_metrics.finest(frame)
         first = study.facts.layers(str(study.variants["variant"].iloc[0]))
-        note = say(_CUT_NOTES[cut], level=float(frame["sparsity"].median()))
+        note = say(f"explorer.sensitivity_note_{cut}", level=float(frame["sparsity"].median()))
         metric = {**_metric(COLUMNS["sensitivity"], note), "ofParts": cut != "layer"}
         metrics.append((metric, layer_metrics.measured_sensitivity(frame, first)))
     return metrics

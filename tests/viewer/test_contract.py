@@ -168,10 +168,7 @@ def check_counts(study, contents, state, answer):
 PAIRS = {
     "zeros": "zeros",
     "prunable": "prunable_total",
-    "modelZeros": "model_zeros",
-    "total": "total",
     "share": "sparsity_prunable",
-    "modelShare": "sparsity_model",
 }
 COSTS = {
     "bytes": "stored_bytes",
@@ -195,15 +192,12 @@ def sums_of(rows, bytes_and_flops, dense):
     parts = {
         "zeros": matrices["weight_total"] - matrices["weight_nonzero"],
         "prunable_total": matrices["weight_total"],
-        "model_zeros": rows["total"] - rows["nonzero"],
-        "total": rows["total"],
         **dict(zip(costs, bytes_and_flops, strict=True)),
         **dict(zip((f"dense_{cost}" for cost in costs), dense, strict=True)),
     }
     sums = {name: each.astype("Int64").sum(skipna=False) for name, each in parts.items()}
     shares = {
         "sparsity_prunable": ("zeros", "prunable_total"),
-        "sparsity_model": ("model_zeros", "total"),
         "bytes_ratio": ("stored_bytes", "dense_stored_bytes"),
         "flops_ratio": ("flops_per_token", "dense_flops_per_token"),
     }
@@ -373,10 +367,7 @@ def sentence(study, state):
         levels = study.by_policy[state["policy"]]
         place = levels.sparsities.index(state["sparsity"])
         sums = level_sums(levels, state["sparsity"], ())
-        costs, dense = (
-            [levels.total(column, name)[place] for column in ("stored_bytes", "flops_per_token")]
-            for name in (state["layout"], "dense")
-        )
+        size, dense = (levels.total("stored_bytes", name)[place] for name in (layout, "dense"))
         pattern = families()[state["policy"]].at(state["sparsity"]).pattern
         words = {"policy": policy_label(state["policy"])}
         shown = say("viewer.level_of", **words, level=number_format.level(state["sparsity"], space))
@@ -384,18 +375,15 @@ def sentence(study, state):
             shown = say("viewer.pattern", pattern=str(pattern))
     else:
         sums, shown = variant_sums(study, state["variant"]), state["variant"]
-        costs = [sums["stored_bytes"], sums["flops_per_token"]]
-        dense = [sums["dense_stored_bytes"], sums["dense_flops_per_token"]]
+        size, dense = sums["stored_bytes"], sums["dense_stored_bytes"]
     text = say(
         "viewer.sentence",
         shown=shown,
         share=number_format.percent(sums["sparsity_prunable"], space=space),
         prunable=number_format.scaled(sums["prunable_total"], "", space),
         layout=say(f"viewer.as_{layout}"),
-        bytes=number_format.scaled(costs[0], "B", space),
-        ratio=number_format.times(costs[0] / dense[0], space),
-        flops=number_format.scaled(costs[1], "FLOPs", space),
-        flopsRatio=number_format.times(costs[1] / dense[1], space),
+        bytes=number_format.scaled(size, "B", space),
+        ratio=number_format.times(size / dense, space),
     )
     return text[0].upper() + text[1:]
 

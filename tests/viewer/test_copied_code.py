@@ -4,6 +4,7 @@ import re
 import shlex
 
 import pytest
+from helpers import Tiny
 from payloads import decode
 
 import sparsity_report as sr
@@ -30,6 +31,22 @@ def executed(text):
 def test_statements_make_the_study_again(study):
     place = executed(header(study)["code"])
     assert place["study"].fingerprint == study.fingerprint
+
+
+def test_statements_keep_what_was_counted(demo):
+    options = {"convention": "notebook", "context": 64, "patterns": True}
+    study = sr.compare(sr.dense(demo), **options)
+    again = executed(header(study)["code"])["study"]
+    assert again.fingerprint == study.fingerprint
+    assert (again.convention, again.context) == ("notebook", 64)
+    assert again.patterns.equals(study.patterns)
+
+
+def test_a_module_in_memory_has_no_command(tmp_path):
+    saved = sr.compare(sr.dense(Tiny())).save(tmp_path / "study.json")
+    found = header(sr.read_study(saved))
+    assert "weights = sr.load(model)" in found["code"]
+    assert found["command"] is None
 
 
 def test_calls_prune_to_their_levels(study):

@@ -119,6 +119,16 @@ def test_level_becomes_exact_variants(explorer, demo):
     assert len(explorer.study.variants) == 5
 
 
+def test_a_level_is_not_taken_for_another_pruning_of_its_name(demo):
+    other = sr.masked(sr.layerwise_magnitude(demo, 0.6), name="Masked60")
+    explorer = sr.explore(sr.compare(sr.dense(demo), other))
+    explorer.select(sparsity=0.6)
+    before = explorer.state
+    with pytest.raises(sr.SparsityReportError, match="two variants are called 'Masked60'"):
+        explorer.add()
+    assert (len(explorer.study.variants), explorer.state) == (2, before)
+
+
 def test_layers_are_in_the_order_of_the_table(explorer):
     explorer.select(sort="-sparsity")
     rows = explorer.layers()
@@ -142,6 +152,7 @@ WRONG = [
     ("selection", [["fc1"]], r"selection: \['fc1'\] is not a valid choice"),
     ("selection", 5, "selection: 5 is not a valid choice"),
     ("selection", "fc1", "selection: 'fc1' is not a valid choice"),
+    ("selection", LAYERS[0], r"selection: '.*' is not a valid choice; use one of a list of names"),
     ("sparsity", 1.5, "sparsity: 1.5 is out of range"),
     ("sparsity", math.nan, "sparsity: nan is out of range"),
     ("sparsity", "half", "sparsity: 'half' is out of range"),

@@ -275,6 +275,44 @@ def test_levels_that_fit_two_of_four(opened, demo):
         assert fits == (kept.sum(axis=1).max() <= 2), (n, m)
 
 
+def test_levels_keep_the_two_of_four_that_a_model_has(chromium, tmp_path, demo):
+    """A level adds zeros; other levels fit only if their positions do, which counts do not tell."""
+    came = sr.load(sr.masked(sr.n_m(demo, 2, 4)).module())
+    known = {}
+    for study in (sr.compare(sr.dense(w), patterns=p) for w in (came, demo) for p in (True, False)):
+        with Page(chromium, tmp_path, study_payload(study)) as page:
+            for level in (0.3, 0.8):
+                page.set(policy="global_magnitude", sparsity=level)
+                layouts = "viewer.figures.layouts(viewer.store.state, viewer.store.state.detail)"
+                known.setdefault(level, []).append(page.run(f"{layouts}.at(-1).fits"))
+    assert known == {0.3: [True, None, False, False], 0.8: [True, None, None, None]}
+
+
+def test_flops_of_the_cost_curve_are_as_csr_beside_bytes_of_any_layout(opened, study):
+    rows = study.at_level(0.99)
+    least = rows["csr_flops_per_token"].sum() / rows["flops_per_token"].sum()
+    for layout in ("csr", "bitmask", "dense"):
+        opened.set(policy="global_magnitude", layout=layout, panel="costs")
+        path = opened.page.locator(".sv-details path[stroke-dasharray]").get_attribute("d")
+        heights = [216 - float(y) for y in re.findall(r"[ML]\S+ ([\d.]+)", path)]
+        assert len(heights) == 100
+        assert heights[-1] / heights[0] == pytest.approx(least, abs=0.005)
+
+
+def test_names_sort_by_their_numbers_in_page_and_kernel(chromium, tmp_path):
+    study = sr.compare(sr.dense(experts(12, 1)))
+    state = {"sort": "-module", "search": "attn.k"}
+    with Page(chromium, tmp_path, study_payload(study)) as page:
+        page.set(**state)
+        shown = [row[0].split(".")[0] for row in page.rows()]
+    explorer = sr.explore(study)
+    explorer.select(**state)
+    blocks = [name.split(".")[1] for name in explorer.layers()["module_name"]]
+    assert blocks == [str(block) for block in range(11, -1, -1)]
+    assert shown == blocks[: len(shown)]
+    assert len(shown) > 2
+
+
 def test_masks_of_two_variants_overlap(opened, demo):
     """Exactly for magnitude pruning, as positions have it; else within bounds."""
     sizes = [np.abs(np.asarray(demo.tensor(p.name))).ravel() for p in demo.prunable]
@@ -339,7 +377,7 @@ def test_commands_are_copied_where_the_command_line_prunes_so(opened):
         assert opened.page.evaluate("window.copied") == words
     opened.set(variant="Dense")
     opened.page.locator(".sv-copy").click()
-    assert "does not support" in opened.page.locator(".sv-notice").inner_text()
+    assert "cannot repeat this" in opened.page.locator(".sv-notice").inner_text()
 
 
 def test_the_map_by_keyboard(opened):

@@ -33,7 +33,7 @@ export class SortedTable {
 
   // Return the sort key of a cell: its number, the product of a shape, or text; null if unknown.
   static key(cell) {
-    const plain = cell.replace(/[\s<>%]/g, "").replace(",", ".");
+    const plain = cell.replace(/[\s<>%]/g, "");
     if (plain === "–") return null;
     const sides = plain.split("×").map(Number);
     return sides.some(Number.isNaN) ? cell : sides.reduce((product, side) => product * side, 1);
