@@ -81,7 +81,6 @@ def tick(kind: str) -> str:
         "nats": "datum.value == 0 ? '0' : format(datum.value, '+~r')",
         "ratio": "format(datum.value, '~r') + ' ×'",
         "plain": "datum.label",
-        "small": "format(datum.value, abs(datum.value) < 0.001 ? '~e' : '~r')",
         "own": f"format(datum.value, {_TINY} || {_HUGE} ? '~e' : '~r')",
     }.get(kind, "format(datum.value, '~s')")
 

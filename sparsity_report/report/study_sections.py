@@ -198,7 +198,7 @@ def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     yield from map(Text, note_findings(study.notes, {EDITED_STUDY}))
     table = method_tables.results(study) if study.matches is None else None
     if medium == "kit":
-        yield from _numbered(table.parts(table.caption)) if table else ()
+        yield from _numbered(table.parts()) if table else ()
         caption = say("thesis.totals_caption", models=theme.model_names(study))
         yield study_tables.totals_by_variant(study, caption)
         return
@@ -221,7 +221,7 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
 
 
 def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
-    """Yield the use of experts, and how many fit into one budget of bytes."""
+    """Yield findings about experts, and maps of their use."""
     if sentences["experts"] and medium != "kit":
         yield Bullets(tuple(sentences["experts"]))
     yield from study_maps.use_of_experts(study, medium)
@@ -242,7 +242,6 @@ def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     yield sections.chart_of(curve, None, "curve", study_tables.curve_caption(study))
     for variant in prunings or [study.facts.headline]:
         yield study_tables.storage(study, variant)
-        yield Text(say("page.all_layouts_note"))
 
 
 def _speed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -261,7 +260,7 @@ def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
         yield from _kit_figures(study, "quality", "sensitivity")
         yield study_tables.continuations(study)
         if scores := task_tables.zero_shot(study):
-            yield from _numbered(scores.parts(scores.caption))
+            yield from _numbered(scores.parts())
         for make in (task_tables.score_pairs, task_tables.tasks, task_tables.task_pairs):
             table = make(study)
             yield table if table and len(table.rows) <= _SCORES else None

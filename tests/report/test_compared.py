@@ -236,6 +236,9 @@ def test_one_small_map_a_pruning_in_one_scale(text, study):
     assert greens == sorted(greens)
     assert len({*greens}) > 15
     assert re.search(r"<p>Masked50Layerwise and Masked2:4: .*?50\W%.*? zeros in every cell", text)
+    heads = say("map.heads_experts_note", variant=study.facts.pruning)
+    for caption in (say("caption.small_maps"), heads):
+        assert f'<p class="terms">{caption}</p>' in text
 
 
 def test_small_maps_and_the_spread_go_from_the_fewest_zeros(demo):

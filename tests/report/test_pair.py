@@ -97,6 +97,8 @@ def test_equal_shares_are_not_drawn(demo, tmp_path):
         assert charts.blocks_chart(pair) is None
         page = sr.write_report(pair, tmp_path / "p.html").read_text(encoding="utf-8")
         assert 'id="blocks-figure"' not in page
+        sr.write_thesis(pair, tmp_path / "kit")
+        assert "section{Figures}" not in (tmp_path / "kit" / "example.tex").read_text()
     layers = even.matches.copy()
     layers.loc[layers["block"] == 1, "new"] //= 2
     uneven = replace(even, matches=layers)

@@ -57,7 +57,8 @@ def results(study: StudyFigures) -> Table:
     widths = (1.6, *(1.8 if column.format.unit is None else 1 for column in columns))
     looks: dict[str, Any] = {"title": "title", "style": "compared", "widths": widths}
     values = [unknown | row for row in rows]
-    return table_of("results", caption, [*_method(), *columns], values, **looks)
+    method = columns_of("method", {"method": formats.name_format(80)})
+    return table_of("results", caption, [*method, *columns], values, **looks)
 
 
 def _title(entry: Mapping[str, Any], has_models: bool) -> str:
@@ -235,7 +236,3 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
     # Two of one policy and sparsity have the names of their variants.
     repeated = entries.duplicated(["kind", "label", "model"], keep=False)
     return entries.assign(label=entries["label"].mask(repeated, entries["variant"].map(short_name)))
-
-
-def _method() -> list[Column]:
-    return columns_of("method", {"method": formats.name_format(80)})

@@ -182,7 +182,7 @@ def storage(study: StudyFigures, variant: str) -> Table:
     frame = frame.rename(columns={"ratio": "ratio_to_dense"})
     unpacked = study.facts.unpacked_dtypes(variant)
     key = "caption.storage_unpacked" if unpacked else "caption.storage"
-    caption = say(key, variant=variant, dtypes=unpacked)
+    caption = f"{say(key, variant=variant, dtypes=unpacked)} {say('caption.storage_note')}"
     columns = columns_of(f"layout {' '.join(labels)} break_even lossless", **labels)
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 

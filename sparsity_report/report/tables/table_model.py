@@ -131,7 +131,7 @@ class Table:
             [p for p, column in enumerate(self.columns) if not p or column.name in names]
         )
 
-    def parts(self, continued: str, letters: int = LINE_LETTERS) -> list[Table]:
+    def parts(self, letters: int = LINE_LETTERS) -> list[Table]:
         """Return tables of about so many letters in a row, each with the names of the rows."""
         first, *sizes = map(self.letters, range(len(self.columns)))
         places, room = [[0]], letters - first
@@ -141,8 +141,7 @@ class Table:
                 room = letters - first
             places[-1].append(place)
             room -= size
-        tables = [self._at(chosen) for chosen in places]
-        return [tables[0], *(replace(table, caption=continued) for table in tables[1:])]
+        return [self._at(chosen) for chosen in places]
 
     def letters(self, place: int) -> int:
         """Return the letters of a column with its gap; heads break between words."""
