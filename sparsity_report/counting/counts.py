@@ -45,12 +45,6 @@ def count_notes(weights: Weights) -> tuple[str, ...]:
     return (*memory.notes, *_not_finite(weights.name, memory.counts))
 
 
-def add_notes(weights: Weights, notes: Iterable[str]) -> None:
-    """Add notes about the counts or scores of a model."""
-    memory = _MEMORIES.setdefault(weights, _Memory())
-    memory.notes = tuple(dict.fromkeys([*memory.notes, *notes]))
-
-
 def _not_finite(model: str, counts: Mapping[str, Magnitudes]) -> Iterator[str]:
     """Yield notes that name the prunable tensors with NaN or infinite weights."""
     for key, numbers in (
@@ -121,7 +115,7 @@ def count_weights(
                 counts[name] = so_far.pop(name)
                 entries.put(keys.get(name), encode_counts(counts[name]))
             show(done, size, name)
-    add_notes(weights, entries.notes())
+    memory.notes = tuple(entries.notes())
     memory.complete = True
     return MappingProxyType(counts)
 

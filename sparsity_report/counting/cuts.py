@@ -29,8 +29,8 @@ T = TypeVar("T")
 _BLOCK = 2**22
 # Scores in memory at a time.
 _SCORES = 2**21
-# Integer dtypes by the bytes of a weight.
 _NO_SIGN = np.int16(0x7FFF)
+# Integer dtypes by the bytes of a weight.
 _BITS = {1: "uint8", 2: "int16", 4: "int32"}
 
 

@@ -77,15 +77,13 @@ def find_levels(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Ite
         inside = owner[start:stop], value[start:stop], many[start:stop]
         if coarse[inside[0]].any():
             on = _sums(inside[0], inside[2], zeros.size)
-            yield _roughly(target, float(value[start]), bucket, before, zeros, on)
+            yield _roughly(target, bucket, before, zeros, on)
         else:
             yield _exactly(target, bucket, before, *inside)
 
 
-def _roughly(
-    target: int, smallest: float, bucket: int, before: Integers, zeros: Integers, on: Integers
-) -> Level:
-    """Return the level in a bucket of known smallest magnitude that holds `on` of each tensor."""
+def _roughly(target: int, bucket: int, before: Integers, zeros: Integers, on: Integers) -> Level:
+    """Return the level in a bucket that holds `on` magnitudes of each tensor."""
     # The zeros in the first bucket are known and come first.
     sure = zeros if bucket == 0 else np.zeros_like(zeros)
     on = on - sure
@@ -96,7 +94,8 @@ def _roughly(
     ties = apportion(on, rank)
     least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
     slack = np.maximum(ties - least, most - ties)
-    return Level(target, bucket, smallest, before, sure + ties, slack, exact=False)
+    edge = float(histogram.smallest_of(np.array([bucket]))[0])
+    return Level(target, bucket, edge, before, sure + ties, slack, exact=False)
 
 
 def apportion(on: Integers, rank: int) -> Integers:

@@ -87,9 +87,7 @@ def _align_embeddings(alignment: Alignment) -> None:
     """Match the channels of the width, then the tokens."""
     key = ("embed", "weight")
     one, other = alignment.before.at("", None).get(key), alignment.after.at("", None).get(key)
-    if one is None or other is None or not (one.columns and other.columns):
-        return
-    if len(one.parameter.shape) != 2 or len(other.parameter.shape) != 2:  # patches of an image
+    if one is None or other is None:
         return
     _align_width(alignment, one, other)
     _align_vocabulary(alignment, one, other)
@@ -98,8 +96,7 @@ def _align_embeddings(alignment: Alignment) -> None:
 def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
     """Match channels; refuse a rotated width, where hardly any channel matches."""
     (tokens_before, width), (tokens_after, narrower) = one.parameter.shape, other.parameter.shape
-    if width < narrower:
-        alignment.check_not_more("width", one.module.name, width, narrower)
+    alignment.check_not_more("width", one.module.name, width, narrower)
     # Tokens are in the same order even if some were cut off at the end.
     tokens = min(tokens_before, tokens_after)
     moved = 0.0
@@ -126,8 +123,8 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
     if is_lost and tokens_before != tokens_after and width != narrower:
         raise SparsityReportError(
             f"{alignment.names}: both the width and the vocabulary were cut, and the first tokens "
-            "do not tell which channels are left; cut one after the other, and compare each with "
-            "what was there before, or the two are unrelated"
+            "do not identify the channels that are left; cut one after the other, and compare each "
+            "result with the model before, or the two are unrelated"
         )
     alignment.add("width", OUTSIDE, match, one.module.name)
 
@@ -222,8 +219,8 @@ def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMat
         if len(one) == len(other):
             return match_identical(len(one))
         raise SparsityReportError(
-            f"{alignment.names}: of {len(one):,} blocks {len(other):,} are left, and no matrix "
-            "that all of them have tells which; compare models whose blocks have matrices"
+            f"{alignment.names}: {len(other):,} of {len(one):,} blocks are left, and no common "
+            "matrix identifies them; compare models whose blocks have matrices"
         )
     known = [
         {role: _piece_rows(alignment, True, *each[role]) for role in set(roles) if role in each}

@@ -112,7 +112,8 @@ class Alignment:
             return
         sides = (self.before.weights, self.after.weights)
         kinds = [weights.architecture for weights in sides]
-        other = f"; a {kinds[0]} and a {kinds[1]} may be unrelated" if kinds[0] != kinds[1] else ""
+        is_other = all(kinds) and kinds[0] != kinds[1]
+        other = f"; {kinds[0]} and {kinds[1]} may be unrelated" if is_other else ""
         raise SparsityReportError(
             f"{where} has {number:,} {plural(axis)} in {sides[1].name} and {base:,} in "
             f"{sides[0].name}: give the larger model first, as the base{other}"
@@ -171,7 +172,7 @@ class Alignment:
                 raise SparsityReportError(
                     f"{self.names} look unrelated: {'.'.join(map(str, place[:2])).strip('.')} has "
                     f"{old.units:,} {plural(new.axis)} in one and {new.units:,} in the other, and "
-                    "no matrix that both have tells which are left; give a model and its base"
+                    "no common matrix identifies those that are left; give a model and its base"
                 )
             lines = match.index[:, None] * old.lines + np.arange(old.lines)
             maps.append(start + lines.ravel())
@@ -270,7 +271,8 @@ class ParameterMatch:
     @property
     def method(self) -> str:
         """A digest of the way in which the two are compared, for cache keys."""
-        digest = hashlib.sha256(repr(self.pieces).encode())
+        stored = [(p.shape, p.transposed) for p in self.parameters]
+        digest = hashlib.sha256(repr((self.pieces, stored)).encode())
         for index in (self.rows, self.columns):
             digest.update(b"-" if index is None else index.tobytes())
         return digest.hexdigest()

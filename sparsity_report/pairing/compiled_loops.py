@@ -21,12 +21,9 @@ _BLOCK = 2**12
 # Gathers the lowest bits of eight bytes in the highest byte.
 _GATHER = np.uint64(0x0102040810204080)
 
-
-def _compiled(function: F) -> F:
-    """Return a function that is compiled on its first call with each dtype."""
-    # Sums may be reordered; NaN and infinity keep their meaning.
-    compiled: F = numba.njit(nogil=True, fastmath={"contract", "nsz", "reassoc"})(function)
-    return compiled
+# Compiles a function on its first call with each dtype. Sums may be reordered; NaN and infinity
+# keep their meaning.
+_compiled: Callable[[F], F] = numba.njit(nogil=True, fastmath={"contract", "nsz", "reassoc"})
 
 
 def _number(element: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.deferred import torch
-from sparsity_report.pairing.roles import Part
+from sparsity_report.pairing.roles import Part, stored_sizes
 from sparsity_report.weights.tensor_slices import (
     FileSlice,
     HeldSlice,
@@ -71,10 +71,9 @@ def matrix_of_slices(
     slices: Sequence[Slice], part: Part, expert: int | None = None, rows: int | None = None
 ) -> torch.Tensor:
     """Return :func:`read_matrix` from slices of the parameter; read only slices that overlap it."""
-    shape = part.parameter.shape[-2:] if part.columns else (*part.parameter.shape[-1:], 1)
-    first = (expert or 0) * shape[0] * shape[1]
-    shape = (min(shape[0], rows or shape[0]), shape[1])
-    stored = _read_span(slices, first, first + shape[0] * shape[1]).reshape(shape)
+    lines, width = (*stored_sizes(part.parameter.shape, part.stacked), 1)[:2]
+    first, lines_read = (expert or 0) * lines * width, min(lines, rows or lines)
+    stored = _read_span(slices, first, first + lines_read * width).reshape(lines_read, width)
     return stored.T if part.parameter.transposed and part.columns else stored
 
 
@@ -98,7 +97,7 @@ def sample_rows(
 
     Return None if this would take as long as reading the whole matrix.
     """
-    name, (lines, width) = part.parameter.name, part.parameter.shape[-2:]
+    name, (lines, width) = part.parameter.name, stored_sizes(part.parameter.shape, part.stacked)
     if not weights.gives_some(name):
         return None
     slices = tuple(weights.as_in_memory(name))

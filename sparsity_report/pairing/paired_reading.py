@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from operator import methodcaller
+from itertools import groupby
+from operator import itemgetter, methodcaller
 from typing import Any
 
 import numpy as np
@@ -159,12 +160,12 @@ def compare_parameters(
                 yield match.name, part, methodcaller("tally")
 
     with bar("comparing", given=progress) as show:
-        for name, part, sums in in_order(jobs(), executor):
-            tallies[name] += sums
-            done += sum(s.total * value_bytes(s.dtype) for s in (*part.before, *part.after))
-            show(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
-    for match in waiting:
-        entries.put(keys.get(match.name), encode_tally(tallies[match.name]))
+        for name, parts in groupby(in_order(jobs(), executor), itemgetter(0)):
+            for _, part, sums in parts:
+                tallies[name] += sums
+                done += sum(s.total * value_bytes(s.dtype) for s in (*part.before, *part.after))
+                show(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
+            entries.put(keys.get(name), encode_tally(tallies[name]))
     return tallies, tuple(entries.notes())
 
 

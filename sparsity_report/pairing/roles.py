@@ -203,7 +203,7 @@ def assign_roles(weights: Weights, head: int | None = None) -> ModelRoles:
         Rows of a head if the model does not define it.
     """
     parts = [_place(m, p) for m in weights.modules for p in m.parameters if p.tied_to is None]
-    tables = [p.parameter.shape for p in parts if p.role == "embed" and len(p.parameter.shape) == 2]
+    tables = [p.parameter.shape for p in parts if p.role == "embed"]
     width = max(tables, key=math.prod)[1] if tables else None
     head_sizes = {p.parameter.head_dim for p in parts if p.role in {"q", "qkv"}} - {None}
     head = head_sizes.pop() if len(head_sizes) == 1 else head
@@ -262,8 +262,9 @@ def _place(module: Module, parameter: Parameter) -> Part:
     numbers = [i for i, word in enumerate(words) if word.isdecimal() and len(word) < 10]
     if module.block is None or not numbers:
         role = {"embedding": "embed", "lm_head": "head"}.get(module.group, ".".join(words))
-        if role == "embed" and any(
-            "position" in w or w in {"wpe", "token_type_embeddings"} for w in words
+        if role == "embed" and (
+            len(parameter.shape) != 2
+            or any("position" in w or w in {"wpe", "token_type_embeddings"} for w in words)
         ):
             role = ".".join(words)
         return Part(parameter, module, "", None, None, role, leaf)
@@ -294,10 +295,24 @@ def _role(group: str, words: list[str]) -> str:
 
 def _sizes(part: Part) -> tuple[int, int]:
     """Return the outputs and inputs of a matrix; a vector has 0 inputs."""
-    *_, rows, columns = (1, 1, *part.parameter.shape)
-    if len(part.parameter.shape) - bool(_stacked(part)) < 2:
-        return columns, 0
-    return (columns, rows) if part.parameter.transposed else (rows, columns)
+    rows, *columns = stored_sizes(part.parameter.shape, _stacked(part))
+    if not columns:
+        return rows, 0
+    return (columns[0], rows) if part.parameter.transposed else (rows, columns[0])
+
+
+def stored_sizes(shape: tuple[int, ...], stacked: int) -> tuple[int, ...]:
+    """Return the rows and columns of a matrix, or of each expert, as stored; the rows of a vector.
+
+    The weights of an output of a convolution are one row.
+
+    Examples
+    --------
+    >>> stored_sizes((64, 16, 3), stacked=0), stored_sizes((8, 32, 64), stacked=8)
+    ((64, 48), (32, 64))
+    """
+    rows, *others = shape[bool(stacked) :] or (1,)
+    return (rows, math.prod(others)) if others else (rows,)
 
 
 def _stacked(part: Part) -> int:

@@ -53,10 +53,7 @@ class UnitMatch:
     @property
     def moved(self) -> Index:
         """Units, by their numbers after, in another order among the remaining ones."""
-        places = np.arange(self.index.size)
-        if not self.removed:
-            return np.flatnonzero(self.index != places)
-        return np.flatnonzero(np.argsort(np.argsort(self.index)) != places)
+        return np.flatnonzero(np.argsort(np.argsort(self.index)) != np.arange(self.index.size))
 
 
 def match_identical(number: int) -> UnitMatch:

@@ -169,7 +169,7 @@ def compare(before: Values, after: Values, patterns: Patterns) -> Sums:
         differs &= (before == before) | (after == after)
     sums = _dot(one, one), _dot(change, change), _dot(one, other), square_before, square_after
     for side, row in zip((there, still), patterns, strict=False):
-        _add_patterns(side, row)
+        row += np.bincount(np.packbits(side[: side.size // 8 * 8]), minlength=256)
     flags = there, still, both, differs
     nonzero, left, surviving, changed = (int(np.count_nonzero(each)) for each in flags)
     return (nonzero, left, surviving, changed, *sums)
@@ -178,8 +178,3 @@ def compare(before: Values, after: Values, patterns: Patterns) -> Sums:
 def _dot(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
     """Return a sum of products without the threads of BLAS, which disturb those of a pool."""
     return float(np.einsum("i,i", one, other))
-
-
-def _add_patterns(flags: npt.NDArray[np.bool_], patterns: Patterns) -> None:
-    eights = np.packbits(flags[: flags.size // 8 * 8])
-    patterns += np.bincount(eights, minlength=256)

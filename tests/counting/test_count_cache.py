@@ -44,7 +44,7 @@ def by_size(folder):
     return sorted(folder.iterdir(), key=lambda file: file.stat().st_size)
 
 
-def test_an_entry_of_another_key_is_not_believed(model, tmp_path):
+def test_entry_of_another_key_is_rejected(model, tmp_path):
     counted(model, tmp_path / "kept")
     one, other = by_size(tmp_path / "kept")
     other.write_bytes(one.read_bytes())
@@ -117,7 +117,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("change", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_with_a_digest_that_fits_is_not_believed(model, tmp_path, change):
+def test_impossible_entry_with_a_valid_digest_is_rejected(model, tmp_path, change):
     counted(model, tmp_path / "kept")
     entry, _ = by_size(tmp_path / "kept")
     key = entry.stem

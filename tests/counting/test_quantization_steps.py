@@ -150,7 +150,7 @@ def test_rounding_explains_no_zero_of_unrounded_tensors(way, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["nf4", "mlx-4"])
-def test_workers_and_kept_counts_tell_the_same(way, tmp_path):
+def test_workers_and_cached_counts_agree(way, tmp_path):
     text = []
     with ProcessPoolExecutor(1) as pool:
         for options in (
@@ -186,7 +186,7 @@ def test_unclear_cases_have_no_share(tmp_path):
 
 
 @pytest.mark.parametrize(("pruned", "outcome"), [(0.0, "explained"), (0.5, "before_packing")])
-def test_the_audit_tells_of_formats_without_a_zero(pruned, outcome, tmp_path):
+def test_audit_names_formats_without_a_zero(pruned, outcome, tmp_path):
     weights, means = packing.packed_matrix(tmp_path / "m", "mlx-4", packing.gaussian(pruned))
     study = sr.compare(sr.dense(weights))
     (finding,) = about_rounding(audit(study))

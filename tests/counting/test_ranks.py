@@ -46,6 +46,12 @@ def test_every_rank_is_exact_in_sum_and_no_tensor_gets_weights_back(tensors):
         lost_before = lost
 
 
+def test_threshold_without_refining_is_the_lower_end_of_the_bucket():
+    tensors = torch.tensor([1 + 2**-9], dtype=torch.float16), torch.tensor([1 + 2**-20])
+    (level,) = find_levels({str(t.dtype): count(t) for t in tensors}, [1])
+    assert (level.threshold, level.exact) == (1.0, False)
+
+
 @given(
     st.lists(st.one_of(st.integers(0, 3), st.integers(0, 200)), min_size=1, max_size=30).filter(any)
 )

@@ -297,7 +297,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
     same_counts(weights, sr.load(folder))
 
 
-def test_a_full_disk_ends_the_keeping_not_the_counting(folder, tmp_path, monkeypatch):
+def test_full_disk_ends_caching_but_not_counting(folder, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -311,7 +311,7 @@ def test_a_full_disk_ends_the_keeping_not_the_counting(folder, tmp_path, monkeyp
     assert list((tmp_path / "kept").iterdir()) == []
 
 
-def test_a_kill_while_keeping_leaves_nothing_half(folder, tmp_path):
+def test_kill_during_caching_leaves_no_partial_entry(folder, tmp_path):
     code = (
         "import os, sys, sparsity_report as sr\n"
         "real, calls = os.fsync, []\n"

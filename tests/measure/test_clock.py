@@ -68,7 +68,7 @@ def verdicts(rows):
     return speedups.speeds(frame, {}).groupby("variant")["verdict"].agg(list).to_dict()
 
 
-def test_noise_is_never_told_as_speed_and_twice_as_fast_is_found():
+def test_noise_is_never_reported_as_speed_and_twice_as_fast_is_found():
     """The design: less than one false statement in a thousand runs of equal kernels.
 
     The interval alone is wrong once in a hundred times, and the ratio has to leave the spread of
@@ -86,7 +86,7 @@ def test_noise_is_never_told_as_speed_and_twice_as_fast_is_found():
     assert between.mean() > 0.95
 
 
-def test_a_quiet_clock_tells_small_differences_and_stops_early():
+def test_quiet_clock_resolves_small_differences_and_stops_early():
     told = []
     for seed in range(20):
         chance = np.random.default_rng(seed)

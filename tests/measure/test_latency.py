@@ -174,7 +174,7 @@ def test_architectures(name, quick):
     assert frame["runs"].between(3, 5).all()
 
 
-def test_a_matrix_that_does_not_run_as_csr_is_timed_by_itself(quick):
+def test_matrix_that_does_not_run_as_csr_is_timed_alone(quick):
     model = nn.ModuleDict({"attn": nn.MultiheadAttention(16, 2), "fc1": nn.Linear(16, 16)})
     frame = sr.latency(three(sr.load(model)), tokens=[3], crossovers=False, clock=quick)
     frame = frame[frame["cache"] == "in cache"]

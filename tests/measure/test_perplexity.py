@@ -184,7 +184,7 @@ def test_refusals(demo):
         sr.perplexity(sr.dense(nn.Linear(2, 2)), TEXT)
 
 
-def test_a_loss_that_is_not_a_number_is_told(demo):
+def test_loss_that_is_not_a_number_is_an_error(demo):
     model = demo.module()
     with torch.no_grad():
         model.model.decoder.layers[1].fc1.bias[0] = math.nan

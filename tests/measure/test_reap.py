@@ -87,7 +87,7 @@ def test_a_share_is_rounded_and_keeps_whole_groups(weights):
         sr.reap(grouped, keep=5, score="magnitude")
 
 
-def test_groups_keep_their_own_best():
+def test_each_group_keeps_its_best():
     weights = sr.load(mixture("DeepseekV3"))
     calibration = sr.calibrate(weights, IDS, window=16)
     kept = sr.reap(weights, calibration, keep=6)

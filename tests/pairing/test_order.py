@@ -146,7 +146,7 @@ def swapped(tensors):
     ],
     ids=lambda change: getattr(change, "__name__", "-"),
 )  # fmt: skip
-def test_no_other_order_without_values_that_say_so(bases, tmp_path, before, after):
+def test_values_without_evidence_keep_their_order(bases, tmp_path, before, after):
     one, other = bases("llama"), bases("llama")
     if before is not None:
         one = other = changed(one, tmp_path / "before", before)
@@ -159,7 +159,7 @@ def test_no_other_order_without_values_that_say_so(bases, tmp_path, before, afte
     assert (pair.matches["certainty"] == 1).all()
 
 
-def test_experts_all_alike_are_in_their_places(bases, tmp_path):
+def test_equal_experts_keep_their_places(bases, tmp_path):
     def alike(tensors):
         for name in tensors:
             if ".experts." in name or "block_sparse_moe.gate" in name:
@@ -220,7 +220,7 @@ def test_a_nearly_empty_model_is_related(bases, tmp_path):
     [("llama", renamed), ("llama", fused), ("gpt2", turned)],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_another_order_in_other_words(bases, tmp_path, kind, other, back):
+def test_permutation_between_naming_conventions(bases, tmp_path, kind, other, back):
     """Permuted units are found in renamed, fused, split or transposed parameters, too."""
     left = Left(blocks=BLOCKS, heads=HEADS, channels=shuffled(128, 128))
     if kind == "llama":

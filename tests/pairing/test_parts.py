@@ -125,7 +125,7 @@ def moved_heads(pair):
     return count_of(note, "note.moved_units", "moved")
 
 
-def test_a_shared_expert_has_channels_of_its_own(tmp_path):
+def test_shared_expert_channels_are_a_separate_axis(tmp_path):
     config = transformers.Qwen2MoeConfig(
         hidden_size=64, moe_intermediate_size=32, shared_expert_intermediate_size=48,
         num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=4, num_experts=4,
@@ -148,7 +148,7 @@ def test_a_shared_expert_has_channels_of_its_own(tmp_path):
     assert pair.matches["changed"].sum() == 0
 
 
-def test_heads_that_look_at_another_text_are_heads_of_their_own(tmp_path):
+def test_cross_attention_heads_are_a_separate_axis(tmp_path):
     config = transformers.BartConfig(
         d_model=64, encoder_layers=1, decoder_layers=2, encoder_attention_heads=8,
         decoder_attention_heads=8, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=96,
@@ -290,3 +290,35 @@ def test_experts_removed_from_a_tensor_of_all_are_counted(bases, tmp_path):
     layers = (pair := sr.compare_checkpoints(bases("mixtral"), bare)).matches
     assert set(pair.removed["kind"]) == {"expert"}
     assert (layers["weight_before"] - layers["compared"]).sum() == pair.removed["weights"].sum()
+
+
+def test_filters_of_a_narrower_convolution_are_compared_one_by_one(tmp_path):
+    """A filter over removed inputs has no match, but all of its weights count."""
+    shapes = {
+        "embed_tokens": (96, 64), "conv1": (64, 16, 3), "conv2": (64, 64, 3),
+        "layers.0.mlp.up_proj": (32, 64), "layers.0.mlp.down_proj": (64, 32),
+    }  # fmt: skip
+    tensors = {f"model.{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+    left = torch.arange(64)[torch.arange(64) % 3 > 0]
+
+    def cut(values):
+        for axis, size in enumerate(values.shape):
+            values = values.index_select(axis, left) if size == 64 else values
+        return values
+
+    narrow = {name: cut(values) for name, values in tensors.items()}
+    sides = written(tmp_path / "before", tensors), written(tmp_path / "after", narrow)
+    rows = sr.compare_checkpoints(*sides).matches.query("weight_before > 0")
+    rows, columns = rows.set_index("module_name"), ["weight_before", "compared", "changed"]
+    assert rows.loc["model.conv1", columns].tolist() == [64 * 16 * 3, len(left) * 16 * 3, 0]
+    assert rows.loc["model.conv2", columns].tolist() == [64 * 64 * 3, 0, 0]
+
+
+def test_interrupted_comparison_has_cached_what_it_compared(bases, tmp_path):
+    def interrupt(done, total, _):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sr.compare_checkpoints(*2 * [bases("llama")], progress=interrupt, cache=tmp_path)
+    assert len([*tmp_path.glob("*.pairs")]) > 3

@@ -58,7 +58,7 @@ def test_cut_or_permuted_and_changed_widths_are_not_rotated(bases, tmp_path):
 
 
 @pytest.mark.parametrize("left", [48, 64])
-def test_norms_that_are_all_one_tell_nothing(bases, tmp_path, left):
+def test_constant_norms_are_no_evidence(bases, tmp_path, left):
     """Two unrelated models with one vocabulary and norms of ones are refused."""
 
     def plain(tensors):
