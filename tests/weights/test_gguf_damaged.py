@@ -82,7 +82,6 @@ WRONG = {
         fact("general.architecture", TEXT, b"ll\xff"), "can't decode byte 0xff",
     ),
     "an alignment that is none": (fact("general.alignment", UINT32, 24), "is not a power of two"),
-    "no alignment": (fact("general.alignment", UINT32, 0), "alignment 0 is not a power of two"),
     "a true alignment": (fact("general.alignment", BOOL, 1), "is of value type 7, not 4"),
     "an alignment of 64 bits": (fact("general.alignment", UINT64, 32), "of value type 10, not 4"),
     "a number of shards in 32 bits": (fact("split.count", UINT32, 1), "of value type 4, not 2"),
