@@ -111,6 +111,7 @@ def added(tensors, config):
         yield {}, {"architectures": classes}
     for key in ("intermediate_size", "num_key_value_heads"):
         yield {}, {key: config[key] // 2}
+    yield {"model.norm.weight": torch.ones(())}, {}
     # Sizes of which the class has others, alike in both blocks.
     for kind in {re.sub(r"\.\d\.", r"\\.\\d\\.", name) for name in tensors}:
         names = [name for name in tensors if re.fullmatch(kind, name)]

@@ -307,17 +307,17 @@ class _File:
             "mlp_linear": {*product(inner, [width]), *product([width], inner)},
             "lm_head": {(self.vocabulary, width)},
         }.get(kind if kind == "lm_head" or _BLOCK.match(module.name) else "")
-        norms = {width, self.head_dim, wide, narrow, *inner}
-        vectors = {"norm": norms, "lm_head": {self.vocabulary}}.get(kind, set())
+        norms = {(size,) for size in (width, self.head_dim, wide, narrow, *inner)}
+        vectors = {"norm": norms, "lm_head": {(self.vocabulary,)}}.get(kind, set())
         own = [p for p in module.parameters if kind != "embedding" and p.name not in self.stem]
         for p in own:
             if p.matrix:
                 down, across = p.matrix
-                vectors.add(down)
+                vectors.add((down,))
                 size = (down // 2 if "gate_up_proj" in p.name else down, across)
                 if size not in sizes if sizes else across != width:
                     return False
-        return all(p.matrix or p.shape[0] in vectors for p in own)
+        return all(p.matrix or p.shape in vectors for p in own)
 
     def _has_known_inputs(self) -> bool:
         """Return whether convolutions and positions of sounds and images have announced sizes."""
