@@ -237,11 +237,11 @@ def built(word):
 
 @pytest.mark.parametrize("first", [False, True], ids=["", "first without tensors"])
 @pytest.mark.parametrize("word", ["Llama", "StableLM", "Qwen2-MoE"])
-def test_any_piece_stands_for_the_whole_model(tmp_path, word, first):
+def test_any_shard_opens_the_whole_model(tmp_path, word, first):
     case, model = built(word)
     write(tmp_path / "whole.gguf", model, case.gguf)
     whole = sr.load(tmp_path / "whole.gguf", name="x")
-    folder = tmp_path / "pieces"
+    folder = tmp_path / "shards"
     folder.mkdir()
     write(folder / "x.gguf", model, case.gguf, split_max_tensors=7, small_first_shard=first)
     files = sorted(folder.iterdir())
@@ -253,12 +253,12 @@ def test_any_piece_stands_for_the_whole_model(tmp_path, word, first):
         assert (weights.architecture, weights.notes) == (whole.architecture, ())
         assert study_of(weights).layers.equals(layers)
     state = sr.dense(whole).module().state_dict()
-    pieces = sr.dense(weights).module().state_dict()
-    assert pieces.keys() == state.keys()
-    assert all(torch.equal(pieces[key], state[key]) for key in state)
+    shards = sr.dense(weights).module().state_dict()
+    assert shards.keys() == state.keys()
+    assert all(torch.equal(shards[key], state[key]) for key in state)
 
 
-def test_biases_in_later_pieces_are_known(tmp_path):
+def test_biases_in_later_shards_are_known(tmp_path):
     torch.manual_seed(0)
     model = shaken(tf.StableLmForCausalLM(tf.StableLmConfig(use_qkv_bias=True, **GQA)))
     write(tmp_path / "x.gguf", model, "stablelm", split_max_tensors=7, small_first_shard=True)
@@ -268,8 +268,8 @@ def test_biases_in_later_pieces_are_known(tmp_path):
     assert counted(study_of(weights).layers).equals(counted(memory.layers))
 
 
-def piece(folder, number, count, names, stem="x", total=2, **facts):
-    """Write one piece of a split model by hand, of ones."""
+def write_shard(folder, number, count, names, stem="x", total=2, **facts):
+    """Write one shard of a model by hand, of ones."""
     path = folder / f"{stem}-{number:05}-of-{count:05}.gguf"
     tensors = {name: (np.ones((4, 32), np.float32), None) for name in names}
     counts = {"split.no": number - 1, "split.count": count, **facts}
@@ -288,18 +288,18 @@ def refused(match, path):
 A, B, C = (f"blk.{number}.ffn_up.weight" for number in range(3))
 
 
-def test_split_models_in_one_folder_are_told_apart(tmp_path):
+def test_sharded_models_in_one_folder_are_distinguished(tmp_path):
     for stem, names in {"x": (A, B), "y": (A, C)}.items():
         for number, name in enumerate(names, start=1):
-            piece(tmp_path, number, 2, [name], stem)
+            write_shard(tmp_path, number, 2, [name], stem)
     refused("has 2 models; name the file of one, as in .*/x-00001-of-00002.gguf", tmp_path)
     assert [m.name for m in sr.load(tmp_path / "y-00002-of-00002.gguf").modules] == [
         "blk.0.ffn_up", "blk.2.ffn_up",
     ]  # fmt: skip
 
 
-def test_pieces_that_are_missing_or_disagree(tmp_path):
-    first, second = piece(tmp_path, 1, 2, [A]), piece(tmp_path, 2, 2, [B])
+def test_missing_or_contradictory_shards_are_refused(tmp_path):
+    first, second = write_shard(tmp_path, 1, 2, [A]), write_shard(tmp_path, 2, 2, [B])
     assert sr.load(first)[B].total == 128
     for path in (first, tmp_path):
         second.rename(tmp_path / "away")
@@ -309,40 +309,40 @@ def test_pieces_that_are_missing_or_disagree(tmp_path):
     refused("first x-00001-of-00002.gguf", tmp_path)
     (tmp_path / "away").rename(first)
 
-    piece(tmp_path, 2, 2, [B, C], total=3)
+    write_shard(tmp_path, 2, 2, [B, C], total=3)
     refused("00002.gguf: split.tensors.count is 3 but 2 in x-00001-.*two models", first)
-    piece(tmp_path, 2, 2, [A])
+    write_shard(tmp_path, 2, 2, [A])
     refused(f"tensor '{A}' is in .*x-00001-of-00002.gguf too, so they are shards of two", first)
-    piece(tmp_path, 2, 2, [B, C])
+    write_shard(tmp_path, 2, 2, [B, C])
     refused("hold 3 tensors, but split.tensors.count is 2", first)
-    piece(tmp_path, 2, 2, [])
+    write_shard(tmp_path, 2, 2, [])
     refused("hold 1 tensors, but split.tensors.count is 2", first)
     write_gguf(second, {B: (np.ones((4, 32), np.float32), None)}, "other")
     refused("split.no is 0 and split.count 1, but its name means 1 and 2", first)
-    piece(tmp_path, 2, 2, [B], **{"split.no": 0})
+    write_shard(tmp_path, 2, 2, [B], **{"split.no": 0})
     refused("split.no is 0 and split.count 2, but its name means 1 and 2", second)
-    piece(tmp_path, 2, 2, [B])
-    piece(tmp_path, 1, 2, [A], **{"split.count": 3})
+    write_shard(tmp_path, 2, 2, [B])
+    write_shard(tmp_path, 1, 2, [A], **{"split.count": 3})
     refused("split.no is 0 and split.count 3, but its name means 0 and 2", second)
 
 
-def test_an_architecture_of_another_model_in_a_piece(tmp_path):
-    first, second = piece(tmp_path, 1, 2, [A]), piece(tmp_path, 2, 2, [B])
+def test_a_shard_of_another_architecture_is_refused(tmp_path):
+    first, second = write_shard(tmp_path, 1, 2, [A]), write_shard(tmp_path, 2, 2, [B])
     second.write_bytes(second.read_bytes().replace(b"mystery", b"history"))
     refused("general.architecture is history but mystery in x-00001-of-00002.gguf", first)
 
 
-def test_names_that_do_not_say_a_piece(tmp_path):
-    path = piece(tmp_path, 1, 2, [A]).rename(tmp_path / "x.gguf")
+def test_shards_need_the_names_of_llama_cpp(tmp_path):
+    path = write_shard(tmp_path, 1, 2, [A]).rename(tmp_path / "x.gguf")
     refused("x.gguf is one of 2 shards of a model; give each the name", path)
     for name in ("x-00003-of-00002.gguf", "x-00000-of-00000.gguf", "x-1-of-2.gguf"):
         path = path.rename(tmp_path / name)
         refused("is one of 2 shards of a model; give each the name", path)
     write_gguf(path, {A: (np.ones((4, 32), np.float32), None)}, "mystery")
     assert sr.load(path)[A].total == 128
-    merged = piece(tmp_path, 1, 1, [A], **{"split.count": 0}).rename(path)
+    merged = write_shard(tmp_path, 1, 1, [A], **{"split.count": 0}).rename(path)
     assert sr.load(merged)[A].total == 128
-    huge = piece(tmp_path, 1, 99999, [A], **{"split.count": 65535})
+    huge = write_shard(tmp_path, 1, 99999, [A], **{"split.count": 65535})
     refused("is in 99999 shards, and 99998 of them are missing", huge)
 
 

@@ -54,8 +54,8 @@ def gguf_file(path, value=1):
     write_gguf(path, tensors, architecture="mystery", causal_attention=False)
 
 
-def pieces(folder, stem="x", count=2):
-    """A split model of one tensor in each piece, of ones, twos, …"""
+def write_shards(folder, stem="x", count=2):
+    """A model with one tensor in each shard, of ones, twos, …"""
     for number in range(count):
         tensors = {f"blk.{number}.ffn_up.weight": (np.full((4, 32), number + 1.0, "f4"), None)}
         path = folder / f"{stem}-{number + 1:05}-of-{count:05}.gguf"
@@ -161,10 +161,10 @@ def test_a_repository_with_gguf_only(hub, repository):
     assert not chosen.tensor("token_embd.weight").any()
 
 
-def test_pieces_of_a_gguf_are_fetched_together(hub, repository):
+def test_shards_of_a_gguf_are_fetched_together(hub, repository):
     folder = repository / "Q8"
     folder.mkdir()
-    pieces(folder)
+    write_shards(folder)
     refused(
         "no safetensors, GGUF or pytorch_model.bin.*folder of it: someone/small/Q8", "someone/small"
     )

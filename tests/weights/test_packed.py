@@ -560,6 +560,9 @@ WRONG = {
         (packing.gptq(matrix())[0], {"quantization_config": 3.0}),
         "quantization_config is not a JSON object",
     ),
+    "a table of fifteen": (
+        changed("nf4", **{"weight.quant_map": lambda t: t[:-1]}), "does not hold 16 numbers",
+    ),
     "weights in a kernel's order": (changed("int8", weight_format=lambda t: t + 1), "kernel"),
     "a shape that is none": (
         changed("pack-quantized-4-symmetric", weight_shape=lambda t: -t), "does not hold a shape",

@@ -236,7 +236,7 @@ def test_a_real_gguf_is_counted_where_it_lies(hub, folder, smollm2_path, smollm2
     assert not [name for name in hub.kept() if name.endswith(".gguf")]
 
 
-def pieces_of_gguf(folder):
+def write_gguf_shards(folder):
     rng = np.random.default_rng(0)
     for number, name in enumerate(("token_embd.weight", "blk.0.ffn_up.weight")):
         values = rng.normal(size=(64, 64)).astype("f4")
@@ -249,8 +249,8 @@ def pieces_of_gguf(folder):
         )
 
 
-def test_all_pieces_of_a_gguf_are_counted_where_they_lie(hub, folder):
-    pieces_of_gguf(folder)
+def test_all_shards_of_a_gguf_are_streamed(hub, folder):
+    write_gguf_shards(folder)
     copy = sr.load(folder, name=NAME)
     for place in ("", "/x-00002-of-00002.gguf"):
         weights = stream(place)
@@ -265,8 +265,8 @@ def test_all_pieces_of_a_gguf_are_counted_where_they_lie(hub, folder):
     refused("has no x-00001-of-00002.gguf, one of 2 shards", stream)
 
 
-def test_headers_of_gguf_that_lie_or_have_no_end(folder, monkeypatch):
-    pieces_of_gguf(folder)
+def test_damaged_gguf_headers_on_the_hub_are_refused(folder, monkeypatch):
+    write_gguf_shards(folder)
     with monkeypatch.context() as patched:
         patched.setattr(limits, "GGUF_HEADER_BYTES", 100)
         refused(f"{NAME}/x-0000.-of-00002.gguf cannot be read as GGUF: its header is long", stream)
@@ -450,7 +450,7 @@ def test_missing_files_are_refused_in_one_line(hub, folder):
     refused("neither a local path nor a model on the Hub", lambda: count_weights(weights))
 
 
-def test_a_shard_that_an_index_names_and_nobody_has(hub, folder):
+def test_a_shard_missing_on_the_hub_is_refused(hub, folder):
     small_llama().save_pretrained(folder, max_shard_size="20KB")
     index = json.loads((folder / INDEX).read_text())
     shard = sorted(set(index["weight_map"].values()))[1]
@@ -463,16 +463,14 @@ def test_a_shard_that_an_index_names_and_nobody_has(hub, folder):
 
 
 @pytest.mark.parametrize("length", [2**63, 10**9, 200])
-def test_a_header_that_lies(folder, length):
+def test_a_damaged_header_on_the_hub_is_refused(folder, length):
     text = json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()
     (folder / FILE).write_bytes(struct.pack("<Q", length) + text + bytes(40))
     refused(f"{NAME}/{FILE} cannot be read as safetensors", lambda: open_to_count(NAME))
     refused(f"{NAME}/{FILE} cannot be read as safetensors", stream)
 
 
-def test_a_lost_connection_is_told_of_and_counting_goes_on(
-    hub, folder, tmp_path, waits, monkeypatch
-):
+def test_counting_resumes_after_a_lost_connection(hub, folder, tmp_path, waits, monkeypatch):
     monkeypatch.setattr(cache_module, "_SMALL", -1)
     names = [f"layers.{i}.fc1.weight" for i in range(8)]
     torch.manual_seed(0)
@@ -512,7 +510,7 @@ def test_a_lost_connection_is_told_of_and_counting_goes_on(
     assert len(hub.asked) == 9
 
 
-def test_progress_is_told_slice_by_slice(folder, monkeypatch):
+def test_progress_advances_slice_by_slice(folder, monkeypatch):
     big(folder)
     monkeypatch.setattr(tensor_slices, "_SLICE", 2 * BIG // 3)
     calls = []

@@ -180,7 +180,9 @@ class _File:
         self.shapes = {name: shape_of(name, tensors) for name, tensors in parts.items()}
         self.kinds = {p.name: m.group for m in described.modules for p in m.parameters}
         self.named = [(m.name, p) for m in described.modules for p in m.parameters]
-        self.width = first_count(config, *_WIDTH) or 0
+        self.width, self.heads, self.vocabulary = (
+            first_count(config, *names) or 0 for names in (_WIDTH, _HEADS, ("vocab_size",))
+        )
         self.is_headed = class_name.endswith(HEADED)
         self.is_image = any(".patch_embeddings." in name for name in parts)
         self.is_speech = not self.is_image and any(map(_SPEECH.fullmatch, parts))
@@ -284,13 +286,12 @@ class _File:
 
     def _has_known_sizes(self) -> bool:
         """Return whether all tensors have the announced sizes."""
-        width, vocabulary = self.width, first_count(self.config, "vocab_size")
         named = [(n, s) for n, s in self.shapes.items() if not _POSITIONS.search(n)]
         tables = [s for n, s in named if self.kinds[n] == "embedding" and n not in self.stem]
         announced = {n for n in self.config.values() if type(n) is int}
         return (
-            tables.count((vocabulary, width)) == int(not self.is_image)
-            and all(len(table) == 2 and table[1] == width for table in tables)
+            tables.count((self.vocabulary, self.width)) == int(not self.is_image)
+            and all(len(table) == 2 and table[1] == self.width for table in tables)
             # Two rows of a table of positions may be for padding.
             and all(announced.intersection((rows, rows - 2)) for rows, _ in tables)
             and all(map(self._is_sized, self.described.modules))
@@ -299,9 +300,8 @@ class _File:
     def _is_sized(self, module: Module) -> bool:
         """Return whether matrices, biases and norms of a module have the announced sizes."""
         width, kind, word = self.width, module.group, module.name.rpartition(".")[2]
-        heads = first_count(self.config, *_HEADS) or 0
-        wide, vocabulary = self.head_dim * heads, first_count(self.config, "vocab_size")
-        narrow = self.head_dim * (first_count(self.config, "num_key_value_heads") or heads)
+        wide = self.head_dim * self.heads
+        narrow = self.head_dim * (first_count(self.config, "num_key_value_heads") or self.heads)
         inner = {n for key in _INNER if type(n := self.config.get(key)) is int} or {4 * width}
         rows = {"q": wide, "k": narrow, "v": narrow}
         rows |= dict.fromkeys(("qkv_proj", "query_key_value", "c_attn"), wide + 2 * narrow)
@@ -309,30 +309,29 @@ class _File:
         sizes = {
             "attention_linear": {(outputs, width) if outputs else (width, wide)},
             "mlp_linear": {*product(inner, [width]), *product([width], inner)},
-            "lm_head": {(vocabulary, width)},
+            "lm_head": {(self.vocabulary, width)},
         }.get(kind if kind == "lm_head" or _BLOCK.match(module.name) else "")
-        norms = {width, self.head_dim, wide, narrow, *inner}
-        vectors = {"norm": norms, "lm_head": {vocabulary}}.get(kind, set())
+        norms = {(size,) for size in (width, self.head_dim, wide, narrow, *inner)}
+        vectors = {"norm": norms, "lm_head": {(self.vocabulary,)}}.get(kind, set())
         own = [p for p in module.parameters if kind != "embedding" and p.name not in self.stem]
         for p in own:
             if p.matrix:
                 down, across = p.matrix
-                vectors.add(down)
+                vectors.add((down,))
                 size = (down // 2 if "gate_up_proj" in p.name else down, across)
                 if size not in sizes if sizes else across != width:
                     return False
-        return all(p.matrix or p.shape[0] in vectors for p in own)
+        return all(p.matrix or p.shape in vectors for p in own)
 
     def _has_known_inputs(self) -> bool:
         """Return whether convolutions and positions of sounds and images have announced sizes."""
         if not self.stem:
             return True
-        width, sounds, channels, size, patch = (
-            first_count(self.config, *names) or 0
-            for names in (
-                _WIDTH, ["max_source_positions"], ["num_channels"], ["image_size"], ["patch_size"]
-            )
-        )  # fmt: skip
+        names, width = (
+            ("max_source_positions", "num_channels", "image_size", "patch_size"),
+            self.width,
+        )
+        sounds, channels, size, patch = (first_count(self.config, name) or 0 for name in names)
         by_end = {".".join(name.split(".")[-2:]): shape for name, shape in self.shapes.items()}
         if self.is_speech:
             prefix = "model." * self.is_headed
@@ -363,9 +362,8 @@ class _File:
 
     @property
     def head_dim(self) -> int:
-        """Width of an attention head; 0 if it is not announced."""
-        heads = first_count(self.config, *_HEADS) or 0
-        return first_count(self.config, *_HEAD_DIM) or (self.width // heads if heads else 0)
+        """Width of an attention head."""
+        return first_count(self.config, *_HEAD_DIM) or self.width // max(self.heads, 1)
 
     @property
     def attention_widths(self) -> dict[int | None, int] | None:
@@ -378,8 +376,7 @@ class _File:
             # Sounds have a fixed length.
             and not (self.is_speech and re.search(r"encoder\.|encoder_attn", p.name))
         ]
-        heads = first_count(self.config, *_HEADS) or 0
-        if not outputs or any(size != heads * self.head_dim for _, size in outputs):
+        if not outputs:
             return None
         widths: dict[int | None, int] = defaultdict(int)
         for number, size in outputs:

@@ -39,7 +39,9 @@ class FourBit(PackedFormat):
         # The bytes of codes may be stored as any dtype.
         if codes.total * itemsize != -(-total // 2):
             raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
-        if parts["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
+        if len(table) != 16 or not np.isfinite(table).all():
+            raise parts.wrong("quant_map", "it does not hold 16 numbers")
+        if parts["absmax"].total != blocks:
             raise parts.wrong("absmax", f"{parts['absmax'].total:,} scales for {blocks:,} blocks")
         # A row is a block, or the whole matrix where the last block is shorter.
         rows = 1 if total % size else blocks
@@ -78,7 +80,9 @@ def _absmax(parts: Parts, state: Mapping[str, Any], rows: int, size: int) -> Blo
     is_offset = isinstance(more, float) and math.isfinite(more)
     if type(every) is not int or not 0 < every <= limits.VALUES or not is_offset:
         raise parts.wrong("nested_absmax", "quant_state lacks its size or offset")
-    if table.total != 256 or nested.total != -(-blocks // every):
+    if table.total != 256:
+        raise parts.wrong("nested_quant_map", "it does not hold 256 numbers")
+    if nested.total != -(-blocks // every):
         raise parts.wrong("nested_absmax", f"{nested.total:,} scales for {blocks:,} blocks")
     parts.need("absmax", "uint8")
     return NestedBlocks(part, 1, size, table=table, nested=nested, size=every, more=more)

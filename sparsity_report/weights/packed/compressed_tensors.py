@@ -137,7 +137,9 @@ class PackQuantized(PackedFormat):
         small = "nvfp4" if divisor else "mxfp4"
         bits, table, name = (6, E2M3, "mxfp6") if six else (4, E2M1, small)
         shape = (down, size * 8 // bits)
-        _check_bits(parts, bits)
+        if (declared := parts.scheme.bits()) and bits not in declared:
+            why = f"it has {bits} bits a weight, {declared} by configuration"
+            raise parts.wrong("weight_packed", why)
         scale, factor = parts.grouped("weight_scale", shape, NV_GROUP if divisor else MX_GROUP), 1.0
         if divisor:
             whole_scale = float(divisor.numbers()[0]) if divisor.total == 1 else math.nan
@@ -186,10 +188,3 @@ def _pack_quantized(parts: Parts) -> Packed:
         shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes,
         bits, offset=offset, zero=zero, scales=(scale,),
     )  # fmt: skip
-
-
-def _check_bits(parts: Parts, bits: int) -> None:
-    """Refuse a code width that the configuration contradicts."""
-    if (declared := parts.scheme.bits()) and bits not in declared:
-        why = f"it has {bits} bits a weight, {declared} by configuration"
-        raise parts.wrong("weight_packed", why)

@@ -100,13 +100,6 @@ class Parts(dict[str, Entry]):
             raise self.wrong(leaf, f"{self[leaf].key!r} has the same role")
         self[leaf] = entry
 
-    def one_of(self, *leaves: str) -> str:
-        """Return the only part among some; refuse two."""
-        first, *others = [leaf for leaf in leaves if leaf in self]
-        if others:
-            raise self.wrong(first, f"{self[others[0]].key!r} has the same role")
-        return first
-
     def need(self, leaf: str, *dtypes: str, shape: Sequence[int] | None = None) -> Entry:
         """Return a required part; refuse other dtypes and another shape than those given."""
         if leaf not in self:

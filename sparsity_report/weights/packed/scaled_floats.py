@@ -37,7 +37,7 @@ class Scaled(PackedFormat):
 
     def decode(self, parts: Parts) -> Packed:
         """Return the decoder."""
-        leaf, codes = parts.one_of(*_SCALES), parts.need("weight")
+        leaf, codes = next(filter(parts.__contains__, _SCALES)), parts.need("weight")
         if "weight_scale_2" in parts or codes.kind == FP4:
             parts.only("weight", leaf, "weight_scale_2")
             parts.need("weight", "uint8", FP4)

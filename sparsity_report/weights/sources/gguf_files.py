@@ -66,8 +66,6 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 TOKENS = "tokenizer.ggml.tokens"
 ARCHITECTURE = "general.architecture"
 
-# Errors of the library for a type that it does not decode or, in older versions, does not name.
-_UNDECODED = (KeyError, NotImplementedError, ValueError)
 # Format characters of struct by scalar value type; 7 is a boolean, 8 a string, 9 an array.
 _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIifBQqd", strict=True))
 _BOOL, _STRING, _ARRAY = 7, 8, 9
@@ -76,7 +74,6 @@ _KINDS = {
     "general.alignment": 4, "split.no": 2, "split.count": 2, "split.tensors.count": 5,
     TOKENS: _ARRAY,
 }  # fmt: skip
-_CAUSAL = ".attention.causal"
 # Fewest bytes of a metadata pair and of a tensor: length of the name, type, value, offset.
 _PAIR, _TENSOR = 13, 24
 # Bytes of the header that are read at a time.
@@ -117,8 +114,10 @@ class BlockSlice(FileSlice):
         """Return the dequantized values of blocks."""
         from gguf import GGMLQuantizationType, dequantize
 
+        # Older versions of the library do not name every type.
+        undecoded = explained(self._explain, KeyError, NotImplementedError, ValueError)
         # NaN or huge scales give NaN or infinite values, which are counted as such.
-        with np.errstate(all="ignore"), explained(self._explain, *_UNDECODED):
+        with np.errstate(all="ignore"), undecoded:
             return dequantize(raw, GGMLQuantizationType[self.packing])
 
     def _explain(self, error: Exception) -> str:
@@ -331,7 +330,8 @@ def _read_metadata(reader: HeaderReader, count: int) -> Metadata:
         if key in metadata:
             raise ValueError(f"the key {key!r} is there twice")
         (kind,) = reader.numbers("I")
-        if kind != (due := _BOOL if key.endswith(_CAUSAL) else _KINDS.get(key, kind)):
+        due = _BOOL if key.endswith(".attention.causal") else _KINDS.get(key, kind)
+        if kind != due:
             raise ValueError(f"{key!r} is of value type {kind}, not {due}")
         metadata[key] = reader.value(key, kind)
     architecture = metadata.get(ARCHITECTURE, "")
