@@ -77,10 +77,11 @@ def compare_checkpoints(
     ``certainty``. ``weight_*`` and ``zeros_*`` count all weights of each side, ``compared`` the
     weights that both have. Of those, ``kept`` are zero in both, ``revived`` only before, ``new``
     only after; ``changed`` are nonzero in both with different values. For the weights that are
-    nonzero in both, ``norm`` is the norm before, ``relative_change`` the norm of the change ÷ the
-    norm before, and ``correlation`` the cosine. ``iou`` is the number of common zeros ÷ the zeros
-    of either. ``untouched`` is true if every parameter, biases included, is unchanged. ``n_m_*``
-    is the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups comply with.
+    nonzero in both, ``norm`` is the norm before, and ``relative_change`` the norm of the change ÷
+    the norm before. ``correlation`` is the cosine of all compared weights. ``iou`` is the number of
+    common zeros ÷ the zeros of either. ``untouched`` is true if every parameter, biases included,
+    is unchanged. ``n_m_*`` is the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups comply
+    with.
 
     In ``removed``, ``index`` is one of ``among`` such parts, and ``certainty`` the probability
     that this one was removed. A weight is counted once, with the largest removed part that

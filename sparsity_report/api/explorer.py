@@ -295,7 +295,7 @@ class Explorer(anywidget.AnyWidget):
         pruning = pruned_at(study.weights, state["policy"], state["sparsity"])
         pruned, rows = [masked(pruning), csr(pruning)], study.variants
         same = rows[rows["fingerprint"] == rows["fingerprint"].iloc[0]]
-        same = same[same["method"].eq(pruning.method) & same["asked_sparsity"].eq(pruning.target)]
+        same = same[(same["method"] == pruning.method) & (same["asked_sparsity"] == pruning.target)]
         longer = study.with_variants(*(v for v in pruned if v.name not in set(same["variant"])))
         self._contents = study_contents(longer)
         with self.hold_sync():
