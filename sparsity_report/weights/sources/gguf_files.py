@@ -113,7 +113,8 @@ class BlockSlice(FileSlice):
 
         # NaN or huge scales give NaN or infinite values, which are counted as such.
         with np.errstate(all="ignore"), explained(self._explain, *_UNDECODED):
-            return dequantize(raw, GGMLQuantizationType[self.packing])
+            values: Floats = dequantize(raw, GGMLQuantizationType[self.packing])
+            return values
 
     def _explain(self, error: Exception) -> str:
         return (
