@@ -118,7 +118,8 @@ class BlockSlice(FileSlice):
         undecoded = explained(self._explain, KeyError, NotImplementedError, ValueError)
         # NaN or huge scales give NaN or infinite values, which are counted as such.
         with np.errstate(all="ignore"), undecoded:
-            return dequantize(raw, GGMLQuantizationType[self.packing])
+            values: Floats = dequantize(raw, GGMLQuantizationType[self.packing])
+            return values
 
     def _explain(self, error: Exception) -> str:
         return (
