@@ -11,7 +11,6 @@ import pandas as pd
 from torch import nn
 
 from sparsity_report.api.study import Study
-from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import PrunedWeights, Pruning
@@ -39,7 +38,6 @@ def compare_checkpoints(
     after: Checkpoint,
     *,
     executor: Executor | None = None,
-    cache: CacheFolder | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Compare two checkpoints of one model weight by weight.
@@ -54,8 +52,6 @@ def compare_checkpoints(
         with one tensor at a time in memory.
     executor : concurrent.futures.Executor, optional
         Reads checkpoints in files, see :func:`global_magnitude`.
-    cache : path-like, optional
-        Folder that keeps the tallies of large tensors in files.
     progress : callable, optional
         Called with the bytes read, the bytes in all and the name of the tensor.
 
@@ -104,10 +100,10 @@ def compare_checkpoints(
     """
     models = _opened(before), _opened(after)
     planned = plan_comparison(*models)
-    tallies, kept = compare_parameters(planned, progress, executor=executor, cache=cache)
+    tallies = compare_parameters(planned, progress, executor)
     _check_related(planned, tallies)
     notes: list[str] = [note for weights in models for note in weights.notes]
-    notes += [*planned.alignment.order_notes(), *kept]
+    notes += planned.alignment.order_notes()
     counts = [_counts(planned, tallies, side) for side in SIDES]
     variants = [Variant(name, w, None, "dense") for name, w in zip(NAMES, models, strict=True)]
     digests = _fingerprints(planned, tallies, counts)

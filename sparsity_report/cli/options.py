@@ -328,9 +328,6 @@ class PairOptions(ModelFiles, Texts):
     thesis: Path | None = option(None, OUTPUT, "Folder of the LaTeX kit.", metavar="FOLDER")
     json: bool = flag(OUTPUT, _JSON)
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
-    cache: Path | None = option(
-        None, READING, "Cache folder for compared tensors.", metavar="FOLDER"
-    )
 
 
 @dataclass(frozen=True)

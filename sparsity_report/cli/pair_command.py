@@ -49,7 +49,7 @@ def pair(
             models[0] = sr.load(before, allow_pickle=True)
         if any(options.opening.values()):
             models[1] = sr.load(after, **options.opening)
-        study = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
+        study = sr.compare_checkpoints(*models, executor=executor)
     if study.totals["total"].iloc[0] >= MANY and compiled_compare() is None:
         print_warning("numba compares large models about twice as fast; run pip install numba")
     lines = [json.dumps(study.to_json())] if options.json else [*study.sentences()]

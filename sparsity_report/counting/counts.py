@@ -86,7 +86,7 @@ def count_weights(
     """
     memory = _MEMORIES.setdefault(weights, _Memory())
     counts = memory.counts
-    entries = Entries(cache, "counts")
+    entries = Entries(cache)
     if memory.complete:
         return MappingProxyType(counts)
     stored = {p.name: p for p in weights.stored if p.known}

@@ -1,4 +1,4 @@
-"""A folder that caches results of earlier runs, each in a file that is checked when it is read.
+"""A folder that caches counts of earlier runs, each in a file that is checked when it is read.
 
 An entry is one file: ``_MAGIC``, its key (32 bytes), the SHA-256 of both and the payload (32
 bytes), and the payload. The cache rejects entries that are damaged, cut short or copied from
@@ -26,11 +26,6 @@ _MAGIC = b"sparsity-report kept 3\n"
 _DIGEST = hashlib.sha256().digest_size
 # Opening must not wait for a pipe, nor follow a link.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-# Names of the kinds of entries.
-_KINDS = {
-    "counts": "note.cached_counts",
-    "pairs": "note.cached_comparisons",
-}
 # Names that a note lists.
 _NAMED = 3
 
@@ -40,14 +35,12 @@ CacheFolder = str | os.PathLike[str]
 
 
 class Entries:
-    """The entries of one kind in a cache.
+    """The counts in a cache.
 
     Parameters
     ----------
     cache : path-like, optional
         None: no entry is found, and none is written.
-    kind : str
-        ``"counts"`` or ``"pairs"``: the suffix of their files.
 
     Raises
     ------
@@ -55,9 +48,9 @@ class Entries:
         The folder cannot be created.
     """
 
-    def __init__(self, cache: CacheFolder | None, kind: str) -> None:
+    def __init__(self, cache: CacheFolder | None) -> None:
         self.in_use = cache is not None
-        self._folder, self._kind, self._trouble = Path(cache or ""), kind, ""
+        self._folder, self._trouble = Path(cache or ""), ""
         self._damaged: list[str] = []
         try:
             if self.in_use:
@@ -99,14 +92,13 @@ class Entries:
 
     def notes(self) -> Iterator[str]:
         """Yield notes about damaged entries, and about a folder that cannot be written."""
-        kind, names = say(_KINDS[self._kind]), self._damaged
-        if names:
-            yield say(_DAMAGED, kind=kind, count=len(names), names=names[:_NAMED])
+        if names := self._damaged:
+            yield say(_DAMAGED, count=len(names), names=names[:_NAMED])
         if self._trouble:
-            yield say(_UNWRITABLE, kind=kind, reason=self._trouble)
+            yield say(_UNWRITABLE, reason=self._trouble)
 
     def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.{self._kind}"
+        return self._folder / f"{key}.counts"
 
     def _payload(self, key: str) -> bytes | None:
         try:

@@ -5,7 +5,6 @@ A unit is a block, an expert, a head, a channel, a token or a channel of the wid
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -267,15 +266,6 @@ class ParameterMatch:
     def parameters(self) -> Iterator[Parameter]:
         """The parameters of the base and of the model, if there are both."""
         return (p.parameter for p in (self.before, self.after) if p is not None)
-
-    @property
-    def method(self) -> str:
-        """A digest of the way in which the two are compared, for cache keys."""
-        stored = [(p.shape, p.transposed) for p in self.parameters]
-        digest = hashlib.sha256(repr((self.pieces, stored)).encode())
-        for index in (self.rows, self.columns):
-            digest.update(b"-" if index is None else index.tobytes())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

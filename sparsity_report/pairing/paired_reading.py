@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import itemgetter, methodcaller
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
 
-from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
 from sparsity_report.deferred import torch
 from sparsity_report.pairing.alignment import ParameterMatch, Plan
 from sparsity_report.pairing.fingerprints import matrix_of_slices, whole_groups
-from sparsity_report.pairing.tally import SideCount, Tally, decode_tally, encode_tally, tally_key
+from sparsity_report.pairing.tally import SideCount, Tally
 from sparsity_report.pairing.value_loops import compile_for, count_values, tally_values
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces, torch_dtype
@@ -127,32 +125,15 @@ def in_step(
 
 
 def compare_parameters(
-    plan: Plan, progress: Progress | None, executor: Executor | None, cache: CacheFolder | None
-) -> tuple[Mapping[str, Tally], tuple[str, ...]]:
-    """Read both models of a plan, except for cached results.
-
-    Returns
-    -------
-    mapping of str to Tally
-        By name of the match.
-    tuple of str
-        Notes about the cache.
-    """
-    tallies: dict[str, Tally] = {}
-    keys: dict[str, str | None] = {}
-    entries = Entries(cache, "pairs")
-    for match in plan.matches if entries.in_use else ():
-        method = match.method + repr(_is_grouped(match))
-        key = keys[match.name] = tally_key(_slices(plan, match), method)
-        if known := entries.get(key, match.name, decode_tally):
-            tallies[match.name] = known
-    waiting = [match for match in plan.matches if match.name not in tallies]
-    tallies |= {match.name: Tally() for match in waiting}
-    size = sum(p.total * p.itemsize for match in waiting for p in match.parameters)
+    plan: Plan, progress: Progress | None, executor: Executor | None
+) -> Mapping[str, Tally]:
+    """Read both models of a plan; return the tally of each match by its name."""
+    tallies = {match.name: Tally() for match in plan.matches}
+    size = sum(p.total * p.itemsize for match in plan.matches for p in match.parameters)
     done = 0
 
     def jobs() -> Iterator[tuple[str, PairedSlice, Callable[[PairedSlice], Tally]]]:
-        for match in waiting:
+        for match in plan.matches:
             for part in _split(plan, match):
                 # Other processes compile their own loops.
                 if executor is None or not part.sources():
@@ -160,13 +141,11 @@ def compare_parameters(
                 yield match.name, part, methodcaller("tally")
 
     with bar("comparing", given=progress) as show:
-        for name, parts in groupby(in_order(jobs(), executor), itemgetter(0)):
-            for _, part, sums in parts:
-                tallies[name] += sums
-                done += sum(s.total * value_bytes(s.dtype) for s in (*part.before, *part.after))
-                show(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
-            entries.put(keys.get(name), encode_tally(tallies[name]))
-    return tallies, tuple(entries.notes())
+        for name, part, sums in in_order(jobs(), executor):
+            tallies[name] += sums
+            done += sum(s.total * value_bytes(s.dtype) for s in (*part.before, *part.after))
+            show(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
+    return tallies
 
 
 def _slices(plan: Plan, match: ParameterMatch) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:

@@ -1,23 +1,14 @@
-"""Counts and sums over the values of two models, their figures and their cache entries."""
+"""Counts and sums over the values of two models, and their figures."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import struct
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import add
 
-from sparsity_report.counting.count_cache import count_key
 from sparsity_report.counting.n_m_patterns import KNOWN, find_pattern
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.weights.tensor_slices import Slice
 
-# Part of every key: entries of other versions are never found.
-_VERSION = "sparsity-report pairs 2"
-# Nine counts, five sums, complying groups of both models, and the weights in such groups.
-_FORM = struct.Struct(f"<9q5d{2 * len(KNOWN)}q2q")
 # Models with at least this many compared weights are unrelated below this correlation.
 UNRELATED, ENOUGH = 0.1, 1000
 
@@ -127,41 +118,3 @@ class Tally:
     def iou(self) -> float | None:
         """Common zeros ÷ zeros of either, over compared weights."""
         return ratio(self.kept, self.kept + self.revived + self.new)
-
-
-def tally_key(sides: Iterable[Sequence[Slice]], method: str) -> str | None:
-    """Return the cache key of two tensors and of the way to compare them; None in memory."""
-    digest = hashlib.sha256(f"{_VERSION} {method}".encode())
-    for slices in sides:
-        if (key := count_key(slices, histogram=True) if slices else "") is None:
-            return None
-        digest.update(f"{key};".encode())
-    return digest.hexdigest()
-
-
-def encode_tally(tally: Tally) -> bytes:
-    """Return the cache entry of a tally."""
-    one, other = tally.before, tally.after
-    sides = one.total, other.total, one.zeros, other.zeros
-    counts = (getattr(tally, f.name) for f in fields(tally)[2:])
-    return _FORM.pack(*sides, *counts, *one.groups, *other.groups, one.grouped, other.grouped)
-
-
-def decode_tally(payload: bytes) -> Tally:
-    """Return the tally in a cache entry.
-
-    Raises
-    ------
-    ValueError
-        The payload has another length, or its counts are impossible.
-    """
-    if len(payload) != _FORM.size:
-        raise ValueError("wrong length")
-    numbers = _FORM.unpack(payload)
-    groups = numbers[14 : 14 + len(KNOWN)], numbers[14 + len(KNOWN) : -2]
-    sides = zip(numbers[:2], numbers[2:4], groups, numbers[-2:], strict=True)
-    before, after = (SideCount(*side) for side in sides)
-    tally = Tally(before, after, *numbers[4:14])
-    if min(numbers[:9]) < 0 or tally.surviving < tally.changed:
-        raise ValueError("inconsistent counts")
-    return tally

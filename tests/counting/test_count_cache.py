@@ -29,8 +29,7 @@ def model(tmp_path):
 
 
 def cache_note(problem, *names):
-    kind = say("note.cached_counts")
-    return say(f"note.cache_{problem}", kind=kind, count=len(names), names=names)
+    return say(f"note.cache_{problem}", count=len(names), names=names)
 
 
 def counted(model, cache):
@@ -64,12 +63,11 @@ def test_damage_is_noted_once(model, tmp_path):
     assert not count_notes(counted(model, tmp_path / "kept"))  # the entries are right again
 
 
-@pytest.mark.parametrize("kind", ["counts", "pairs"])
-def test_each_problem_has_a_note(tmp_path, kind, monkeypatch):
-    kept = Entries(tmp_path, kind)
+def test_each_problem_has_a_note(tmp_path, monkeypatch):
+    kept = Entries(tmp_path)
     kept.put(KEY, b"x")
     assert kept.get(KEY, "a", bytes) == b"x"
-    (tmp_path / f"{KEY}.{kind}").write_bytes(b"")
+    (tmp_path / f"{KEY}.counts").write_bytes(b"")
     assert kept.get(KEY, "b", bytes) is None
     monkeypatch.setattr(disk_cache, "write_file", full)
     kept.put(KEY, b"z")
@@ -159,7 +157,7 @@ def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch
     same_counts(weights, sr.load(model))
     (note,) = count_notes(weights)
     reason = f"cannot write to {tmp_path}/kept"
-    assert note == say("note.cache_unwritable", kind=say("note.cached_counts"), reason=reason)
+    assert note == say("note.cache_unwritable", reason=reason)
     with pytest.raises(sr.SparsityReportError, match=r"cannot write to .*nowhere"):
         counted(model, tmp_path / "nowhere")
 

@@ -312,13 +312,3 @@ def test_filters_of_a_narrower_convolution_are_compared_one_by_one(tmp_path):
     rows, columns = rows.set_index("module_name"), ["weight_before", "compared", "changed"]
     assert rows.loc["model.conv1", columns].tolist() == [64 * 16 * 3, len(left) * 16 * 3, 0]
     assert rows.loc["model.conv2", columns].tolist() == [64 * 64 * 3, 0, 0]
-
-
-def test_interrupted_comparison_has_cached_what_it_compared(bases, tmp_path):
-    def interrupt(done, total, _):
-        if done > total / 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        sr.compare_checkpoints(*2 * [bases("llama")], progress=interrupt, cache=tmp_path)
-    assert len([*tmp_path.glob("*.pairs")]) > 3
