@@ -119,10 +119,10 @@ def test_impossible_entry_with_a_valid_digest_is_rejected(model, tmp_path, chang
     counted(model, tmp_path / "kept")
     entry, _ = by_size(tmp_path / "kept")
     key = entry.stem
-    payload = Entries(tmp_path / "kept", "counts").get(key, "", bytes)
+    payload = Entries(tmp_path / "kept").get(key, "", bytes)
     assert struct.unpack_from("<3q", payload) == (96, 0, 0)
     assert struct.unpack_from("<d", payload, 40) == (0.0,)
-    Entries(tmp_path / "kept", "counts").put(key, change(payload))
+    Entries(tmp_path / "kept").put(key, change(payload))
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
     assert len(count_notes(weights)) == 1
@@ -167,8 +167,8 @@ def test_concurrent_writers_leave_one_whole_entry(tmp_path):
 
     def write(payload):
         for _ in range(5):
-            Entries(tmp_path, "counts").put(KEY, payload)
-            read.append(Entries(tmp_path, "counts").get(KEY, "", bytes))
+            Entries(tmp_path).put(KEY, payload)
+            read.append(Entries(tmp_path).get(KEY, "", bytes))
 
     read = []
     threads = [threading.Thread(target=write, args=(payload,)) for payload in payloads]
@@ -178,4 +178,4 @@ def test_concurrent_writers_leave_one_whole_entry(tmp_path):
         thread.join()
     assert len(read) == 20
     assert set(read) <= set(payloads)
-    assert Entries(tmp_path, "counts").get(OTHER, "", bytes) is None
+    assert Entries(tmp_path).get(OTHER, "", bytes) is None
