@@ -5,7 +5,7 @@
   the levels of a packed one.
 - `matrix_counts`: zeros of a tensor by row, column, group and block, and its special numbers.
 - `workers`: threads or an executor that share the work; `progress`: its progress bars.
-- `disk_cache`: a folder of earlier results; `count_cache`: counts as entries of it.
+- `count_cache`: a folder of counts of earlier runs.
 - `ranks`: exact thresholds and ties from histograms.
 - `policies`: a class for each pruning policy; `imported_masks`: masks from files.
 - `allocation`: weights to prune per layer.

@@ -1,4 +1,4 @@
-"""Cache keys and cache entries of counted tensors.
+"""Counts of earlier runs in a folder: keys, entries, and the checks when they are read.
 
 The key of a tensor covers the length and the modification time of its file, the position of the
 values in it, and four blocks of 64 KiB of every slice (all of a slice up to 256 KiB). Reading every
@@ -6,11 +6,20 @@ byte for a key would take as long as counting. The key therefore misses a change
 and time and avoids these blocks. The path is not part of the key, so that a copy with the same time
 is recognized. The key of a file on the Hub covers its address, its commit and its etag, a digest of
 its content; nothing is read.
+
+An entry is one file: ``_MAGIC``, its key (32 bytes), the SHA-256 of both and the payload (32
+bytes), and the payload. The cache rejects entries that are damaged, cut short or copied from
+another key. The digest detects damage and is not a signature: anyone who can write into the folder
+can compute it. The reader therefore rejects a payload with impossible values, too. Entries are
+written atomically, so that the last of two processes wins.
 """
 
 import hashlib
+import os
+import stat
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +33,11 @@ from sparsity_report.counting.histogram import (
     is_exact,
     smallest_of,
 )
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files.atomic import check_folder, write_file
+from sparsity_report.untrusted import limits
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile, Slice
+from sparsity_report.words.sentences import say
 
 # Part of every key: entries of other versions are never found.
 _VERSION = "sparsity-report counts 3"
@@ -32,6 +45,91 @@ _BLOCKS, _BLOCK = 4, 2**16
 _SMALL = 2**20
 # Nonzeros, NaN, near, buckets, steps; then values and counts of the two.
 _HEAD = struct.Struct("<5q")
+
+_DAMAGED, _UNWRITABLE = "note.cache_damaged", "note.cache_unwritable"
+_MAGIC = b"sparsity-report kept 3\n"
+_DIGEST = hashlib.sha256().digest_size
+# Opening must not wait for a pipe, nor follow a link.
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+# Names that a note lists.
+_NAMED = 3
+
+
+#: Accepted by ``cache=``: the path of a folder.
+CacheFolder = str | os.PathLike[str]
+
+
+class Entries:
+    """The counts in a cache.
+
+    Parameters
+    ----------
+    cache : path-like, optional
+        None: no entry is found, and none is written.
+
+    Raises
+    ------
+    SparsityReportError
+        The folder cannot be created.
+    """
+
+    def __init__(self, cache: CacheFolder | None) -> None:
+        self.in_use = cache is not None
+        self._folder, self._trouble = Path(cache or ""), ""
+        self._damaged: list[str] = []
+        self._keys: dict[str, str | None] = {}
+        try:
+            if self.in_use:
+                check_folder(self._folder)
+        except SparsityReportError as error:
+            if not self._folder.is_dir():
+                raise
+            self._trouble = str(error)
+
+    def get(self, name: str, slices: Sequence[Slice], histogram: bool) -> Magnitudes | None:
+        """Return the counts of a tensor; None if there is no valid entry."""
+        self._keys[name] = key = count_key(slices, histogram)
+        try:
+            payload = None if key is None else self._payload(key)
+            return None if payload is None else decode_counts(slices, histogram, payload)
+        except ValueError:
+            self._damaged.append(name)
+            return None
+
+    def put(self, name: str, tally: Magnitudes) -> None:
+        """Write the counts of a tensor; write nothing more after a failure, such as a full disk."""
+        if (key := self._keys.get(name)) is None or self._trouble:
+            return
+        head, payload = _MAGIC + bytes.fromhex(key), encode_counts(tally)
+        digest = hashlib.sha256(head + payload).digest()
+        try:
+            write_file(self._path(key), head + digest + payload)
+        except SparsityReportError as error:
+            self._trouble = str(error)
+
+    def notes(self) -> Iterator[str]:
+        """Yield notes about damaged entries, and about a folder that cannot be written."""
+        if names := self._damaged:
+            yield say(_DAMAGED, count=len(names), names=names[:_NAMED])
+        if self._trouble:
+            yield say(_UNWRITABLE, reason=self._trouble)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.counts"
+
+    def _payload(self, key: str) -> bytes | None:
+        try:
+            with os.fdopen(os.open(self._path(key), _READ), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return None
+                data = file.read(limits.ENTRY_BYTES + 1)
+        except OSError:
+            return None
+        head = _MAGIC + bytes.fromhex(key)
+        digest, payload = data[len(head) :][:_DIGEST], data[len(head) + _DIGEST :]
+        if data[: len(head)] != head or hashlib.sha256(head + payload).digest() != digest:
+            raise ValueError("damaged")
+        return payload
 
 
 def count_key(slices: Sequence[Slice], histogram: bool) -> str | None:

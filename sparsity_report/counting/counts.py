@@ -10,8 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
-from sparsity_report.counting.count_cache import count_key, decode_counts, encode_counts
-from sparsity_report.counting.disk_cache import CacheFolder, Entries
+from sparsity_report.counting.count_cache import CacheFolder, Entries
 from sparsity_report.counting.histogram import Magnitudes, count_slice, count_together
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import SMALL, in_order, unflushed
@@ -91,11 +90,8 @@ def count_weights(
         return MappingProxyType(counts)
     stored = {p.name: p for p in weights.stored if p.known}
     counts |= {name: Magnitudes(0, 0) for name, p in stored.items() if p.total == 0}
-    keys: dict[str, str | None] = {}
     for p in [p for name, p in stored.items() if name not in counts] if entries.in_use else ():
-        slices = list(weights.slices(p.name))
-        key = keys[p.name] = count_key(slices, p.prunable)
-        if tally := entries.get(key, p.name, partial(decode_counts, slices, p.prunable)):
+        if tally := entries.get(p.name, list(weights.slices(p.name)), p.prunable):
             counts[p.name] = tally
     with unflushed():
         counts |= _count_small(weights, [p for name, p in stored.items() if name not in counts])
@@ -113,7 +109,7 @@ def count_weights(
             done += part.total * stored[name].itemsize
             if so_far[name].total == stored[name].total:
                 counts[name] = so_far.pop(name)
-                entries.put(keys.get(name), encode_counts(counts[name]))
+                entries.put(name, counts[name])
             show(done, size, name)
     memory.notes = tuple(entries.notes())
     memory.complete = True

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from sparsity_report.counting.allocation import WORDS
+from sparsity_report.counting.count_cache import CacheFolder
 from sparsity_report.counting.cuts import Cut, InputNorms
-from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Integers
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.counting.progress import Progress

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.counting.allocation import check_sparsity
+from sparsity_report.counting.count_cache import CacheFolder
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Integers, Magnitudes
 from sparsity_report.counting.policies.magnitude_policies import prunable_counts
 from sparsity_report.counting.policies.policy_registry import families

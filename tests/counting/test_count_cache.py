@@ -1,5 +1,6 @@
 """The cache rejects invalid entries, computes them again, and notes this once."""
 
+import hashlib
 import os
 import struct
 import threading
@@ -10,12 +11,9 @@ from helpers import same_counts, study_of
 from safetensors.torch import save_file
 
 import sparsity_report as sr
-from sparsity_report.counting import disk_cache
+from sparsity_report.counting import count_cache
 from sparsity_report.counting.counts import count_notes, count_weights
-from sparsity_report.counting.disk_cache import Entries
 from sparsity_report.words.sentences import say, says
-
-KEY, OTHER = "0" * 64, "1" * 64
 
 
 @pytest.fixture
@@ -63,16 +61,12 @@ def test_damage_is_noted_once(model, tmp_path):
     assert not count_notes(counted(model, tmp_path / "kept"))  # the entries are right again
 
 
-def test_each_problem_has_a_note(tmp_path, monkeypatch):
-    kept = Entries(tmp_path)
-    kept.put(KEY, b"x")
-    assert kept.get(KEY, "a", bytes) == b"x"
-    (tmp_path / f"{KEY}.counts").write_bytes(b"")
-    assert kept.get(KEY, "b", bytes) is None
-    monkeypatch.setattr(disk_cache, "write_file", full)
-    kept.put(KEY, b"z")
-    notes = set(kept.notes())
-    assert len(notes) == 2
+def test_each_problem_has_a_note(model, tmp_path, monkeypatch):
+    counted(model, tmp_path / "kept")
+    by_size(tmp_path / "kept")[0].write_bytes(b"")
+    monkeypatch.setattr(count_cache, "write_file", full)
+    notes = count_notes(counted(model, tmp_path / "kept"))
+    assert len(set(notes)) == 2
     assert all(note.startswith("the cache ") for note in notes)
 
 
@@ -118,11 +112,14 @@ NONSENSE = {
 def test_impossible_entry_with_a_valid_digest_is_rejected(model, tmp_path, change):
     counted(model, tmp_path / "kept")
     entry, _ = by_size(tmp_path / "kept")
-    key = entry.stem
-    payload = Entries(tmp_path / "kept").get(key, "", bytes)
+    data = entry.read_bytes()
+    begin = data.index(bytes.fromhex(entry.stem)) + 32
+    head, payload = data[:begin], data[begin + 32 :]
+    assert hashlib.sha256(head + payload).digest() == data[begin : begin + 32]
     assert struct.unpack_from("<3q", payload) == (96, 0, 0)
     assert struct.unpack_from("<d", payload, 40) == (0.0,)
-    Entries(tmp_path / "kept").put(key, change(payload))
+    digest = hashlib.sha256(head + change(payload)).digest()
+    entry.write_bytes(head + digest + change(payload))
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
     assert len(count_notes(weights)) == 1
@@ -151,8 +148,8 @@ def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch
     def refuse(path):
         raise sr.SparsityReportError(f"cannot write to {path}")
 
-    monkeypatch.setattr(disk_cache, "check_folder", refuse)
-    monkeypatch.setattr(disk_cache, "write_file", None)
+    monkeypatch.setattr(count_cache, "check_folder", refuse)
+    monkeypatch.setattr(count_cache, "write_file", None)
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
     (note,) = count_notes(weights)
@@ -162,20 +159,15 @@ def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch
         counted(model, tmp_path / "nowhere")
 
 
-def test_concurrent_writers_leave_one_whole_entry(tmp_path):
-    payloads = [bytes([number]) * 100_000 for number in range(4)]
-
-    def write(payload):
-        for _ in range(5):
-            Entries(tmp_path).put(KEY, payload)
-            read.append(Entries(tmp_path).get(KEY, "", bytes))
-
-    read = []
-    threads = [threading.Thread(target=write, args=(payload,)) for payload in payloads]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(read) == 20
-    assert set(read) <= set(payloads)
-    assert Entries(tmp_path).get(OTHER, "", bytes) is None
+def test_concurrent_writers_leave_whole_entries(model, tmp_path):
+    for number in range(5):
+        folder = tmp_path / f"kept{number}"
+        threads = [threading.Thread(target=counted, args=(model, folder)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len([*folder.iterdir()]) == 2
+        weights = counted(model, folder)
+        same_counts(weights, sr.load(model))
+        assert count_notes(weights) == ()

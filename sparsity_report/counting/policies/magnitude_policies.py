@@ -10,9 +10,9 @@ from typing import Self
 import numpy as np
 
 from sparsity_report.counting.allocation import Allocation, check_sparsity, compute_quotas
+from sparsity_report.counting.count_cache import CacheFolder
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import Cut, ThresholdCut, check_n_m, cut_groups
-from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
 from sparsity_report.counting.progress import Progress, with_bar
