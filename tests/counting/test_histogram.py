@@ -124,8 +124,8 @@ def test_complex_and_views():
 
 
 def test_more_than_one_chunk():
-    tensor = torch.zeros(2**18 * 2 + 5)
-    tensor[[0, 2**18 - 1, 2**18, -1]] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    tensor = torch.zeros(2**20 * 2 + 5)
+    tensor[[0, 2**20 - 1, 2**20, -1]] = torch.tensor([1.0, 2.0, 3.0, 4.0])
     tally = count(tensor)
     assert (tally.nonzero, tally.values.tolist()) == (4, [0.0, 1.0, 2.0, 3.0, 4.0])
 
