@@ -30,7 +30,7 @@ export function code(figures, store, state) {
     "explorer", ""].join("\n");
 }
 
-// Return the command that writes a report of the pruning in view; null if the command line has none.
+// Return the command that writes a report of the pruning in view; null if there is none.
 export function command(figures, state) {
   const level = levelOf(figures, state);
   const pruning = level ? level[0].commands[level[1]] : figures.variant(state.variant).command;
