@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -302,7 +302,7 @@ class FileSlice(Divisible):
         """Return the bytes of `count` values in the file."""
         return count * value_bytes(self.dtype)
 
-    def unpack(self, raw: Bytes) -> npt.NDArray[Any]:
+    def unpack(self, raw: Bytes) -> Bytes | Floats:
         """Return the values of bytes of the file, as an array whose bytes are theirs."""
         return raw
 
