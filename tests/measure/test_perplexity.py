@@ -195,7 +195,7 @@ def test_loss_that_is_not_a_number_is_an_error(demo):
 
 @pytest.mark.parametrize("by", ["block", "group", "layer"])
 def test_sensitivity_is_perplexity_of_one_part_pruned(demo, by):
-    text = TEXT[:1200]
+    text = TEXT[:600]
     frame = sr.sensitivity(demo, 0.6, by=by, text=text)
     assert list(frame.columns) == [*TABLES["sensitivity"]]
     assert len(frame) == {"block": 4, "group": 2, "layer": 24}[by]

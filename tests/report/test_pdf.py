@@ -275,10 +275,8 @@ def test_a_study_of_little(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "blocks"),
-    [("fc1", 1), ("fc1", 40), ("fc1 fc2", 3), ("q_proj k_proj v_proj o_proj", 1),
-     ("q_proj k_proj v_proj o_proj", 40)],
-)  # fmt: skip
+    ("names", "blocks"), [("fc1", 1), ("fc1 fc2", 3), ("q_proj k_proj v_proj o_proj", 40)]
+)
 def test_a_pair_of_one_group_is_set(tmp_path, names, blocks):
     torch.manual_seed(0)
     parts = [{n: nn.Linear(8, 8, bias=False) for n in names.split()} for _ in range(blocks)]

@@ -13,9 +13,14 @@ import sparsity_report as sr
 pytestmark = pytest.mark.filterwarnings("ignore")  # advice on kernels that are not installed
 
 
-@pytest.fixture(params=swept(CASES, 3), ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=swept(CASES, 3), ids=lambda case: case.name)
 def case(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+def variant(case):
+    return sr.csr(sr.global_magnitude(sr.load(built(case)), sparsity=0.6))
 
 
 def outputs(model, case):
@@ -25,18 +30,15 @@ def outputs(model, case):
     return found["logits"] if "logits" in found else found["last_hidden_state"]
 
 
-def test_csr_equals_masked(case):
-    weights = sr.load(built(case))
-    pruning = sr.global_magnitude(weights, sparsity=0.6)
-    masked, csr = sr.masked(pruning).module(), sr.csr(pruning).module()
+def test_csr_equals_masked(case, variant):
+    masked, csr = sr.masked(variant.pruning).module(), variant.module()
     expected = outputs(masked, case)
     assert expected.isfinite().all()
     torch.testing.assert_close(outputs(csr, case), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(outputs(copy.deepcopy(csr), case), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_saved_model_is_as_large_as_derived(case, tmp_path):
-    variant = sr.csr(sr.global_magnitude(sr.load(built(case)), sparsity=0.6))
+def test_a_saved_model_is_as_large_as_derived(case, variant, tmp_path):
     model, path = variant.module(), tmp_path / "model.safetensors"
     save_model(model, path)
     header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
@@ -47,6 +49,6 @@ def test_a_saved_model_is_as_large_as_derived(case, tmp_path):
     derived = int(variant.layers()["stored_bytes"].sum())
     assert path.stat().st_size == header + derived + others
 
-    twin = sr.csr(sr.global_magnitude(sr.load(built(case)), sparsity=0.2)).module()
+    twin = sr.csr(sr.global_magnitude(variant.weights, sparsity=0.2)).module()
     load_model(twin, path)
     assert torch.equal(outputs(twin, case), outputs(model, case))

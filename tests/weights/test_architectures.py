@@ -18,19 +18,12 @@ def weights(case):
     return sr.load(built(case))
 
 
-@pytest.fixture(scope="module")
-def study(weights):
-    return sr.compare(sr.dense(weights))
-
-
-def test_groups_are_the_products(case, weights, study):
+def test_groups_and_flops_are_the_products(case, weights):
+    study = sr.compare(sr.dense(weights))
     assert study.groups.set_index("group")["total"].to_dict() == case.groups
     assert sum(case.groups.values()) == built(case).num_parameters()
     assert sum(p.total for p in weights.prunable) == case.prunable
     assert len(study.unclassified) == case.unclassified == 0
-
-
-def test_flops_are_the_products(case, study):
     totals = study.totals.loc[0]
     assert totals["flops_per_token"] == 2 * case.flops
     assert totals["flops_per_sequence"] == 2 * case.per_sequence
