@@ -221,6 +221,7 @@ class CountingOptions(ModelFiles):
     )
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
+    by_names: bool = flag(READING, "Groups by tensor names and shapes, without config.json.")
 
 
 @dataclass(frozen=True)

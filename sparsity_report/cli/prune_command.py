@@ -32,7 +32,8 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
     from sparsity_report.cli.policy_grid import chosen_experts
 
     with quiet_libraries():
-        weights = _opened(model, options, blacklist=options.blacklist)
+        rules = {"blacklist": options.blacklist, "config": not options.by_names}
+        weights = _opened(model, options, **rules)
         variant = sr.dense(weights)
         if options.keep_experts is not None:
             variant = sr.without_experts(chosen_experts(weights, options, options.score))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import Tiny, counted, small_llama, study_of, write_gguf
+from helpers import Tiny, command, counted, small_llama, study_of, write_gguf
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -248,6 +248,12 @@ def test_configs_that_cannot_be_built(saved):
     unknown = {"model_type": "never-heard-of", "architectures": None}
     (folder / "config.json").write_text(json.dumps(config | unknown))
     refused("does not know model type 'never-heard-of'; .* config=False", folder)
+    run = command("run", folder, "--by-names", "--write", "study", "--out", folder / "out")
+    assert run.returncode == 0, run.stderr
+    expected = sr.compare(sr.dense(sr.load(folder, config=False))).layers
+    read = sr.read_study(folder / "out" / "study.json").layers
+    columns = ["module_name", "group", "total", "nonzero", "prunable"]
+    assert read.loc[read["variant"] == "Dense", columns].equals(expected[columns])
 
 
 def test_strange_names_are_only_names(tmp_path):

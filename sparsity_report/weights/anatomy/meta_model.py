@@ -66,7 +66,8 @@ def read_config(
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise SparsityReportError(
             f"{path}: transformers {version('transformers')} does not know model type {kind!r}; "
-            "in Python, pass the nn.Module, or load the files by names with config=False"
+            "take groups from tensor names and shapes (--by-names or config=False), or pass the "
+            "nn.Module"
         )
     check_config(known, path)
     # Each config class validates in its own way.
