@@ -33,8 +33,8 @@ KEPT = 2**27
 # more on an accelerator, where a call costs more than the memory.
 _SLICE, _LONG_SLICE = 2**17, 2**22
 # Names of the means of sums, and columns that compare with dense.
-_MEANS = ("nll", "top1", "kl", "reverse_kl", "agreement", "flips")
-_COMPARED = ("kl", "agreement", "flips", "span_kl", "span_reverse_kl", "span_agreed")
+_MEANS = ("nll", "top1", "kl", "agreement", "flips")
+_COMPARED = ("kl", "agreement", "flips", "span_kl", "span_agreed")
 
 
 class Sums(NamedTuple):
@@ -46,8 +46,8 @@ class Sums(NamedTuple):
         Negative log likelihood in nats.
     hits
         Tokens that were the model's first guess.
-    kl, reverse_kl
-        Σ p·(ln p − ln q) and Σ q·(ln q − ln p) over the vocabulary, p of dense, in nats.
+    kl
+        Σ p·(ln p − ln q) over the vocabulary, p of dense, in nats.
     agreed
         Tokens at which the first guess is that of dense.
     flipped
@@ -57,7 +57,6 @@ class Sums(NamedTuple):
     nll: Any
     hits: Any
     kl: Any
-    reverse_kl: Any
     agreed: Any
     flipped: Any
 
@@ -214,7 +213,7 @@ def perplexity(
         token; ``agreement``, the share of tokens with the same first guess; ``flips``, the share
         that exactly one of the two guesses right (Dutta et al., Accuracy is Not All You Need,
         arXiv:2407.09141). These are null without a dense variant to compare with.
-        ``span_nll``, ``span_hits``, ``span_kl``, ``span_reverse_kl`` and ``span_agreed`` are sums
+        ``span_nll``, ``span_hits``, ``span_kl`` and ``span_agreed`` are sums
         over consecutive spans of ``span`` scored tokens, from which comparisons are paired.
         ``study.with_measured(quality=…)`` adds the frame to a study, whose ``losses`` have a row
         per span.
@@ -373,25 +372,22 @@ def _predicted(
         part = slice(begin, begin + rows)
         wide = logits[part].double()
         top = wide.gather(-1, guesses[part, None])
-        share = (wide - top).exp_()  # the likeliest token has 1
-        size = share.sum(dim=-1)
-        total = top.squeeze(-1) + size.log()
+        total = top.squeeze(-1) + (wide - top).exp_().sum(dim=-1).log()
         nll = total - wide.gather(-1, targets[part, None]).squeeze(-1)
         if not nll.isfinite().all():
             raise protocols.NoScoreError(missing)
         totals.append(total)
         nothing = torch.zeros_like(nll)
-        distance = nothing, nothing, nothing + 1, nothing
+        distance = nothing, nothing + 1, nothing
         if against:
             dense, sums = against.logits[part].double(), against.sums[part]
-            gaps, moved = dense - wide, total - sums
+            gaps = dense - wide
             # Σ p·(ln p − ln q) = Σ p·(l − l′) − s + s′, as ln p = l − s. Rounding can make it
             # negative.
-            there = _weighted(gaps, dense.sub_(sums[:, None]).exp_()) + moved
-            back = -_weighted(gaps, share) / size - moved
+            kl = _weighted(gaps, dense.sub_(sums[:, None]).exp_()) + total - sums
             others = against.guesses[part]
             flipped = right[part] != (others == targets[part])
-            distance = there.clamp(min=0), back.clamp(min=0), guesses[part] == others, flipped
+            distance = kl.clamp(min=0), guesses[part] == others, flipped
         figures.append(torch.stack([each.double() for each in (nll, right[part], *distance)]))
     return Predicted(logits, torch.cat(totals), guesses, torch.cat(figures, dim=1))
 

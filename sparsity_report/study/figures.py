@@ -95,7 +95,7 @@ class StudyFigures(StudyFrames):
 
         The columns are ``text, protocol, variant, against, p, separated, figure, value`` and the
         ends ``low`` and ``high`` of the interval at 95 %. Figures are ``perplexity_ratio`` and
-        ``perplexity_difference`` of ``variant`` to ``against``, and ``kl``, ``reverse_kl`` and
+        ``perplexity_difference`` of ``variant`` to ``against``, and ``kl`` and
         ``agreement``. Intervals of perplexities are corrected for the number of comparisons (Holm),
         those of distances are not. ``p`` is not corrected; it and ``separated`` are null for
         distances.

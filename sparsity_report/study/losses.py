@@ -17,7 +17,7 @@ from sparsity_report.study.layers import records
 # Fewest tokens of a span, most spans of a score, and most losses of a table of parts.
 _TOKENS, _SPANS, _LOSSES = 16, 200, 8192
 #: Columns of scores that hold a figure of each span.
-FIGURES = ("nll", "hits", "kl", "reverse_kl", "agreed")
+FIGURES = ("nll", "hits", "kl", "agreed")
 # Columns in which scores differ that cannot be paired, by reason.
 _DIFFERENT = {
     "text": ("text_fingerprint",),
@@ -64,7 +64,7 @@ def check_losses(frame: pd.DataFrame) -> None:
         Names the row and what is wrong with it.
     """
     means = {"span_increase": "nll_increase", "span_nll": "nll", "span_hits": "top1"}
-    means |= {"span_kl": "kl", "span_agreed": "agreement", "span_reverse_kl": ""}
+    means |= {"span_kl": "kl", "span_agreed": "agreement"}
     for place, row in enumerate(records(frame)):
         for column, mean in means.items():
             if (sums := row.get(column)) is None:
@@ -73,7 +73,7 @@ def check_losses(frame: pd.DataFrame) -> None:
             if pd.isna(row["span"]) or len(sums) != -(-row["scored"] // row["span"]):
                 raise ValueError(f"{wrong} is not one number for each span")
             total = float(np.sum(sums))
-            if mean and not abs(total - row[mean] * row["scored"]) <= 1e-4 * (1 + abs(total)):
+            if not abs(total - row[mean] * row["scored"]) <= 1e-4 * (1 + abs(total)):
                 raise ValueError(f"{wrong} is not {mean} in sum")
 
 

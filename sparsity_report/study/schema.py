@@ -217,7 +217,7 @@ COLUMNS = {
         *_columns("float64", "share", formats.SHARE, high=1, optional=True),
         *_columns("shares", "head_sparsity", formats.SHARE, **_SHARES),
         *_columns("counts", "span_hits span_agreed", **_POSITIVE),
-        *_columns("sums", "span_nll span_kl span_reverse_kl", **_POSITIVE),
+        *_columns("sums", "span_nll span_kl", **_POSITIVE),
         *_columns("sums", "span_increase", optional=True),
         *_columns("shape", "shape", formats.SHAPE, low=0),
         *_columns("shape", "shape_before shape_after", formats.SHAPE, **_POSITIVE),
@@ -234,7 +234,6 @@ COLUMNS = {
         *_columns("float64", "gone_of_base zeros", formats.SHARE),
         *_columns("float64", "accuracy", formats.SCORE),
         *_columns("float64", "ratio_to_dense model_ratio", formats.TIMES),
-        *_columns("float64", "reverse_kl", formats.figures("#.3g")),
         *_columns("float64", "increase_low increase_high", _NATS),
         *_columns("float64", "perplexity_ratio", formats.figures(".3f")),
         *_columns("float64", "perplexity_difference", formats.figures(",.2f")),
@@ -353,7 +352,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "quality": _table(
         "variant layout model method sparsity perplexity nll top1 against kl agreement flips "
         "protocol scored tokens window stride dtype text text_fingerprint tokens_fingerprint "
-        "span span_nll span_hits span_kl span_reverse_kl span_agreed",
+        "span span_nll span_hits span_kl span_agreed",
         model=_MAYBE,
     ),
     "sensitivity": _table(

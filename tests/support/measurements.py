@@ -133,7 +133,6 @@ def with_losses(frame, sums, **cells):
         "span_hits": [counts] * len(sums), "span_agreed": [counts] * len(sums),
         "span_kl": [tuple([2.0] * spans)] * len(sums),
     }  # fmt: skip
-    lists["span_reverse_kl"] = lists["span_kl"]
     frame = frame.assign(**{key: pd.Series([cell] * len(frame), dtype=object) if not isinstance(
         cell, list) else cell for key, cell in cells.items()})  # fmt: skip
     return typed(

@@ -21,7 +21,6 @@ from sparsity_report.study.losses import paired_mean, token_counts, why_unpaired
 #: Distances of predictions from those of dense: their losses by span, and their largest value.
 DISTANCES = {
     "kl": ("kl", math.inf),
-    "reverse_kl": ("reverse_kl", math.inf),
     "agreement": ("agreed", 1.0),
 }
 _COLUMNS = [
@@ -212,7 +211,7 @@ def distance(row: dict[str, Any], figure: str) -> Ends | None:
     ----------
     row : dict
         A row of ``study.quality``.
-    figure : {"kl", "reverse_kl", "agreement"}
+    figure : {"kl", "agreement"}
     """
     losses, most = DISTANCES[figure]
     mean = None if why_unpaired(row, row) else paired_mean(row, figure=losses)
