@@ -49,7 +49,8 @@ def match_class(
         and on tensors that it leaves out.
     """
     most = parameters_for(count)
-    model, notes = read_config(folder, lambda each: fits(each, entries), most, settings), ()
+    notes: tuple[str, ...] = ()
+    model = read_config(folder, lambda each: fits(each, entries), most, settings)
     if body := _saved_body(model, entries, most):
         classes = {"named": type(model).__name__, "model": type(body).__name__}
         model, notes = body, (say("note.body_only", **classes),)
