@@ -191,7 +191,7 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     assert set(refused) <= {0}  # where the folder is looked at
 
 
-def test_a_notebook_stops_when_it_is_told_to(tmp_path):
+def test_notebook_stops_on_interrupt(tmp_path):
     """Its kernel ends with it."""
     code = (
         "MODEL = None\nimport os, signal, time\n"

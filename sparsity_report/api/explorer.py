@@ -317,12 +317,12 @@ class Explorer(anywidget.AnyWidget):
         from sparsity_report.draw.heat_maps import metric_map
 
         cells, grid = self._values.cells()
-        shown = shown_name(self._contents, self.state)
+        label = state_label(self._contents, self.state)
         metric = COLUMNS[self.state["metric"]]
-        return metric_map(cells, (grid.blocks, grid.projections), metric, shown)
+        return metric_map(cells, (grid.blocks, grid.projections), metric, label)
 
 
-def shown_name(contents: Contents, state: dict[str, Any]) -> str:
+def state_label(contents: Contents, state: dict[str, Any]) -> str:
     """Return the name of the variant or level in view, or of two checkpoints."""
     if contents.header["kind"] == "pair":
         return str(contents.header["title"])

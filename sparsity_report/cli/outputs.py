@@ -66,9 +66,9 @@ def write(study: Study, outputs: Outputs, source: str = "") -> None:
     if removed:
         summary += f"; removed {removed} files of another run"
     if changed:
-        shown_names = printable(", ".join(changed[:_NAMED]))
+        listed_names = printable(", ".join(changed[:_NAMED]))
         print_warning(
-            f"{out}: files of an earlier run changed since and stay, {shown_names}; delete "
+            f"{out}: files of an earlier run changed since and stay, {listed_names}; delete "
             "them if they show another study"
         )
     for line in summary_lines(study):

@@ -102,13 +102,13 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout
     changed = pruning.changed if pruning else ()
     unpack = unpack or any(p.packing for p in weights.stored if p.name in changed)
     if not isinstance(weights, CheckpointWeights) or weights.source == "gguf":
-        held = {
+        entries = {
             p.name: Entry(p.name, p.shape, LazyValues(p.dtype, _in_memory(weights, p.name)))
             for p in weights.stored
         }
         for name, values in weights.buffers().items():
-            held[name] = Entry(name, tuple(values.shape), HeldSlice.from_tensor(values))
-        return _new_files(held, by_parameter=True, unpacks=True)
+            entries[name] = Entry(name, tuple(values.shape), HeldSlice.from_tensor(values))
+        return _new_files(entries, by_parameter=True, unpacks=True)
     if is_remote([*weights.raw.values()]):
         raise weights.wrong("is streamed from the Hub; load it without stream to write it")
     if unpack and any(isinstance(e.values, Packed) for e in weights.unpacked.values()):

@@ -31,7 +31,7 @@ from sparsity_report.weights.loading import load
 from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE, SETTINGS_KEYS
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
-from sparsity_report.weights.sources.safetensors import INDEX, stays_inside
+from sparsity_report.weights.sources.safetensors import INDEX, is_within
 from sparsity_report.weights.tensor_slices import (
     FP8,
     Entry,
@@ -145,7 +145,7 @@ def _beside(home: Path) -> list[Path]:
         if not file.name.startswith(".")
         and not f"/{file.name}".endswith(_NOT_COPIED)
         and file.is_file()
-        and stays_inside(file)
+        and is_within(file)
         and file.stat().st_size <= limits.TEXT_BYTES
     )
 
@@ -231,8 +231,8 @@ class _Masked(Slice):
         """Yield the values block by block, pruned ones as zeros."""
         rows, masked = tee(self._whole_rows())
         # The last step compares the number of pruned weights with the counted one.
-        for stays, values in zip(self.cut.masks(masked), rows, strict=True):
-            yield masked_copy(values, stays)
+        for mask, values in zip(self.cut.masks(masked), rows, strict=True):
+            yield masked_copy(values, mask)
 
     def _whole_rows(self) -> Iterator[torch.Tensor]:
         """Yield matrices of whole rows; whole matrices if their inputs come first."""

@@ -94,9 +94,9 @@ def merge_counts(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Floats, Inte
     pairs = [pair for pair in pairs if pair[0].size] or [(np.empty(0), np.empty(0, dtype=np.int64))]
     if len(pairs) == 1:
         return pairs[0]
-    values, which = np.unique(np.concatenate([v for v, _ in pairs]), return_inverse=True)
+    values, positions = np.unique(np.concatenate([v for v, _ in pairs]), return_inverse=True)
     # Counts up to 2⁵³ are exact in the float64 that NumPy adds weights in.
-    counts = np.bincount(which, np.concatenate([c for _, c in pairs])).astype(np.int64)
+    counts = np.bincount(positions, np.concatenate([c for _, c in pairs])).astype(np.int64)
     return values, counts
 
 
@@ -245,8 +245,8 @@ def count_slice(part: Slice, histogram: bool) -> Magnitudes:
         tally[: added.size] += added
         if not exact and added[0]:  # the first bucket holds tiny values besides zeros
             tiny += int(added[0]) - int(np.count_nonzero(_real(chunk) == 0))
-    magnitudes, which = _meaning(part.dtype if exact else "")
-    counts = np.bincount(which, tally[: which.size]).astype(np.int64)
+    magnitudes, buckets = _meaning(part.dtype if exact else "")
+    counts = np.bincount(buckets, tally[: buckets.size]).astype(np.int64)
     is_nan = np.isnan(magnitudes)
     kept, nan = np.flatnonzero(counts * ~is_nan), int(counts[is_nan].sum())
     steps = counter.steps() if counter else None
@@ -320,8 +320,8 @@ def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator
         yield from map(Magnitudes, sizes, nonzeros)
         return
     exact = values.itemsize <= 2
-    magnitudes, which = _meaning(dtype_name(values.dtype) if exact else "")
-    codes = which[_numbers(values, exact).numpy()]
+    magnitudes, buckets = _meaning(dtype_name(values.dtype) if exact else "")
+    codes = buckets[_numbers(values, exact).numpy()]
     owners = np.repeat(np.arange(len(sizes)) * BUCKETS, sizes)
     present, counts = np.unique(owners + codes, return_counts=True)
     smallest = magnitudes[present % BUCKETS]
@@ -365,8 +365,8 @@ def _meaning(dtype: str) -> tuple[Floats, npt.NDArray[np.intp]]:
     Without a dtype, return the smallest magnitudes of buckets, and the index of each bucket.
     """
     if not dtype:
-        which = np.minimum(np.arange(BUCKETS), _INFINITE + 1)
-        return smallest_of(np.arange(_INFINITE + 2)), which
+        buckets = np.minimum(np.arange(BUCKETS), _INFINITE + 1)
+        return smallest_of(np.arange(_INFINITE + 2)), buckets
     bits = 8 * value_bytes(dtype)
     patterns = np.arange(2**bits, dtype=np.uint8 if bits == 8 else np.uint16)
     raw = torch.from_numpy(patterns.view(np.uint8 if bits == 8 else np.int16))

@@ -173,7 +173,7 @@ def _by_parameter(
 def _given(masks: Masks) -> tuple[str, Iterable[Entry]]:
     """Return the name of the masks, for errors and notes, and the masks."""
     if isinstance(masks, Mapping):
-        return "masks", [_held(str(name), value) for name, value in masks.items()]
+        return "masks", [_mask_entry(str(name), value) for name, value in masks.items()]
     path = Path(masks)
     if path.suffix.lower() == ".safetensors":
         return writable(path.name), read_header(path)
@@ -183,7 +183,7 @@ def _given(masks: Masks) -> tuple[str, Iterable[Entry]]:
     )
 
 
-def _held(name: str, value: Any) -> Entry:
+def _mask_entry(name: str, value: Any) -> Entry:
     """Return a tensor or an array as a mask."""
     try:
         tensor = torch.as_tensor(value if isinstance(value, torch.Tensor) else np.array(value))

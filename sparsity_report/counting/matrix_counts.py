@@ -134,9 +134,9 @@ class MatrixCount:
         )
         self.rows[expert, rows] += _sums(flags, axis=1)
         self.columns[expert, columns] += _sums(flags, axis=0)
-        held = {m: group_counts(flags, m) for m in {p.m for p in self.kept}}
+        by_group = {m: group_counts(flags, m) for m in {p.m for p in self.kept}}
         for pattern, complying in self.kept.items():
-            broken = held[pattern.m] > pattern.n
+            broken = by_group[pattern.m] > pattern.n
             number = int(np.count_nonzero(broken))
             complying[expert] += broken.size - number
             if number:
@@ -245,14 +245,14 @@ def in_runs(
 ) -> Iterator[_Run]:
     """Yield consecutive values in runs of the given sizes, from one-dimensional parts."""
     waiting: list[_Run] = []
-    held = 0
+    gathered = 0
     for size in sizes:
-        while held < size:
+        while gathered < size:
             waiting.append(next(parts))
-            held += len(waiting[-1])
+            gathered += len(waiting[-1])
         joined = join(waiting) if len(waiting) > 1 else waiting[0]
-        held -= size
-        waiting = [joined[size:]] if held else []
+        gathered -= size
+        waiting = [joined[size:]] if gathered else []
         yield joined[:size]
     next(parts, None)  # the end of a file, where a change since its begin is noticed
 

@@ -25,13 +25,13 @@ def with_bar(title: str, unit: str = "B") -> Callable[[Callable[P, R]], Callable
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
-        def shown(*args: P.args, **kwargs: P.kwargs) -> R:
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             given: Any = kwargs.pop("progress", None)
             with bar(title, unit, given) as progress:
                 kwargs["progress"] = progress
                 return function(*args, **kwargs)
 
-        return shown
+        return wrapper
 
     return decorate
 
@@ -69,7 +69,7 @@ def _drawn(label: str, unit: str) -> Iterator[Progress]:
         desc=label, unit=unit, unit_scale=unit == "B", unit_divisor=1000,
         disable=None, leave=False, delay=_LONG,
     ) as bar:  # fmt: skip
-        shown = None if getattr(bar, "displayed", True) else _Cell(bar)
+        cell = None if getattr(bar, "displayed", True) else _Cell(bar)
 
         def show(done: int, total: int, name: str) -> None:
             bar.total = total
@@ -77,8 +77,8 @@ def _drawn(label: str, unit: str) -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield show
-    if shown is not None:
-        shown.clear()
+    if cell is not None:
+        cell.clear()
 
 
 class _Cell:
@@ -93,15 +93,15 @@ class _Cell:
         untyped: Any = DisplayHandle
         self._handle, self._bar, self._draw = untyped(), bar, bar.display
         # An output that the bar displays cannot be emptied.
-        self._shown, bar.displayed, bar.display = False, True, self._display
+        self._is_drawn, bar.displayed, bar.display = False, True, self._display
 
     def _display(self, *message: Any, check_delay: bool = True, **options: Any) -> None:
         self._draw(*message, check_delay=check_delay, **options)
-        if check_delay and not self._shown:
+        if check_delay and not self._is_drawn:
             self._handle.display(self._bar.container)
-            self._shown = True
+            self._is_drawn = True
 
     def clear(self) -> None:
         """Empty the output."""
-        if self._shown:
+        if self._is_drawn:
             self._handle.update({}, raw=True)

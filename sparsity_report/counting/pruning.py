@@ -496,8 +496,8 @@ class PrunedWeights(Weights):
             return replace(p, packing="", file_bytes=None) if p.name in changed else p
 
         modules = tuple(module.changed(written) for module in base.modules)
-        shown = {each.name: getattr(base, each.name) for each in fields(Weights)}
-        super().__init__(**shown | {"name": name, "modules": modules})
+        attributes = {each.name: getattr(base, each.name) for each in fields(Weights)}
+        super().__init__(**attributes | {"name": name, "modules": modules})
         self._pruning = pruning
 
     def tensor(self, name: str) -> torch.Tensor:

@@ -129,8 +129,8 @@ def bar_plot(
         )
     column = COLUMNS.get(y)
     kind = column.format.axis if column else "number"
-    shown = distinct_names(names, 80)
-    rows = [_bar(name, value, kind) for name, value in zip(shown, frame[y], strict=True)]
+    labels = distinct_names(names, 80)
+    rows = [_bar(name, value, kind) for name, value in zip(labels, frame[y], strict=True)]
     # Vega-Lite makes an expression of the title of a field, where a backslash escapes.
     axis = column.label if column else clip(y).replace("\\", "∖")
     texts = "; ".join(f"{row['group']} {row['label']}" for row in rows)
@@ -208,16 +208,16 @@ def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerCha
     altair.LayerChart or None
         None if none of the shares varies.
     """
-    if (shown := block_shares(study.facts.table("matches"))) is None:
+    if (shares := block_shares(study.facts.table("matches"))) is None:
         return None
-    names = block_names(shown)
+    names = block_names(shares)
     rows = [
         {"row": name, "value": share, "label": theme.write(share, "share")}
-        for name, share in zip(names, shown.rows["share"], strict=True)
+        for name, share in zip(names, shares.rows["share"], strict=True)
         if pd.notna(share)
     ]
-    has_blocks = shown.rows["block"].notna().any()
-    title = blocks_axis(shown)
+    has_blocks = shares.rows["block"].notna().any()
+    title = blocks_axis(shares)
     x_title = say("chart.x_transformer_block") if has_blocks else head("group")
     y = alt.Y(
         "value:Q",
@@ -227,7 +227,7 @@ def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerCha
     )
     base = alt.Chart(marks.inline(rows)).encode(x=_columns_axis(names, x_title, width), y=y)
     tips = (("row", x_title), ("label", title))
-    color = BLUE if shown.figure == "new" else VERMILLION
+    color = BLUE if shares.figure == "new" else VERMILLION
     layers = [base.mark_bar(color=color).encode(**marks.tooltips(tips))]
     if len(names) * 3.4 * LABEL <= width:
         text = base.transform_filter("datum.value > 0").mark_text(dy=-6, fontSize=SMALL, color=INK)

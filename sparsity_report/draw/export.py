@@ -130,14 +130,14 @@ def slim(drawn: str) -> str:
 def _name(element: ET.Element) -> None:
     """Turn names of marks into tooltips, and drop invisible parts and superfluous attributes."""
     for child in [*element]:
-        look = child.attrib
-        name, kind = look.get("aria-label"), look.get("aria-roledescription")
-        for key in [key for key in look if key in _BARE or key.startswith("aria-")]:
-            del look[key]
-        if look.get("opacity") == "1":
-            del look["opacity"]
+        attrs = child.attrib
+        name, kind = attrs.get("aria-label"), attrs.get("aria-roledescription")
+        for key in [key for key in attrs if key in _BARE or key.startswith("aria-")]:
+            del attrs[key]
+        if attrs.get("opacity") == "1":
+            del attrs["opacity"]
         _name(child)
-        if child.tag == "path" and (not look.get("d") or look.keys() <= {"d", "transform"}):
+        if child.tag == "path" and (not attrs.get("d") or attrs.keys() <= {"d", "transform"}):
             element.remove(child)
         elif child.tag == "path" and name and kind not in _UNNAMED:
             ET.SubElement(child, "title").text = name

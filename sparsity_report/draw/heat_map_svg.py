@@ -109,13 +109,13 @@ class HeatMap:
         """Return the drawing without a background; the margin is a part of its width."""
         inner, bottom, left = self.width - 2 * margin, 0.0, 10.0
         parts: list[str] = []
-        for text, size, look in (
+        for text, size, style in (
             (self.title, TITLE, f'fill="{INK}" font-size="{TITLE}" font-weight="bold"'),
             (self.note, LABEL, f'fill="{MUTED}"'),
         ):
             if text:
                 bottom += size + (4 if bottom else -1)
-                parts.append(_text(0, bottom, fitting(text, inner, 1.06 * size), look))
+                parts.append(_text(0, bottom, fitting(text, inner, 1.06 * size), style))
         if self.cells:
             plot = _plot(self, bottom + 12 if bottom else 0.0, inner)
             parts += [*_labels(self, plot), *_cells(self, plot)]
@@ -172,8 +172,8 @@ def _scale(shape: HeatMap, left: float, top: float, wide: float) -> Iterator[str
     steps = enumerate(shape.values_at([k / (_STEPS - 1) for k in range(_STEPS)]))
     strokes = (f'<path stroke="{shape.paint(value)[0]}" d="M{k} 0h1"/>' for k, value in steps)
     moved = f"translate({left:.5g} {top + _THICK / 2:.5g}) scale({wide / _STEPS:.5g} 1)"
-    look = f'stroke-width="{_THICK}" shape-rendering="crispEdges"'
-    yield f'<g transform="{moved}" {look}>{"".join(strokes)}</g>'
+    style = f'stroke-width="{_THICK}" shape-rendering="crispEdges"'
+    yield f'<g transform="{moved}" {style}>{"".join(strokes)}</g>'
     x, y = left, top + _THICK + LABEL
     for value, anchor in zip(shape.values_at([0, 0.5, 1]), ("start", "middle", "end"), strict=True):
         text = percent(value, 0, " ") if shape.kind == "share" else write(value, shape.kind)
@@ -206,8 +206,8 @@ def _cells(shape: HeatMap, plot: _Plot) -> Iterator[str]:
     for (color, tip), places in paths.items():
         drawn = f'<path stroke="{color}" d="{"".join(places)}"'
         yield f"{drawn}><title>{escape(tip)}</title></path>" if tip else f"{drawn}/>"
-    look = f'font-size="{SMALL}" text-anchor="middle" pointer-events="none"'
-    yield f"</g><g {look}>{''.join(texts)}</g>"
+    style = f'font-size="{SMALL}" text-anchor="middle" pointer-events="none"'
+    yield f"</g><g {style}>{''.join(texts)}</g>"
 
 
 def digits(value: float | None, kind: str) -> str:
@@ -250,5 +250,5 @@ def fitting(text: str, width: float, size: float) -> str:
     return f"{text}…"
 
 
-def _text(x: float, y: float, text: str, look: str) -> str:
-    return f'<text x="{x:.5g}" y="{y:.5g}" {look}>{escape(text, quote=False)}</text>'
+def _text(x: float, y: float, text: str, style: str) -> str:
+    return f'<text x="{x:.5g}" y="{y:.5g}" {style}>{escape(text, quote=False)}</text>'

@@ -39,7 +39,7 @@ def _map(
     axes: tuple[Sequence[str], Sequence[str]],
     value: str = "sparsity",
     tips: Mapping[str, str] | None = None,
-    **look: Any,
+    **options: Any,
 ) -> HeatMap:
     """Return a map of cells.
 
@@ -54,10 +54,10 @@ def _map(
         Column of the value.
     tips : mapping, optional
         Fields of the tooltip and the keys of their titles; no tooltips without it.
-    **look
+    **options
         Further fields of :class:`sparsity_report.draw.heat_map_svg.HeatMap`.
     """
-    kind = look.get("kind", "share")
+    kind = options.get("kind", "share")
     cells = cells.assign(label=[theme.write(number, kind) for number in cells[value]])
     texts = [""] * len(cells)
     if tips:
@@ -66,7 +66,7 @@ def _map(
     values = cells[value].astype(object).where(cells[value].notna(), None)
     crossed = cells.get("crossed", [False] * len(cells))
     drawn = [*map(MapCell, cells["block"], cells["projection"], values, texts, crossed)]
-    return HeatMap(blocks=axes[0], names=axes[1], cells=drawn, **look)
+    return HeatMap(blocks=axes[0], names=axes[1], cells=drawn, **options)
 
 
 def expert_map(
@@ -124,7 +124,7 @@ def _numbered(rows: pd.DataFrame, part: str) -> tuple[pd.DataFrame, tuple[list[s
 
 
 def metric_map(
-    cells: pd.DataFrame, axes: tuple[Sequence[str], Sequence[str]], metric: Column, shown: str
+    cells: pd.DataFrame, axes: tuple[Sequence[str], Sequence[str]], metric: Column, subject: str
 ) -> alt.LayerChart:
     """Return a heat map of any metric of layers as a chart.
 
@@ -135,7 +135,7 @@ def metric_map(
     axes : tuple of sequence of str
         Blocks and projections in their order.
     metric : Column
-    shown : str
+    subject : str
         The variant or level in view.
     """
     kind, name = metric.format.axis, metric.label
@@ -160,8 +160,8 @@ def metric_map(
         kind=kind,
         domain=domain,
         title=name,
-        note=shown,
-        alt=say("chart.metric_map_alt", metric=name, shown=shown, **counts, **ends),
+        note=subject,
+        alt=say("chart.metric_map_alt", metric=name, shown=subject, **counts, **ends),
         axis=say(_AXIS),
         legend=name,
     )
@@ -197,9 +197,9 @@ def sparsity_map(study: StudyFigures, variant: str, width: float = TEXT_WIDTH) -
         numbers |= {end: theme.write(row["sparsity"], "share")}
         numbers |= {f"{end}_{axis}": row[axis] for axis in ("block", "projection")}
     title, note = _map_title(study, variant, layers)
-    look = {"title": title, "note": note, "alt": say("chart.zeros_map_alt", **numbers)}
-    look |= {"axis": say(_AXIS), "legend": say("chart.zeros_label")}
-    return _map(cells, (grid.blocks, grid.projections), tips=tips, width=width, **look)
+    options = {"title": title, "note": note, "alt": say("chart.zeros_map_alt", **numbers)}
+    options |= {"axis": say(_AXIS), "legend": say("chart.zeros_label")}
+    return _map(cells, (grid.blocks, grid.projections), tips=tips, width=width, **options)
 
 
 def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str]:

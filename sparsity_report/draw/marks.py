@@ -129,8 +129,8 @@ def share_axis(
     """Return a horizontal axis of numbers."""
     scale = alt.Scale(domain=list(domain))
     count = {} if "values" in axis else {"tickCount": 6}
-    shown = {**count, "labelExpr": theme.tick(kind), "grid": False, **axis}
-    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**shown))
+    options = {**count, "labelExpr": theme.tick(kind), "grid": False, **axis}
+    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**options))
 
 
 def names_axis(field: str, names: Sequence[str], *, grid: bool = False, **padding: Any) -> alt.Y:
@@ -296,28 +296,28 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
     values = alt.Axis(labelExpr=theme.tick(shape.kind), **axis)
     y = alt.Y("value:Q", title=shape.y_title, scale=y_scale, axis=values)
     names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
-    looks = channels("line", names, None, color=colors, strokeDash=dashes)
+    encoding = channels("line", names, None, color=colors, strokeDash=dashes)
     base = alt.Chart(inline(rows)).encode(x=x, y=y)
     several = [row for row in rows if sum(r["line"] == row["line"] for r in rows) > 1]
-    line = alt.Chart(inline(several)).encode(x=x, y=y, **looks)
+    line = alt.Chart(inline(several)).encode(x=x, y=y, **encoding)
     ends = alt.Chart(inline(_ends(rows, shape)))
     place = alt.Y("place:Q", scale=y_scale)
     leader = ends.mark_rule(strokeWidth=0.8, opacity=0.6, x2Offset=7)
     text = ends.mark_text(align="left", dx=10, fontSize=LABEL, color=INK)
     layers = [
-        leader.encode(x=x, y=y, x2=alt.X2Value("width"), y2="place:Q", color=looks["color"]),
+        leader.encode(x=x, y=y, x2=alt.X2Value("width"), y2="place:Q", color=encoding["color"]),
         line.mark_line(strokeWidth=2),
         text.encode(x=alt.XValue("width"), y=place, text="name:N"),
     ]
     if spans := _intervals(rows, 0.01 * (shape.x_domain[1] - shape.x_domain[0])):
-        span = alt.Chart(inline(spans)).encode(x=x, color=looks["color"])
+        span = alt.Chart(inline(spans)).encode(x=x, color=encoding["color"])
         low, high = alt.Y("low:Q", title=shape.y_title, scale=y_scale, axis=values), "high:Q"
         layers.append(span.mark_rule(strokeWidth=1.2).encode(y=low, y2=high))
         layers.append(span.mark_tick(orient="horizontal", bandSize=5, opacity=1).encode(y=y))
     layers += [
         base.transform_filter(f"datum.form == '{form}'")
         .mark_point(filled=True, size=44, opacity=1, shape=form)
-        .encode(color=looks["color"], **tooltips(shape.tips))
+        .encode(color=encoding["color"], **tooltips(shape.tips))
         for form in ("circle", "triangle-up")
     ]
     if shape.edge:

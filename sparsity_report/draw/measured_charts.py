@@ -67,8 +67,8 @@ def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerCh
     ]:
         notes.append(say("chart.omitted_points_note", names=[*map(short_name, omitted)]))
     texts = [f"{row['line']}, {theme.write(row['x'], 'share')}: {row['label']}" for row in drawn]
-    looks = theme.looks(study, lines.values())
-    strokes = tuple(marks.Line(names[key], *looks[policy]) for key, policy in lines.items())
+    styles = theme.styles(study, lines.values())
+    strokes = tuple(marks.Line(names[key], *styles[policy]) for key, policy in lines.items())
     chart = marks.lines(_from_dense(drawn), _shape(drawn, strokes, width))
     alt_text = say("chart.perplexity_alt", rows="; ".join(texts))
     return theme.titled(chart, say("chart.perplexity_title"), " · ".join(notes), alt_text)
@@ -81,8 +81,8 @@ def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
     """
     variants = {each["variant"]: each for each in records(study.variants)}
     variant, value = row["variant"], row["perplexity"]
-    about = variants.get(variant, row)
-    method, model = (about[key] if known(about.get(key)) else "" for key in ("method", "model"))
+    details = variants.get(variant, row)
+    method, model = (details[key] if known(details.get(key)) else "" for key in ("method", "model"))
     unnamed = any_level(method) or (variant if row["sparsity"] else "")
     policy = theme.policies(study).get(variant, unnamed)
     size = study.facts.vocabulary(variant)
@@ -189,8 +189,8 @@ def speed_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChar
     )
     texts = [f"{row['name']}: {row['label']}" for row in rows]
     alt_text = say("chart.speed_alt", rows="; ".join(texts))
-    shown = theme.looks(study)
-    inks = {variant: shown[policy].color for variant, policy in theme.policies(study).items()}
+    styles = theme.styles(study)
+    inks = {variant: styles[policy].color for variant, policy in theme.policies(study).items()}
     layers = _speed_layers(rows, width, inks)
     chart = alt.LayerChart(layer=layers, width=width, height=24 * len(rows))
     return theme.titled(chart, say("chart.speed_title"), " · ".join(notes), alt_text)
@@ -207,10 +207,10 @@ def _speeds(frame: pd.DataFrame) -> Rows:
             label = theme.write(realised, "ratio")
         tokens = say("format.token_count", tokens=row["tokens"])
         name = f"{clip(row['variant'], 30)} · {tokens}"
-        shown = {column: row[key] for column, key in _SPEEDS.items()}
+        columns = {column: row[key] for column, key in _SPEEDS.items()}
         variant = row["variant"]
         rows.append(
-            {"name": name, "variant": variant, "realised": realised, "label": label, **shown}
+            {"name": name, "variant": variant, "realised": realised, "label": label, **columns}
         )
     return rows
 
@@ -270,12 +270,12 @@ def sensitivity_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.Lay
     if frame is None or frame.empty:
         return None
     costs = frame["nll_increase"].astype(float)
-    shown = frame.loc[costs.nlargest(_PARTS).index].sort_index()
-    parts = zip(shown["by"], shown["part"], strict=True)
+    largest = frame.loc[costs.nlargest(_PARTS).index].sort_index()
+    parts = zip(largest["by"], largest["part"], strict=True)
     names = distinct_names([part_name(by, str(part)) for by, part in parts], 60)
     rows = [
         {"group": name, "value": cost, "label": figures(cost, "+.3f")}
-        for name, cost in zip(names, costs[shown.index].tolist(), strict=True)
+        for name, cost in zip(names, costs[largest.index].tolist(), strict=True)
     ]
     if len({row["label"] for row in rows}) < 2:
         return None

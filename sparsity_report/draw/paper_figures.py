@@ -61,14 +61,14 @@ def write_figures(
     ...     [path.name for path in sr.write_figures(study, folder)]
     ['csr_bytes.png']
     """
-    shown: StudyFigures = study_or_saved("write_figures", study)
-    stems = variant_stems(shown)
+    figures: StudyFigures = study_or_saved("write_figures", study)
+    stems = variant_stems(figures)
     drawn: dict[str, alt.LayerChart | HeatMap | None] = {
-        f"sparsity_map_{stems[variant]}": sparsity_map(shown, variant)
-        for variant in shown.facts.prunings
+        f"sparsity_map_{stems[variant]}": sparsity_map(figures, variant)
+        for variant in figures.facts.prunings
     }
-    drawn["csr_bytes"] = csr_bytes_curve(shown)
-    drawn |= {name: draw(shown) for name, draw in CHARTS.items()}
+    drawn["csr_bytes"] = csr_bytes_curve(figures)
+    drawn |= {name: draw(figures) for name, draw in CHARTS.items()}
     folder = Path(folder)
     return [
         write_file(folder / f"{name}.png", export.png(chart))

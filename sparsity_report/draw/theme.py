@@ -101,7 +101,7 @@ def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
     return [mark for mark in marks if low <= mark <= high]
 
 
-class Look(NamedTuple):
+class Style(NamedTuple):
     """Color and dash of a policy."""
 
     color: str
@@ -110,17 +110,17 @@ class Look(NamedTuple):
 
 #: Looks of unpruned models and of known policies, in every chart of every study.
 LOOKS = {
-    "": Look(BLUE, SOLID),
-    "global_magnitude": Look(VERMILLION, DOTTED),
-    "layerwise_magnitude": Look(GREEN, DASHED),
-    "wanda_one_pass": Look(PURPLE, SOLID),
-    "N:M": Look(OCHRE, DASH_DOT),
-    "wanda_one_pass, N:M": Look(WINE, DASH_DOT),
+    "": Style(BLUE, SOLID),
+    "global_magnitude": Style(VERMILLION, DOTTED),
+    "layerwise_magnitude": Style(GREEN, DASHED),
+    "wanda_one_pass": Style(PURPLE, SOLID),
+    "N:M": Style(OCHRE, DASH_DOT),
+    "wanda_one_pass, N:M": Style(WINE, DASH_DOT),
 }
-_FURTHER = (Look(INDIGO, LONG), Look(BROWN, DASHED), Look("#117733", DOTTED), Look(MUTED, LONG))
+_FURTHER = (Style(INDIGO, LONG), Style(BROWN, DASHED), Style("#117733", DOTTED), Style(MUTED, LONG))
 
 
-def looks(study: StudyFigures, further: Iterable[str] = ()) -> dict[str, Look]:
+def styles(study: StudyFigures, further: Iterable[str] = ()) -> dict[str, Style]:
     """Return looks with the names of :func:`policies` as keys, those of a study included.
 
     Policies that have no look, the `further` ones last, share those that remain.
@@ -184,10 +184,10 @@ def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt
     """
     chart.title = {"text": clip(heading, 100), **({"subtitle": note} if note else {})}
     chart.description = clip(alt_text, 1500)
-    look = config()
-    look["title"] |= {"limit": float(chart.width) - 8}
+    settings = config()
+    settings["title"] |= {"limit": float(chart.width) - 8}
     chart.autosize = {"type": "fit-x", "contains": "padding"}
-    chart.background, chart.config = "white", look
+    chart.background, chart.config = "white", settings
     return chart
 
 

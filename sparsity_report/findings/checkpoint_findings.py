@@ -280,16 +280,16 @@ def _zeros(study: StudyFigures) -> Iterator[str]:
     if not total:
         yield say("pair.verdict_nothing_prunable", before=models_of(study)["before"])
     elif row["zeros_before"]:
-        which, zeros = _which(study), row["zeros_before"]
-        share = share_of(row["revived"], zeros, which)
+        denominator, zeros = _prunable_zeros(study), row["zeros_before"]
+        share = share_of(row["revived"], zeros, denominator)
         key = "pair.verdict_zeros_revived" if row["revived"] else "pair.verdict_zeros_stayed"
-        yield say(key, share=share, zeros=zeros, which=which)
+        yield say(key, share=share, zeros=zeros, which=denominator)
     elif row["new"]:
         share = share_of(row["new"], total, say("pair.prunable_weights"))
         yield say("pair.verdict_zeros_new", share=share)
 
 
-def _which(study: StudyFigures) -> str:
+def _prunable_zeros(study: StudyFigures) -> str:
     """Return the name of the zeros whose fate is known."""
     matches = study.facts.table("matches")
     rows = matches[matches["prunable"]]
@@ -356,17 +356,17 @@ def strip_names(strip: Strip) -> list[str]:
     return distinct_names([row.module or "–" for row in strip.rows], 40)
 
 
-def block_names(shown: BlockShares) -> list[str]:
+def block_names(shares: BlockShares) -> list[str]:
     """Return the name of each row: the number of its block, its group, or a dash."""
     return [
         str(block) if known(block) else group_name(group) if known(group) else UNKNOWN
-        for block, group in shown.rows[["block", "group"]].itertuples(index=False, name=None)
+        for block, group in shares.rows[["block", "group"]].itertuples(index=False, name=None)
     ]
 
 
-def blocks_title(shown: BlockShares) -> str:
+def blocks_title(shares: BlockShares) -> str:
     """Return the finding about the blocks with the largest share."""
-    rows = shown.rows.assign(name=block_names(shown))
+    rows = shares.rows.assign(name=block_names(shares))
     names = [
         say("name.numbered_block", block=row["name"])
         if known(row["block"])
@@ -375,9 +375,9 @@ def blocks_title(shown: BlockShares) -> str:
         else row["name"]
         for row in rows[rows["share"].round(6) == round(rows["share"].max(), 6)].to_dict("records")
     ]
-    return say(_BLOCKS[shown.figure][0], where=some(names), share=rows["share"].max())
+    return say(_BLOCKS[shares.figure][0], where=some(names), share=rows["share"].max())
 
 
-def blocks_axis(shown: BlockShares) -> str:
+def blocks_axis(shares: BlockShares) -> str:
     """Return the definition of the shares."""
-    return say(_BLOCKS[shown.figure][1])
+    return say(_BLOCKS[shares.figure][1])

@@ -247,8 +247,8 @@ def _violations(model: CountedModel, rules: Rules) -> Iterator[Violation]:
     for each in model.tensors if rules.no_nan else ():
         if each.counts.nan or each.counts.infinite:
             numbers = {"nan": each.counts.nan, "infinite": each.counts.infinite}
-            held = say("check.not_finite", **numbers)
-            yield Violation("no-nan", each.name, say("check.finite"), held)
+            actual = say("check.not_finite", **numbers)
+            yield Violation("no-nan", each.name, say("check.finite"), actual)
 
 
 def _out_of_bounds(
@@ -256,8 +256,8 @@ def _out_of_bounds(
 ) -> Iterator[Violation]:
     zeros, total = counts.zeros, counts.total
     if bound and Fraction(zeros, total) not in bound:
-        held = say("check.share", share=zeros / total, zeros=zeros, total=total)
-        yield Violation(rule, name, say("check.wanted_zeros", bound=bound.text), held)
+        actual = say("check.share", share=zeros / total, zeros=zeros, total=total)
+        yield Violation(rule, name, say("check.wanted_zeros", bound=bound.text), actual)
 
 
 def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, str]]:
@@ -303,5 +303,5 @@ def _revived(model: CountedModel, parent: str, old_model: Weights) -> Iterator[V
             revived += int(np.count_nonzero(now & ~kept))
         if revived:
             wanted = say("check.mask", zeros=zeros, parent=parent)
-            held = say("check.revived", revived=revived, share=revived / zeros)
-            yield Violation("mask-of", new.name, wanted, held)
+            actual = say("check.revived", revived=revived, share=revived / zeros)
+            yield Violation("mask-of", new.name, wanted, actual)

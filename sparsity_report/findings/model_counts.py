@@ -44,11 +44,11 @@ def model_counts(
         GGUF), ``bits_per_weight``, ``zeros``, ``patterns``, ``groups`` and ``formats`` (rows by
         name), ``tied``, ``experts``, ``differences`` and ``notes``.
     """
-    notes, held = weights.notes, set[str]()
+    notes, on_file = weights.notes, set[str]()
     if isinstance(weights, CheckpointWeights):
-        notes, held = weights.options.notes + weights.contents.notes, {*weights.contents.parts}
+        notes, on_file = weights.options.notes + weights.contents.notes, {*weights.contents.parts}
     tied = [p for p in weights.parameters if p.tied_to]
-    twins = [p for p in tied if p.name in held]
+    twins = [p for p in tied if p.name in on_file]
     ties = {"names": [p.name for p in twins or tied], "reason": "equal" if twins else "absent"}
     experts = {
         "counts": expert_counts(weights),

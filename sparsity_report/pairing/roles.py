@@ -325,11 +325,11 @@ def _stacked(part: Part) -> int:
 def _with_axes(part: Part, width: int | None, head: int, sizes: Mapping[_Family, _Sizes]) -> Part:
     """Return a part with the axes of its rows and columns."""
     base, comma, suffix = part.role.partition(",")
-    about = width, head, sizes[part.stack, part.block, suffix]
+    sizes_of_part = width, head, sizes[part.stack, part.block, suffix]
     rows, columns = (
         tuple(
             s if s.axis in {"", "width"} else s._replace(axis=f"{s.axis}{comma}{suffix}")
-            for s in _segments(part, base, side, size, about)
+            for s in _segments(part, base, side, size, sizes_of_part)
         )
         for side, size in enumerate(_sizes(part))
     )
@@ -338,10 +338,10 @@ def _with_axes(part: Part, width: int | None, head: int, sizes: Mapping[_Family,
 
 
 def _segments(
-    part: Part, role: str, side: int, size: int, about: tuple[int | None, int, _Sizes]
+    part: Part, role: str, side: int, size: int, sizes_of_part: tuple[int | None, int, _Sizes]
 ) -> Iterator[Segment]:
     """Yield the segments of rows (side 0) or columns (side 1)."""
-    width, head, sizes = about
+    width, head, sizes = sizes_of_part
     if role == "gate_up" and side == 0 and size % 2 == 0:
         if part.module.class_name.startswith(_IN_TURNS):
             yield Segment("channel", size // 2, 2)

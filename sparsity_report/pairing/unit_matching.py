@@ -233,22 +233,22 @@ def _assign(base: Floats, remaining: Floats, similarity: Similarity) -> Index:
     tables = [np.stack([chunk.argmax(axis=1), chunk.max(axis=1)]) for chunk in chunks]
     best, highest = np.concatenate(tables, axis=1)
     claimed: Index = best.astype(np.int64)
-    owner, held = np.full(len(base), -1), np.full(len(base), -np.inf)
+    owner, best_value = np.full(len(base), -1), np.full(len(base), -np.inf)
     # The last is popped first; the first unit wins ties.
     waiting = np.lexsort((-np.arange(claimed.size), highest)).tolist()
     is_first = np.ones(claimed.size, dtype=bool)
     while waiting:
         number = waiting.pop()
         place, value = claimed[number], highest[number]
-        if not is_first[number] or value <= held[place]:
+        if not is_first[number] or value <= best_value[place]:
             row = similarity(base, remaining, slice(number, number + 1))[0]
-            row[row <= held] = -np.inf
+            row[row <= best_value] = -np.inf
             place = int(row.argmax())
             value = row[place]
         is_first[number] = False
         if owner[place] >= 0:
             waiting.append(int(owner[place]))
-        owner[place], held[place] = number, value
+        owner[place], best_value[place] = number, value
     taken = np.flatnonzero(owner >= 0)
     claimed[owner[taken]] = taken
     return claimed

@@ -102,8 +102,8 @@ def count_values(values: torch.Tensor, grouped: bool = False) -> SideCount:
     zeros = total - int(np.count_nonzero(flags))
     if not grouped:
         return SideCount(total, zeros)
-    held = {m: group_counts(flags[None], m) for m in {p.m for p in KNOWN}}
-    groups = tuple(int(np.count_nonzero(held[m] <= n)) for n, m in KNOWN)
+    by_group = {m: group_counts(flags[None], m) for m in {p.m for p in KNOWN}}
+    groups = tuple(int(np.count_nonzero(by_group[m] <= n)) for n, m in KNOWN)
     return SideCount(total, zeros, groups, total)
 
 

@@ -38,10 +38,10 @@ _Sentences = Mapping[str, Sequence[str]]
 
 def hero(study: StudyFigures) -> Section | None:
     """Return the fate of the base by block; None if it is the same in each."""
-    if (shown := block_shares(study.facts.table("matches"))) is None:
+    if (shares := block_shares(study.facts.table("matches"))) is None:
         return None
-    chart = chart_of(blocks_chart(study), checkpoint_tables.blocks(shown))
-    return Section("hero", blocks_title(shown), (chart,)) if chart else None
+    chart = chart_of(blocks_chart(study), checkpoint_tables.blocks(shares))
+    return Section("hero", blocks_title(shares), (chart,)) if chart else None
 
 
 def survival(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:

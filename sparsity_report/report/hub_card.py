@@ -108,11 +108,11 @@ def write_model_card(
     """
     check_base(base_model)
     target, read = Path(path), study_or_saved("write_model_card", study)
-    shown = study_document(read, "markdown")
-    parts = {section.key: section for section in shown["sections"]}
+    document = study_document(read, "markdown")
+    parts = {section.key: section for section in document["sections"]}
     chosen = [(parts[key], count) for key, count in _SECTIONS.items() if key in parts]
     sections = [replace(p, blocks=p.blocks[:n], is_appendix=False) for p, n in chosen]
-    body = to_report({**shown, "sections": sections, "hero": None})
+    body = to_report({**document, "sections": sections, "hero": None})
     replaced = front_matter(target.parent) if target.name == "README.md" else {}
     home = _home(read)
     known = {key: text for key, text in replaced.items() if isinstance(text, str)}

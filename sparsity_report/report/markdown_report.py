@@ -28,17 +28,17 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@!^]|:(?=//)|(?<=www)\.)")
 _MARKER = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$))|(?=[-+=]))(.)")
 
 
-def to_report(shown: Mapping[str, Any]) -> str:
+def to_report(document: Mapping[str, Any]) -> str:
     """Return a report as Markdown in which no name is markup.
 
     Parameters
     ----------
-    shown : mapping
+    document : mapping
         See :func:`sparsity_report.report.study_sections.study_document`.
     """
-    parts = [f"# {paragraph(shown['verdict'])}", *_summary(shown)]
+    parts = [f"# {paragraph(document['verdict'])}", *_summary(document)]
     is_appendix = False
-    for section in shown["sections"]:
+    for section in document["sections"]:
         if section.is_appendix and not is_appendix:
             is_appendix = True
             parts.append(f"## {paragraph(say('page.appendix'))}")
@@ -46,18 +46,18 @@ def to_report(shown: Mapping[str, Any]) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
-def _summary(shown: Mapping[str, Any]) -> Iterator[str]:
+def _summary(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield names, the figures at the head of the report, and the hero."""
-    names = map(markdown, shown["kicker"])
+    names = map(markdown, document["kicker"])
     yield " · ".join([markdown(say("page.sparsity_report")), *names])
-    if shown["strip"]:
+    if document["strip"]:
         heads = {"title": "figure", "number": "value", "note": "note"}
         columns = [Column(key, text=head(name), format=WORDS) for key, name in heads.items()]
-        yield to_markdown(table_of("strip", "", columns, shown["strip"]))
-    if shown["terms"]:
-        yield paragraph(" ".join(shown["terms"]))
-    if shown["hero"]:
-        yield from _section(shown["hero"], "##")
+        yield to_markdown(table_of("strip", "", columns, document["strip"]))
+    if document["terms"]:
+        yield paragraph(" ".join(document["terms"]))
+    if document["hero"]:
+        yield from _section(document["hero"], "##")
 
 
 def _section(section: Section, level: str) -> Iterator[str]:

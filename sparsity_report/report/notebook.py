@@ -211,7 +211,7 @@ def as_html(
     )
     exporter.register_filter("apart", _apart())
     title = next((c.source for c in node.cells if c.cell_type == "markdown"), "")
-    about = {
+    variables = {
         "title": printable(title.splitlines()[0].lstrip("# ") if title else "", 120),
         "css": "\n".join([font_face_css(), *styles]),
         "scripts": " ".join(digests()),
@@ -219,7 +219,7 @@ def as_html(
     _remove_widgets(node)
     page: str
     with blaming("export the notebook"):
-        page, _ = exporter.from_notebook_node(node, {"sparsity_report": about})
+        page, _ = exporter.from_notebook_node(node, {"sparsity_report": variables})
     return page
 
 

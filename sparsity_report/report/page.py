@@ -72,21 +72,21 @@ def write_report(
             "suffix"
         )
     templates = environment(template_dir)
-    shown = study_document(value, _MEDIA[suffix])
+    document = study_document(value, _MEDIA[suffix])
     if suffix == ".pdf":
-        return write_file(target, typeset(templates, shown))
+        return write_file(target, typeset(templates, document))
     if suffix == ".md":
-        return write_file(target, to_report(shown))
-    return write_file(target, render(templates, "report.html.j2", shown, "render the report"))
+        return write_file(target, to_report(document))
+    return write_file(target, render(templates, "report.html.j2", document, "render the report"))
 
 
 def write_explorer(study: StudyFigures, path: Path) -> Path:
     """Write the verdict on a study and its viewer as one page; return the path."""
-    shown = {
+    variables = {
         "program": f"sparsity-report {sparsity_report.__version__}",
         "title": model_names(study),
         "verdict": verdict(study),
         "payload": study_payload(study),
     }
-    text = render(environment(), "explore.html.j2", shown, "render the explorer")
+    text = render(environment(), "explore.html.j2", variables, "render the explorer")
     return write_file(path, text)

@@ -25,14 +25,14 @@ _BREAKS = 250
 _QUANTITY = re.compile(r"(?<=\d)[ \u00a0](?=%|(?:[kMGTP]?(?:B|FLOPs?)|[kMGTP])\b)")
 
 
-def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
+def typeset(templates: Environment, document: Mapping[str, Any]) -> bytes:
     """Return the report as tagged PDF (PDF/UA-1).
 
     Parameters
     ----------
     templates : jinja2.Environment
         Finds the template.
-    shown : mapping
+    document : mapping
         See :func:`sparsity_report.report.study_sections.study_document`.
 
     Raises
@@ -49,7 +49,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
         return f"value({len(values) - 1})"
 
     placing = templates.overlay(finalize=place, autoescape=False)
-    source = render(placing, "report.typ.j2", shown, "typeset the report")
+    source = render(placing, "report.typ.j2", document, "typeset the report")
     with scratch() as empty:
         try:
             compiler = typst.Compiler(
@@ -80,13 +80,13 @@ def _readable(value: Any) -> Any:
     if isinstance(value, Markup):
         # The one font of pictures has no combining marks.
         return _NOT_ASCII.sub(lambda m: _drawn(m[0]), unicodedata.normalize("NFC", value))
-    text = _NOT_ASCII.sub(lambda m: m[0] if _held(m[0]) else spelled(m[0]), legible(str(value)))
+    text = _NOT_ASCII.sub(lambda m: m[0] if _in_font(m[0]) else spelled(m[0]), legible(str(value)))
     return _broken(_QUANTITY.sub("\u202f", text))
 
 
 def _drawn(character: str) -> str:
-    held = _held(character) and not unicodedata.category(character).startswith("M")
-    return character if held else spelled(character)
+    has_glyph = _in_font(character) and not unicodedata.category(character).startswith("M")
+    return character if has_glyph else spelled(character)
 
 
 def _broken(text: str) -> str:
@@ -96,7 +96,7 @@ def _broken(text: str) -> str:
     return BREAK.join("".join(pieces[at : at + step]) for at in range(0, len(pieces), step))
 
 
-def _held(character: str) -> bool:
+def _in_font(character: str) -> bool:
     """Tell whether Typst's fonts have a character: European letters, punctuation, mathematics."""
     code = ord(character)
     known = code < 0x500 or 0x1E00 <= code < 0x2040 or 0x2190 <= code < 0x2400
@@ -107,8 +107,8 @@ def to_typst(table: Table) -> dict[str, Any]:
     """Return a table as data for ``numbers`` in ``typst/look.typ.j2``, which sets it."""
 
     def row(cells: Row) -> dict[str, Any]:
-        shown = [{"text": c.text, "note": c.note} for c in cells.cells]
-        return {"style": cells.style, "cells": shown}
+        texts = [{"text": c.text, "note": c.note} for c in cells.cells]
+        return {"style": cells.style, "cells": texts}
 
     widths = [*table.widths, *table.widths[-1:] * len(table.columns)]
     columns = [

@@ -157,6 +157,6 @@ def chart_of(
 
 def multiples(charts: Iterable[Chart], colors: HeatMap, key: str, caption: str) -> Multiples | None:
     """Return small charts side by side with the bar of their colors; None without a chart."""
-    shown = tuple(charts)
-    bar = chart_of(colors, shown[0].table, key) if shown else None
-    return None if bar is None else Multiples(shown, bar, caption)
+    drawn = tuple(charts)
+    bar = chart_of(colors, drawn[0].table, key) if drawn else None
+    return None if bar is None else Multiples(drawn, bar, caption)

@@ -70,7 +70,7 @@ def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
     models = theme.model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
     title = f"{models}: {names}" if study.matches is None else models
-    shown = study_sections(study, medium)
+    sections = study_sections(study, medium)
     return {
         "program": f"sparsity-report {sparsity_report.__version__}",
         "models": models,
@@ -80,9 +80,9 @@ def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
         "strip": strip_texts(study.facts),
         "terms": _terms(study),
         "hero": _hero(study, medium),
-        "sections": shown,
+        "sections": sections,
         # The first of each key.
-        "tables": {t.key: t for section in shown[::-1] for t in section.tables[::-1]},
+        "tables": {t.key: t for section in sections[::-1] for t in section.tables[::-1]},
         "totals": plain_rows(study.totals),
     }
 
@@ -90,8 +90,8 @@ def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
 def _kicker(study: StudyFigures) -> list[str]:
     """Return models, methods and the text of the scores."""
     methods = dict.fromkeys(study.variants["method"].dropna().map(method_name))
-    about = study.strip[0].more
-    text = about.get("text"), about.get("text_fingerprint")
+    details = study.strip[0].more
+    text = details.get("text"), details.get("text_fingerprint")
     return [
         theme.model_names(study),
         *([", ".join(first([*methods], 3))] if methods else []),
@@ -149,8 +149,8 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
         for key, (title, blocks) in parts.items():
             if study.matches is not None and key in _OF_PRUNINGS:
                 continue
-            if shown := tuple(block for block in blocks if block is not None):
-                yield Section(key, say(title), shown, is_appendix)
+            if present := tuple(block for block in blocks if block is not None):
+                yield Section(key, say(title), present, is_appendix)
 
     runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
     parts = {

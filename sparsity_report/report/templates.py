@@ -37,10 +37,10 @@ _FROM_THE_RIGHT = re.compile(rf"[{_RIGHT}]+(?:[\W_]*[{_RIGHT}]+)*")
 _NUMBERS = ("count", "percent", "scaled", "times")
 
 
-def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: str) -> str:
+def render(templates: Environment, name: str, variables: Mapping[str, Any], doing: str) -> str:
     """Return the text of a template; `doing` is the task in the error of a faulty one."""
     with blaming(doing):
-        return templates.get_template(name).render(shown)
+        return templates.get_template(name).render(variables)
 
 
 @contextmanager
@@ -110,9 +110,9 @@ def _unbroken(sentence: str) -> Markup:
     A thin space separates number and unit, as in tables.
     """
     text = _FROM_THE_RIGHT.sub(r"<bdi>\g<0></bdi>", str(broken(legible(sentence))))
-    return Markup(_QUANTITY.sub(_held, text))
+    return Markup(_QUANTITY.sub(_unbroken_quantity, text))
 
 
-def _held(quantity: re.Match[str]) -> str:
+def _unbroken_quantity(quantity: re.Match[str]) -> str:
     thin = _BEFORE_UNIT.sub(number_format.THIN, quantity[0])
     return f'<span class="unbroken">{thin}</span>'

@@ -127,7 +127,7 @@ def write_thesis(
             f"tables/{table.key}.tex": to_latex(table, table.key.replace("_", "-"), widths["text"]),
             f"tables/{table.key}.md": to_markdown(table),
         }
-    shown = {
+    variables = {
         "numbers": commands_of(value),
         "captions": captions,
         "tables": [Tex(table.key) for table in tables],
@@ -144,7 +144,7 @@ def write_thesis(
     }
     files["sparsity-report.bib"] = "\n".join([*bibtex(value), ""])
     files |= {
-        file: render(templates, f"thesis/{file}.j2", shown, "write the thesis kit")
+        file: render(templates, f"thesis/{file}.j2", variables, "write the thesis kit")
         for file in _TEMPLATES
     }
     return [write_file(folder / path, content) for path, content in files.items()]

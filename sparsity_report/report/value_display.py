@@ -102,10 +102,10 @@ def _pruned(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
 def _matched(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
     """Return the findings about two checkpoints, maps of the base, and sizes."""
     maps = []
-    if (shown := base_maps(study.facts.table("matches"))) is not None:
+    if (maps_of_base := base_maps(study.facts.table("matches"))) is not None:
         for column, title in _BASE_MAPS.items():
-            if shown[1][column].nunique() > 1:
-                maps.append(_map(say(title), *shown, column))
+            if maps_of_base[1][column].nunique() > 1:
+                maps.append(_map(say(title), *maps_of_base, column))
     first, *others = study_findings(study)
     lines = [first, _lines(study)[0], *others[:_SENTENCES]]
     return lines, maps, checkpoint_tables.changes(study)

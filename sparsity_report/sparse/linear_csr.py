@@ -79,7 +79,7 @@ class LinearCSR(nn.Module):
     col_indices: torch.Tensor
     values: torch.Tensor
     transposed: bool = False
-    _held: tuple[Any, ...] | None = None
+    _cached: tuple[Any, ...] | None = None
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         super().__init__()
@@ -265,23 +265,23 @@ class LinearCSR(nn.Module):
 
     def _matrix(self, rounded: torch.dtype) -> CSRMatrix:
         """Return the matrix for products in a dtype, cached until an array changes."""
-        arrays, held = self._buffers, self._held
+        arrays, cached = self._buffers, self._cached
         values = cast(torch.Tensor, arrays["values"])
         if (
-            held is not None
-            and held[0] is values
-            and held[1] is arrays["col_indices"]
-            and held[2] is arrays["crow_indices"]
-            and held[3] == rounded
+            cached is not None
+            and cached[0] is values
+            and cached[1] is arrays["col_indices"]
+            and cached[2] is arrays["crow_indices"]
+            and cached[3] == rounded
             # A copy in another dtype misses changes of the values in place.
-            and (held[4] is None or held[4] == values._version)
+            and (cached[4] is None or cached[4] == values._version)
         ):
-            return cast(CSRMatrix, held[5])
+            return cast(CSRMatrix, cached[5])
         computed = values.to(rounded).to(self._product_dtype(rounded))
         version = None if computed is values or values.is_inference() else values._version
         arrays_now = (self.crow_indices, self.col_indices, computed)
         matrix = CSRMatrix(arrays_now, self.dense_shape)
-        self._held = (
+        self._cached = (
             values, arrays["col_indices"], arrays["crow_indices"], rounded, version, matrix
         )  # fmt: skip
         return matrix

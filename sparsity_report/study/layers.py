@@ -309,8 +309,8 @@ def _stored(
     expected = near = None
     if not is_pruned and layout == parameter.layout:
         in_file = parameter.file_bytes
-        if parameter.held_bytes is not None:
-            in_memory = parameter.held_bytes
+        if parameter.memory_bytes is not None:
+            in_memory = parameter.memory_bytes
         if counted is not None and counted.steps:
             expected, near = _rounding(counted, counted.steps)
     if parameter.tied_to:

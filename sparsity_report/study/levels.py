@@ -282,17 +282,17 @@ def in_layout(rows: pd.DataFrame, layout: str) -> pd.DataFrame:
     """
     matrices, left = Matrices(rows), rows["weight_nonzero"].astype("Int64")
     numbers = _integers(left)[:, None]
-    held, flops = (
+    stored, flops = (
         pd.Series(figure(layout, numbers)[:, 0], rows.index, dtype="Int64")
         for figure in (matrices.bytes, matrices.flops)
     )
     unknown = left.isna() & matrices.has_layout(layout)[:, 0]
-    held, flops = held.mask(unknown), flops.mask(unknown & (layout == "csr"))
+    stored, flops = stored.mask(unknown), flops.mask(unknown & (layout == "csr"))
     matrix = rows["prunable"] & (rows["weight_total"] > 0)
     beside = bytes_beside(rows)
     return pd.DataFrame(
         {
-            "stored_bytes": (held + beside).where(matrix, beside),
+            "stored_bytes": (stored + beside).where(matrix, beside),
             "flops_per_token": flops.where(matrix, rows["flops_per_token"].astype("Int64")),
         }
     )

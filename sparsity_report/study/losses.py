@@ -84,12 +84,10 @@ def losses_frame(quality: pd.DataFrame | None) -> pd.DataFrame | None:
     frames = []
     for row in records(quality[quality["span"].notna()]):
         counts = token_counts(row["scored"], int(row["span"])).astype(int)
-        about = {key: row[key] for key in ("variant", "protocol", "text", "tokens_fingerprint")}
+        keys = {key: row[key] for key in ("variant", "protocol", "text", "tokens_fingerprint")}
         figures = {key: row[f"span_{key}"] for key in FIGURES}
         frames.append(
-            pd.DataFrame(
-                {**about, "begin": np.cumsum(counts) - counts, "tokens": counts, **figures}
-            )
+            pd.DataFrame({**keys, "begin": np.cumsum(counts) - counts, "tokens": counts, **figures})
         )
     return pd.concat(frames, ignore_index=True)
 

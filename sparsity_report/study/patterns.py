@@ -19,6 +19,7 @@ from sparsity_report.counting.matrix_counts import (
 from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.workers import unflushed
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import zero_share
@@ -76,6 +77,7 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
 
 
 @with_bar("looking for patterns")
+@unflushed()
 def variant_patterns(
     variants: Sequence[Variant], *, progress: Progress | None = None
 ) -> pd.DataFrame:
@@ -134,17 +136,17 @@ def _patterns(
     parts = pieces(weights.as_in_memory(parameter.name))
     # itertools.tee would keep dozens of blocks in memory.
     waiting: dict[int, list[torch.Tensor]] = {key: [] for key in cuts}
-    stays = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items()}
+    masks_by_key = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items()}
     for number, start, tensor in matrix_blocks(parts, matrix, step, torch.cat):
         values[number].add(tensor)
         nonzero = tensor != 0
         for key, count in zeros.items():
             mask = nonzero
-            if key in stays:
+            if key in masks_by_key:
                 waiting[key].append(tensor)
-                mask = nonzero & next(stays[key])
+                mask = nonzero & next(masks_by_key[key])
             count.add(number, start, mask.numpy())
-    for masks in stays.values():
+    for masks in masks_by_key.values():
         next(masks, None)  # ends the generator
     rows_of: dict[int, list[dict[str, object]]] = {key: [] for key in prunings}
     for key, pruning in prunings.items():

@@ -183,9 +183,9 @@ class Reproduction:
         True
         """
         table, rows = self.table, records(self.rows)
-        about = {"model": self.model, "paper": table.paper, "protocol": table.protocol}
+        origin = {"model": self.model, "paper": table.paper, "protocol": table.protocol}
         written = [
-            {**row, **about, "digits": f",.{score.decimals}f"}
+            {**row, **origin, "digits": f",.{score.decimals}f"}
             for row, score in zip(rows, table.rows, strict=True)
         ]
         findings = [say(_DENSE[rows[0]["verdict"]], **written[0])]

@@ -87,12 +87,12 @@ def study_contents(study: StudyFigures) -> Contents:
         metrics = [*compared_metrics(rows)]
         header = _compared(study, rows, arrays)
     names = pd.Index(header["modules"]["names"])
-    shown = [
+    listed = [
         metric if figure is None else _with_arrays(metric, figure, names, arrays)
         for metric, figure in metrics
     ]
     figures = {metric["key"]: figure for metric, figure in metrics if figure is not None}
-    header |= {"title": model_names(study), "metrics": shown}
+    header |= {"title": model_names(study), "metrics": listed}
     return Contents(header, arrays, figures)
 
 
@@ -398,10 +398,10 @@ def _histograms(
 ) -> dict[str, Any] | None:
     position = {name: place for place, name in enumerate(names)}
     drawn = [(name, coarse_histogram(counts)) for name, counts in magnitudes.items()]
-    shown = [(position[name], *drawing) for name, drawing in drawn if drawing and name in position]
-    if not shown:
+    bars = [(position[name], *drawing) for name, drawing in drawn if drawing and name in position]
+    if not bars:
         return None
-    rows, tops, heights = zip(*shown, strict=True)
+    rows, tops, heights = zip(*bars, strict=True)
     return {
         "rows": arrays.numbers(rows),
         "bins": _BARS,
@@ -440,7 +440,7 @@ def _inner(
 
 def _router_use(study: StudyFigures) -> list[dict[str, Any]]:
     """Return the use and the saliency of experts, by variant and module; see :func:`.drawn_use`."""
-    shown = []
+    maps = []
     for (variant, rows), figure in product(drawn_use(study).items(), FIGURES):
         squares = [
             {
@@ -451,8 +451,8 @@ def _router_use(study: StudyFigures) -> list[dict[str, Any]]:
             for _, part in rows.groupby("module_name", sort=False)
         ]
         heading = f"{say(f'chart.{figure}_title')} · {short_name(variant)}"
-        shown.append({"title": heading, "high": max(1.01, rows[figure].max()), "rows": squares})
-    return shown
+        maps.append({"title": heading, "high": max(1.01, rows[figure].max()), "rows": squares})
+    return maps
 
 
 def _two_four(
@@ -515,12 +515,12 @@ def _start(header: Mapping[str, Any]) -> dict[str, Any]:
     first = variants[marks[0][0]] if marks else variants[0]
     alike = ("sparsity", "model", "key")
     same = [v for v in variants if all(v[key] == first[key] for key in alike)]
-    shown = next((v for v in same if v["layout"] == "csr"), first)
-    share, layout = shown["sparsity"], shown["layout"] if marks or not policy else "csr"
+    opened = next((v for v in same if v["layout"] == "csr"), first)
+    share, layout = opened["sparsity"], opened["layout"] if marks or not policy else "csr"
     points = header["quality"]["points"] if header["quality"] else ()
     scored = [variants[position]["name"] for point in points for position in point["variants"]]
-    named = min((shown["name"], *(v["name"] for v in same)), key=lambda name: name not in scored)
-    wanted = share if marks and share is not None and shown["isFirst"] else 0.3
+    named = min((opened["name"], *(v["name"] for v in same)), key=lambda name: name not in scored)
+    wanted = share if marks and share is not None and opened["isFirst"] else 0.3
     levels = policy["levels"] if policy else [0.3]
     return {
         "sparsity": min(levels, key=lambda level: abs(level - wanted)),

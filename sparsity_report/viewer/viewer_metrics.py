@@ -79,12 +79,12 @@ def compared_metrics(rows: pd.DataFrame) -> list[tuple[dict[str, Any], LayerFigu
         "iou": (rows["kept"], zeros + rows["new"]),
     }
     names = pd.Index(rows["module_name"])
-    shown = []
+    metrics = []
     for key, note in _COMPARED.items():
         amounts, sizes = (part.to_numpy(dtype=float, na_value=np.nan) for part in sums[key])
         metric = _metric(COLUMNS[key], say(note))
-        shown.append((metric, LayerFigure(names, amounts, sizes)))
-    return shown
+        metrics.append((metric, LayerFigure(names, amounts, sizes)))
+    return metrics
 
 
 def compared_layers(study: StudyFigures) -> pd.DataFrame:

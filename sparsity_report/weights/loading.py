@@ -178,8 +178,8 @@ def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
 def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
     path = find_model(model)
     if isinstance(path, HubPlace):
-        shown = model_name(Path(path.model, path.file)) if path.file else model
-        options = replace(options, name=options.name or shown.removeprefix("hf://"))
+        label = model_name(Path(path.model, path.file)) if path.file else model
+        options = replace(options, name=options.name or label.removeprefix("hf://"))
         if not options.stream:
             path, notes = fetch(path, allow_pickle=options.allow_pickle)
             options = replace(options, notes=notes)

@@ -465,8 +465,8 @@ class Entry:
         """Return the tensor with its bytes reinterpreted as another dtype."""
         if isinstance(self.values, FileSlice):
             return Entry(self.key, self.shape, replace(self.values, dtype=dtype))
-        held = self._held().view(torch_dtype(dtype))
-        return Entry(self.key, self.shape, HeldSlice.from_tensor(held))
+        tensor = self._read_tensor().view(torch_dtype(dtype))
+        return Entry(self.key, self.shape, HeldSlice.from_tensor(tensor))
 
     def rows(self, start: int = 0, stop: int | None = None) -> Bytes:
         """Return the bytes of a range of rows, by default of all.
@@ -481,8 +481,8 @@ class Entry:
         if isinstance(self.values, FileSlice):
             raw = self.values.file.read(self.values.offset + start * size, (stop - start) * size)
             return raw.reshape(stop - start, size)
-        held = self._held().view(down, -1)[start:stop].contiguous()
-        return held.view(torch.uint8).numpy().reshape(stop - start, size)
+        tensor = self._read_tensor().view(down, -1)[start:stop].contiguous()
+        return tensor.view(torch.uint8).numpy().reshape(stop - start, size)
 
     def columns(self, start: int, stop: int) -> Bytes:
         """Return the bytes of a range of columns of a matrix, row by row.
@@ -495,7 +495,7 @@ class Entry:
         size = value_bytes(self.values.dtype)
         return np.ascontiguousarray(self.rows()[:, start * size : stop * size])
 
-    def held(self) -> Entry:
+    def loaded(self) -> Entry:
         """Return the tensor with its values in memory."""
         return Entry(self.key, self.shape, HeldSlice.from_tensor(self._tensor(self.rows())))
 
@@ -534,7 +534,7 @@ class Entry:
     def _tensor(self, raw: Bytes) -> torch.Tensor:
         return torch.from_numpy(raw).view(torch_dtype(self.values.dtype))
 
-    def _held(self) -> torch.Tensor:
+    def _read_tensor(self) -> torch.Tensor:
         assert isinstance(self.values, HeldSlice)
         return self.values.values.cpu()
 

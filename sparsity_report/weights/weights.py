@@ -81,7 +81,7 @@ class Parameter:
     layout : str
         ``"dense"``, ``"csr"``, ``"csc"``, ``"coo"``, ``"bsr"``, ``"bsc"`` or ``"2:4"``; layout
         in the source.
-    held_bytes : int or None
+    memory_bytes : int or None
         Bytes in the source for layouts other than dense.
     file_bytes : int or None
         Bytes of all its tensors on disk, scales and zero points included; None for values in
@@ -108,7 +108,7 @@ class Parameter:
     runs_as_csr: bool = True
     tied_to: str | None = None
     layout: str = "dense"
-    held_bytes: int | None = None
+    memory_bytes: int | None = None
     file_bytes: int | None = None
     packing: str = ""
     known: bool = True

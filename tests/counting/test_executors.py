@@ -209,12 +209,15 @@ def test_denormal_numbers_are_not_zero(size, dtype):
     assert int((bits == 0).sum()) == zeros
     assert torch.set_flush_denormal(True)
     try:
-        (total,) = sr.compare(sr.dense(small)).layers["weight_nonzero"]
+        pruning = sr.global_magnitude(small, 0.5)
+        study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), patterns=True)
         (row,) = sr.compare_checkpoints(small, small).matches.to_dict("records")
         assert not sys.float_info.min / 2
     finally:
         torch.set_flush_denormal(False)
-    assert total == size - zeros
+    left = [size - zeros, size - size // 2]
+    assert study.layers["weight_nonzero"].tolist() == left
+    assert study.patterns["sparsity"].tolist() == [1 - each / size for each in left]
     assert (row["zeros_before"], row["kept"], row["changed"]) == (zeros, zeros, 0)
 
 

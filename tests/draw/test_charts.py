@@ -175,7 +175,7 @@ def test_a_policy_has_its_color_in_every_study(weights):
         assert {name: shown[name] for name in names} == {name: look.LOOKS[name] for name in names}
 
 
-def test_no_two_policies_look_alike_and_all_are_seen_on_both_papers(policies):
+def test_policies_have_distinct_styles_visible_on_both_papers(policies):
     shown = look.looks(policies, ("x", "y"))
     assert len({(color, *dash) for color, dash in shown.values()}) == len(shown)
     for color, _ in shown.values():

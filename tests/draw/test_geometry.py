@@ -149,7 +149,7 @@ def test_bars_have_room_for_their_labels_and_no_more():
     assert 1.08 < high / 0.5 < 1.3
 
 
-def test_no_axis_of_bars_makes_noise_look_like_a_finding():
+def test_axes_of_bars_do_not_magnify_noise():
     """Shares reach to a tenth, numbers to one, beyond where the axis starts."""
     scale = bars_of([0.5])[1] / 0.5
     assert bars_of([0.001, 0.02])[1] == pytest.approx(0.1 * scale)
@@ -183,7 +183,7 @@ def test_a_level_that_prunes_nothing_is_not_marked(demo):
     ]
 
 
-def test_each_layout_has_one_look_everywhere(study):
+def test_each_layout_has_one_style_everywhere(study):
     """Dense is a solid blue line, the others are black, each with a dash of its own."""
     looks = {}
     for unit, *_ in units(charts.csr_bytes_curve(study).to_dict()):
@@ -242,7 +242,7 @@ def test_the_band_of_the_control_lies_behind_the_speeds(study):
     assert interval[0]["encoding"]["x2"]["field"] == "high"
 
 
-def test_promised_and_realised_are_told_apart(study):
+def test_promised_and_realised_speed_ups_differ_in_style(study):
     spec = measured_charts.speed_chart(study).to_dict()
     for unit, data, _ in units(spec):
         field = unit["encoding"]["x"].get("field")

@@ -148,7 +148,7 @@ def test_the_library_datasets_is_asked_for_the_rows(monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", CORPORA)
-def test_without_network_it_is_said_which_file_to_bring(demo, monkeypatch, tmp_path, protocol):
+def test_error_without_network_names_the_file_to_bring(demo, monkeypatch, tmp_path, protocol):
     files = {"wiki": "wiki.test.raw", "c4-2": "c4-validation.00000-of-00008.json.gz"}
     bring = files[protocol[:4]]
 

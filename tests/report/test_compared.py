@@ -250,7 +250,7 @@ def test_small_maps_and_the_spread_go_from_the_fewest_zeros(demo):
     assert shares == ["30.0\u202f%", "50.0\u202f%", "70.0\u202f%"]
 
 
-def test_heads_are_cells_and_too_many_are_said(study, monkeypatch):
+def test_heads_are_cells_and_omitted_heads_are_counted(study, monkeypatch):
     parts = list(study.facts.parts("Masked50"))
     assert {part.projection for part in parts} == {"q_proj", "k_proj", "v_proj", "out_proj"}
     assert all(len(part.rows) == 4 * 4 for part in parts)

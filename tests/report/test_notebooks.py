@@ -288,7 +288,7 @@ def test_a_study_is_no_model_and_a_long_name_no_file(demo_study, tmp_path, monke
     assert "x" * 5000 in str(opened)
 
 
-def test_missing_libraries_are_told_before_a_cell_runs(tmp_path, monkeypatch):
+def test_missing_libraries_are_reported_before_a_cell_runs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nbconvert", None)
     with pytest.raises(sr.SparsityReportError, match="run pip install nbclient"):
         sr.write_notebook(None, tmp_path / "x" / "o.html")

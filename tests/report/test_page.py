@@ -224,7 +224,7 @@ def test_the_unknown_is_a_dash(study, tmp_path):
     assert not {"nan", "<NA>", "None"} & set(page.text.split())
 
 
-def test_notes_and_unclassified_modules_are_told(study, tmp_path):
+def test_notes_and_unclassified_modules_are_listed(study, tmp_path):
     layers = study.layers.copy()
     layers.loc[layers["module_name"] == "layers.0.fc1", "group"] = "other"
     told = dataclasses.replace(study, layers=layers, notes=("blocks are counted as floats",))

@@ -155,7 +155,7 @@ def test_work_that_a_model_does_not_do_has_no_row(study):
 # Templates and values.
 
 
-def test_texts_in_templates_are_cut_at_80_letters_unless_told():
+def test_texts_in_templates_are_cut_at_80_letters_by_default():
     show = environment().from_string("{{ text | clip }} {{ text | clip(5) }}").render
     assert show(text="x" * 80) == "x" * 80 + " xxxx…"
     assert show(text="x" * 81) == "x" * 79 + "… xxxx…"

@@ -80,7 +80,7 @@ def test_too_long_a_file_leaves_nothing(variant, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_space_is_said_first(variant, tmp_path, monkeypatch):
+def test_full_disk_is_reported_before_writing(variant, tmp_path, monkeypatch):
     free = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(checkpoint_writer.shutil, "disk_usage", lambda _: free)
     refused(variant, tmp_path / "out", "bytes and the disk has 1,000 left")

@@ -63,7 +63,7 @@ def test_masked_and_csr_want_a_pruning(tiny):
             make(sr.load(tiny))
 
 
-def test_fingerprint_tells_models_apart(tiny):
+def test_fingerprint_distinguishes_models(tiny):
     one = sr.compare(sr.dense(tiny)).variants.loc[0, "fingerprint"]
     with torch.no_grad():
         tiny.layers[0]["fc1"].weight[0, 0] *= 2

@@ -74,7 +74,7 @@ class Marimo(Serving):
         self.log = folder / "log.txt"
 
 
-def test_it_looks_and_tells_the_kernel(chromium, tmp_path, demo_study):
+def test_style_is_right_and_state_reaches_the_kernel(chromium, tmp_path, demo_study):
     need(find_spec("marimo") is not None, "marimo")
     with Marimo(tmp_path) as server:
         context = chromium.new_context(viewport={"width": 1440, "height": 1200})

@@ -182,7 +182,7 @@ def test_notes_count_the_parts_of_an_adapter(tmp_path):
     assert weights.notes == (say("note.adapter_merged", base="base", **counts), replaced)
 
 
-def test_slices_are_cut_anywhere_read_anywhere_and_told_apart(tmp_path, monkeypatch):
+def test_slices_are_cut_and_read_anywhere_and_compare_by_value(tmp_path, monkeypatch):
     write(tmp_path, "Conv1D", dyadic=False)
     weights, name = opened(tmp_path), "transformer.h.0.attn.c_attn.weight"
     whole = weights.tensor(name)

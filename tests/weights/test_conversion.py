@@ -227,7 +227,7 @@ def test_no_more_is_computed_than_a_config_may_ask_for(tmp_path):
     )
 
 
-def test_names_of_other_code_are_told_from_a_part_that_is_missing(tmp_path):
+def test_names_of_other_code_differ_from_a_missing_part(tmp_path):
     small_llama().save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     held = load_file(file)

@@ -607,7 +607,7 @@ METHODS = (
 
 
 @pytest.mark.parametrize("way", METHODS)
-def test_weights_that_are_not_packed_as_they_are_said_to_be(way, tmp_path):
+def test_weights_packed_against_their_configuration_are_refused(way, tmp_path):
     """On all routes: a model that is known, one that is not, and what is said beside a file."""
     _, plain = packing.packed_llama(tmp_path, way)
     config = json.loads((plain / "config.json").read_text())

@@ -49,7 +49,7 @@ def test_experts_that_do_no_work_are_expected_to_be_chosen():
     assert experts["flops_per_token"].sum() == 2 * 3 * 32 * 24
 
 
-def test_experts_that_run_on_every_token_are_told():
+def test_experts_that_run_on_every_token_are_noted():
     """Llama 4 scales what the experts get by zero where they are not chosen."""
     config = tf.Llama4TextConfig(
         **SIZE, num_key_value_heads=2, head_dim=8, intermediate_size_mlp=48, num_local_experts=4,

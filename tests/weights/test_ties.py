@@ -60,7 +60,7 @@ def test_a_layer_used_twice_works_twice():
     assert layers["flops_per_token"].tolist() == [2 * 2 * 15]
 
 
-def test_views_are_counted_with_what_they_look_at():
+def test_views_are_counted_with_their_base_tensor():
     base = torch.randn(6, 4)
     model = nn.Module()
     model.fc1, model.fc2, model.fc3 = nn.Linear(4, 6), nn.Linear(4, 3), nn.Linear(4, 6)

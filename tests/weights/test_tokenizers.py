@@ -156,7 +156,7 @@ def test_no_code_beside_a_checkpoint_runs(planted, clean, asked, tmp_path):
 
 
 @pytest.mark.parametrize("model_type", swept(["evil", "llama"], 2))
-def test_no_code_runs_in_a_process_that_is_told_yes(planted, tmp_path, model_type):
+def test_no_code_runs_when_standard_input_says_yes(planted, tmp_path, model_type):
     """As people run it: ``yes | sparsity-report run FOLDER --perplexity`` inside the folder."""
     folder, marker = planted
     tell(folder / "config.json", model_type=model_type)
@@ -246,7 +246,7 @@ def test_a_model_that_is_code_is_counted_and_not_run(planted, clean, asked):
 
 
 @pytest.mark.parametrize("kind", ["Llama", "OPT", "GPTNeoX"])
-def test_no_tokenizer_is_said_in_one_sentence(tmp_path, kind):
+def test_missing_tokenizer_is_reported_in_one_sentence(tmp_path, kind):
     """As transformers' reasons are pages for some classes."""
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 16}
     config = getattr(transformers, f"{kind}Config")(**sizes)
@@ -328,7 +328,7 @@ def test_configs_name_no_code_at_any_depth(tmp_path):
     assert not shown.exists()
 
 
-def test_a_tokenizer_that_is_code_is_told(planted, asked):
+def test_tokenizer_with_code_is_reported(planted, asked):
     folder, marker = planted
     (folder / "tokenizer.json").unlink()
     said = (

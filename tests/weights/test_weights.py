@@ -71,7 +71,7 @@ def test_a_file_alone_is_counted_by_names_and_shapes(saved, tmp_path):
         sr.dense(weights).module()
 
 
-def test_a_bias_tells_which_dimension_is_the_input(tmp_path):
+def test_bias_length_identifies_the_input_dimension(tmp_path):
     config = transformers.GPT2Config(vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=2)
     model = transformers.GPT2LMHeadModel(config)
     model.save_pretrained(tmp_path)

@@ -24,6 +24,7 @@ from sparsity_report.counting.pruning import (
     Pruning,
 )
 from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
+from sparsity_report.counting.workers import unflushed
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.tensor_slices import Slice
@@ -412,6 +413,7 @@ def check_rankable(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
     return counts
 
 
+@unflushed()
 def threshold_cuts(
     counts: Mapping[str, Magnitudes],
     slices: Callable[[str], Iterable[Slice]],

@@ -75,16 +75,16 @@ def survival(study: StudyFigures) -> Table:
     return table_of("survival", caption, columns, frame.assign(group=names), widths=(1.4, 1))
 
 
-def blocks(shown: BlockShares) -> Table:
+def blocks(shares: BlockShares) -> Table:
     """Return the fate of zeros and weights by block, as drawn in columns."""
     columns = columns_of(
         "name weight_before removed zeros kept revived new share",
         {"name": name_format(80), "removed": COUNT, "zeros": COUNT, "share": SHARE},
         name=head("block"),
         zeros=head("zeros_before"),
-        share=blocks_axis(shown),
+        share=blocks_axis(shares),
     )
-    values = shown.rows.assign(name=block_names(shown))
+    values = shares.rows.assign(name=block_names(shares))
     return table_of("blocks", say("caption.pair_blocks"), columns, values, widths=(1.2, 1))
 
 
@@ -92,13 +92,13 @@ def _listed(numbers: Sequence[int], limit: int) -> str:
     """List numbers, neighbors as a span, and how many follow after so many spans."""
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if numbers else []
     spans = [(int(run[0]), int(run[-1])) for run in runs]
-    shown = [
+    listed = [
         count(first) if first == last else f"{count(first)}–{count(last)}"
         for first, last in spans[:limit]
     ]
     if more := sum(last - first + 1 for first, last in spans[limit:]):
-        shown.append(say("format.count_more", count=more))
-    return ", ".join(shown)
+        listed.append(say("format.count_more", count=more))
+    return ", ".join(listed)
 
 
 def removed(study: StudyFigures, limit: int, spans: int = _LISTED) -> Table | None:
@@ -119,10 +119,10 @@ def removed(study: StudyFigures, limit: int, spans: int = _LISTED) -> Table | No
         gone=say("column.removed_head"),
         numbers=say("column.indices_in_base"),
     )
-    shown, keys = rows.head(limit), ("caption.removed_parts", "caption.removed_parts_first")
-    caption = caption_of(*keys, len(shown), len(rows))
-    looks: dict[str, Any] = {"style": "sortable", "widths": (0.8, 1.6, 0, 0, 1.4, 0)}
-    return table_of("removed", caption, columns, shown, **looks)
+    first, keys = rows.head(limit), ("caption.removed_parts", "caption.removed_parts_first")
+    caption = caption_of(*keys, len(first), len(rows))
+    options: dict[str, Any] = {"style": "sortable", "widths": (0.8, 1.6, 0, 0, 1.4, 0)}
+    return table_of("removed", caption, columns, first, **options)
 
 
 def small(study: StudyFigures, limit: int = 20) -> list[Table]:

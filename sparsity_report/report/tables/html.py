@@ -83,8 +83,8 @@ def _digits(cell: Cell, plain: bool) -> str:
 def _cell(cell: Cell) -> str:
     tag = cell.format.tag
     text = _jointed(cell.text) if tag == "bdi" else escape(cell.text)
-    shown = f"<{tag}>{text}</{tag}>" if tag else str(text)
-    return f"{shown}<small>{escape(cell.note)}</small>" if cell.note else shown
+    content = f"<{tag}>{text}</{tag}>" if tag else str(text)
+    return f"{content}<small>{escape(cell.note)}</small>" if cell.note else content
 
 
 def _jointed(text: str) -> Markup:

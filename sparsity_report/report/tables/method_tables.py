@@ -55,10 +55,10 @@ def results(study: StudyFigures) -> Table:
     caption = _results_caption(study, {*unknown, *(["perplexity_note"] if marked else [])})
     # A value with its interval needs more room than a number.
     widths = (1.6, *(1.8 if column.format.unit is None else 1 for column in columns))
-    looks: dict[str, Any] = {"title": "title", "style": "compared", "widths": widths}
+    options: dict[str, Any] = {"title": "title", "style": "compared", "widths": widths}
     values = [unknown | row for row in rows]
     method = columns_of("method", {"method": formats.name_format(80)})
-    return table_of("results", caption, [*method, *columns], values, **looks)
+    return table_of("results", caption, [*method, *columns], values, **options)
 
 
 def _title(entry: Mapping[str, Any], has_models: bool) -> str:
@@ -80,10 +80,10 @@ def _layout_rows(
         texts = {
             c.name: cell_of(known[c.name], c).text for c in columns if known.get(c.name) is not None
         }
-        for row, shown in rows.values():
-            if all(shown.get(key, text) == text for key, text in texts.items()):
+        for row, cells in rows.values():
+            if all(cells.get(key, text) == text for key, text in texts.items()):
                 row |= {key: value for key, value in known.items() if row.get(key) is None}
-                shown |= texts
+                cells |= texts
                 break
         else:
             rows[names[variant]] = dict(known), texts

@@ -76,22 +76,22 @@ def _tuples(frame: pd.DataFrame, *columns: str) -> pd.Series:
 
 def runtimes(study: StudyFigures) -> Table | None:
     """Return what each runtime does with each layout of the variants; None without a layout."""
-    shown = []
+    listed = []
     for layout, rows in study.runtimes.groupby("layout", sort=False):
         variants = some([*map(short_name, rows["variant"].unique())])
         title = say("page.runtime_layout", layout=display_name("runtime_layout", str(layout)))
         for runtime in rows["runtime"].unique():
-            cells = _shown(RUNTIMES[runtime].cells[str(layout)])
-            shown.append({"title": f"{title} ({variants})", **cells})
+            cells = _support_cells(RUNTIMES[runtime].cells[str(layout)])
+            listed.append({"title": f"{title} ({variants})", **cells})
     columns = columns_of(
         "runtime version verdict source", dict.fromkeys(("runtime", "version", "verdict"), WORDS)
     )
     caption = say("caption.runtimes", date=LOOKED_AT)
-    looks: dict[str, Any] = {"title": "title", "style": "published", "widths": _WIDTHS}
-    return table_of("runtimes", caption, columns, shown, **looks) if shown else None
+    options: dict[str, Any] = {"title": "title", "style": "published", "widths": _WIDTHS}
+    return table_of("runtimes", caption, columns, listed, **options) if listed else None
 
 
-def _shown(cell: Support) -> dict[str, Cell | str | None]:
+def _support_cells(cell: Support) -> dict[str, Cell | str | None]:
     """Return a cell as texts; the address has no scheme, by which it would become a link."""
     runtime = RUNTIMES[cell.runtime]
     notes = [display_name("runtime_note", cell.note)] if cell.note else []

@@ -46,22 +46,22 @@ _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert
 
 def models(study: StudyFigures) -> Table:
     """Return the models that were counted, and of two checkpoints which is the base."""
-    looks: dict[str, Any] = {"style": "facts", "widths": (1, 1, 1.4, 0)}
+    options: dict[str, Any] = {"style": "facts", "widths": (1, 1, 1.4, 0)}
     names = "model architecture source weights_fingerprint"
     values = study.variants.assign(weights_fingerprint=study.variants["fingerprint"])
     if study.matches is None:
         values = values.drop_duplicates("fingerprint")
     else:
-        names, looks["widths"] = f"variant {names}", (0.7, 1, 1, 1.4, 0)
-    return table_of("models", say("caption.counted_weights"), names, values, **looks)
+        names, options["widths"] = f"variant {names}", (0.7, 1, 1, 1.4, 0)
+    return table_of("models", say("caption.counted_weights"), names, values, **options)
 
 
 def variants(study: StudyFigures) -> Table:
     """Return the pruning and the layout of each variant."""
     names = "variant layout method asked_sparsity threshold fingerprint"
     columns = columns_of(names, fingerprint=say("explorer.column_weights"))
-    looks: dict[str, Any] = {"style": "facts", "widths": _FIRST}
-    return table_of("variants", say("caption.variants"), columns, study.variants, **looks)
+    options: dict[str, Any] = {"style": "facts", "widths": _FIRST}
+    return table_of("variants", say("caption.variants"), columns, study.variants, **options)
 
 
 class Total(NamedTuple):
@@ -110,9 +110,9 @@ def totals_by_variant(study: StudyFigures, caption: str) -> Table:
     """Return the three sparsities and the main costs, one row per variant."""
     rows = by_variant(study)
     names = distinct_names([row["variant"] for row in rows])
-    shown = [{**row, "variant": name} for row, name in zip(rows, names, strict=True)]
+    named = [{**row, "variant": name} for row, name in zip(rows, names, strict=True)]
     columns = [column for column, *_ in total_rows(study) if column.name in _KIT.split()]
-    return table_of("totals", caption, [COLUMNS["variant"], *columns], shown)
+    return table_of("totals", caption, [COLUMNS["variant"], *columns], named)
 
 
 def by_variant(study: StudyFigures) -> list[dict[str, Any]]:
@@ -167,8 +167,8 @@ def groups(study: StudyFigures) -> Table:
     rows = study.groups[study.groups["group"].map(kept)]
     names = [*rows["variant"].unique()]
     rows = rows.replace({"variant": dict(zip(names, distinct_names(names, 80), strict=True))})
-    looks: dict[str, Any] = {"title": "variant", "style": "groups", "widths": _FIRST}
-    return table_of("groups", say("caption.groups_all_variants"), columns, rows, **looks)
+    options: dict[str, Any] = {"title": "variant", "style": "groups", "widths": _FIRST}
+    return table_of("groups", say("caption.groups_all_variants"), columns, rows, **options)
 
 
 def storage(study: StudyFigures, variant: str) -> Table:
@@ -220,7 +220,7 @@ def quality(study: StudyFigures) -> Table | None:
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    about = passage(study)
+    shared = passage(study)
     rows = [
         {
             **row,
@@ -233,15 +233,15 @@ def quality(study: StudyFigures) -> Table | None:
     ]
     known = [key for key in ("perplexity_vs_dense", *DISTANCES) if any(row[key] for row in rows)]
     known += ["flips"] if frame["kl"].notna().any() else []
-    further = "" if about else "protocol text text_fingerprint scored windows dtype"
+    further = "" if shared else "protocol text text_fingerprint scored windows dtype"
     keys = f"variant sparsity perplexity top1 {' '.join(known)} {further}"
     distances = {
         figure: formats.estimates(COLUMNS[figure].format, (row[figure] for row in rows))
         for figure in DISTANCES
     }
     columns = columns_of(keys, distances)
-    caption = say("caption.quality_passage" if about else "caption.quality", passage=about)
-    if about and "perplexity_vs_dense" in known:
+    caption = say("caption.quality_passage" if shared else "caption.quality", passage=shared)
+    if shared and "perplexity_vs_dense" in known:
         caption += " " + paired_note(study, rows[0], known)
     return table_of("quality", caption, columns, rows)
 
@@ -287,12 +287,12 @@ def continuations(study: StudyFigures) -> Table | None:
     columns = columns_of("variant continuation", {"continuation": formats.name_format(_LETTERS)})
     prompts = frame["prompt"].unique()
     first = prompts[: max(1, _TEXTS * len(prompts) // len(frame))]
-    shown = frame[frame["prompt"].isin(first)]
-    shown = shown.assign(prompt=[clip(prompt, _LETTERS) for prompt in shown["prompt"]])
+    texts = frame[frame["prompt"].isin(first)]
+    texts = texts.assign(prompt=[clip(prompt, _LETTERS) for prompt in texts["prompt"]])
     keys = ("caption.continuations", "caption.continuations_first")
-    caption = caption_of(*keys, len(shown), len(frame))
-    looks: dict[str, Any] = {"title": "prompt", "style": "facts", "widths": (1, 3)}
-    return table_of("continuations", caption, columns, shown, **looks)
+    caption = caption_of(*keys, len(texts), len(frame))
+    options: dict[str, Any] = {"title": "prompt", "style": "facts", "widths": (1, 3)}
+    return table_of("continuations", caption, columns, texts, **options)
 
 
 def sensitivity(study: StudyFigures) -> Table | None:

@@ -167,7 +167,7 @@ def table_of(
     values: Values,
     *,
     title: str = "",
-    **looks: Any,
+    **options: Any,
 ) -> Table:
     r"""Return a table of a frame.
 
@@ -180,7 +180,7 @@ def table_of(
         Values by the names of the columns, each with a note if it is a :class:`Cell`.
     title : str
         Name of the column of the titles of bodies; without it, the table has one body.
-    **looks
+    **options
         Further fields of :class:`Table`.
 
     Examples
@@ -189,13 +189,13 @@ def table_of(
     >>> table.columns[0].label, table.rows[0].cells[0].text.replace("\u202f", " ")
     ('Sparsity', '25.0 %')
     """
-    shown = tuple(columns_of(columns) if isinstance(columns, str) else columns)
+    listed = tuple(columns_of(columns) if isinstance(columns, str) else columns)
     bodies: dict[str, list[Row]] = {} if title else {"": []}
     for row in plain_rows(values) if isinstance(values, pd.DataFrame) else values:
-        cells = (cell_of(row[column.name], column) for column in shown)
+        cells = (cell_of(row[column.name], column) for column in listed)
         bodies.setdefault(row[title] if title else "", []).append(Row(tuple(cells)))
     groups = tuple(Body(tuple(rows), head) for head, rows in bodies.items())
-    return Table(key, caption, shown, groups, **looks)
+    return Table(key, caption, listed, groups, **options)
 
 
 def cell_of(value: Any, column: Column) -> Cell:
@@ -217,8 +217,8 @@ def key_of_name(name: str) -> str:
 def side_by_side(names: Iterable[str], form: Format = COUNT) -> list[Column]:
     """Return columns of one format for names from a model, see :func:`key_of_name`."""
     listed = list(names)
-    shown = zip(listed, distinct_names(listed), strict=True)
-    return [Column(key_of_name(name), text=text, format=form) for name, text in shown]
+    heads = zip(listed, distinct_names(listed), strict=True)
+    return [Column(key_of_name(name), text=text, format=form) for name, text in heads]
 
 
 def wide_table(key: str, caption: str, wide: pd.DataFrame, form: Format) -> Table:
@@ -227,9 +227,9 @@ def wide_table(key: str, caption: str, wide: pd.DataFrame, form: Format) -> Tabl
     return table_of(key, caption, columns, wide.rename(columns=key_of_name).reset_index())
 
 
-def caption_of(complete: str, first: str, shown: int, number: int) -> str:
+def caption_of(complete: str, first: str, count: int, number: int) -> str:
     """Return a caption by its key, or by another key where only the first rows are shown."""
-    return say(complete if shown == number else first, shown=shown, number=number)
+    return say(complete if count == number else first, shown=count, number=number)
 
 
 def head_lines(

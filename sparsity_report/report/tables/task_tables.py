@@ -65,9 +65,9 @@ def tasks(study: StudyFigures, limit: int = 100) -> Table | None:
             note = say("column.partial_run") if row["limited"] else ""
             values["task"] = Cell(_score_name(row), note)
     columns = [COLUMNS["task"], *side_by_side(names, formats.FIGURE)]
-    shown = list(rows.values())[:limit]
+    listed = list(rows.values())[:limit]
     keys = ("caption.harness_scores", "caption.harness_scores_first")
-    return table_of("tasks", caption_of(*keys, len(shown), len(rows)), columns, shown)
+    return table_of("tasks", caption_of(*keys, len(listed), len(rows)), columns, listed)
 
 
 def task_sources(study: StudyFigures) -> Table | None:
@@ -96,10 +96,10 @@ def task_pairs(study: StudyFigures, limit: int = 100) -> Table | None:
     if frame is None or frame["p"].isna().all():
         return None
     known = frame[frame["p"].notna()]
-    shown = known.head(limit)
+    listed = known.head(limit)
     columns = "task documents lost gained difference interval p outcome"
-    caption = caption_of("caption.task_pairs", "caption.task_pairs_first", len(shown), len(known))
-    rows = map(_pair_row, plain_rows(shown))
+    caption = caption_of("caption.task_pairs", "caption.task_pairs_first", len(listed), len(known))
+    rows = map(_pair_row, plain_rows(listed))
     return table_of("task_pairs", caption, columns, rows, title="pair", widths=(1.6, 0))
 
 
@@ -113,8 +113,8 @@ def score_pairs(study: StudyFigures) -> Table | None:
     """Return paired comparisons of perplexities and distances from dense; None without losses."""
     if (frame := study.score_pairs) is None:
         return None
-    shown = frame[frame["figure"].ne("perplexity_difference")]
-    rows = map(_score_row, plain_rows(shown))
+    listed = frame[frame["figure"].ne("perplexity_difference")]
+    rows = map(_score_row, plain_rows(listed))
     columns, caption = "pair value interval p outcome", say("caption.score_pairs")
     return table_of("score_pairs", caption, columns, rows, title="title", widths=(1.6, 0))
 

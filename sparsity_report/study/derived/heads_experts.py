@@ -200,8 +200,8 @@ def experts_frame(variants: Sequence[Variant]) -> pd.DataFrame | None:
             use = _unmeasured(kept) if kept.use is None else kept.use
         if use is not None:
             places = zip(use["module_name"], use["expert"], strict=True)
-            stays = [not kept or expert in kept.kept[name] for name, expert in places]
-            frames.append(use.assign(variant=variant.name, is_kept=stays))
+            flags = [not kept or expert in kept.kept[name] for name, expert in places]
+            frames.append(use.assign(variant=variant.name, is_kept=flags))
     if not frames:
         return None
     rows = pd.concat(frames, ignore_index=True)

@@ -235,15 +235,15 @@ def score_pairs(facts: Any) -> pd.DataFrame | None:
     rows: list[list[Any]] = []
     for scores in by_protocol(facts.study.quality):
         listed = records(scores)
-        pairs, about = facts.paired(listed[0]), [listed[0]["text"], listed[0]["protocol"]]
+        pairs, keys = facts.paired(listed[0]), [listed[0]["text"], listed[0]["protocol"]]
         for pair, contrast in pairs.contrasts.items():
-            shared = [*about, *pair, contrast.nll.p_value, contrast.is_apart]
+            shared = [*keys, *pair, contrast.nll.p_value, contrast.is_apart]
             rows.append([*shared, "perplexity_ratio", *contrast.ratio])
             rows.append([*shared, "perplexity_difference", *contrast.gap])
         for row, figure in product(listed, DISTANCES):
             name, known = row["variant"], distance(row, figure)
             if known and pairs.first_alike.get(name, name) == name:
-                rows.append([*about, name, row["against"], None, None, figure, *known])
+                rows.append([*keys, name, row["against"], None, None, figure, *known])
     frame = pd.DataFrame(rows, columns=_COLUMNS).dropna(subset="low", ignore_index=True)
     return None if frame.empty else frame
 

@@ -73,16 +73,16 @@ def _opened(facts: Facts, fewer: tuple[str, ...]) -> tuple[Tile, ...]:
     """Return quality and sizes of a model, before and after the removal of experts if any lack."""
     second = {"active": "active_total"} if fewer else {"prunable": "prunable_total"}
     sums = {"parameters": "total", **second, "size": "stored_bytes"}
-    shown = fewer or (facts.headline,)
+    variants = fewer or (facts.headline,)
     tiles = [
         Tile(
             key,
             facts.total(facts.baseline, column) if fewer else None,
-            _ends(facts.total(name, column) for name in shown),
+            _ends(facts.total(name, column) for name in variants),
         )
         for key, column in sums.items()
     ]
-    return (_quality(facts, shown), *tiles)
+    return (_quality(facts, variants), *tiles)
 
 
 def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
@@ -115,9 +115,9 @@ def _quality(facts: Facts, variants: tuple[str, ...]) -> Tile:
     for rows in by_protocol(facts.study.quality):
         scores = rows.dropna(subset=["perplexity"]).set_index("variant")["perplexity"]
         if after := _ends(_scores(facts, scores, variants)):
-            about = {key: rows[key].iloc[0] for key in ("text", "text_fingerprint", "window")}
-            about["vocabulary"] = facts.vocabulary(variants[0])
-            return Tile("perplexity", _before(facts, scores, variants), after, about)
+            details = {key: rows[key].iloc[0] for key in ("text", "text_fingerprint", "window")}
+            details["vocabulary"] = facts.vocabulary(variants[0])
+            return Tile("perplexity", _before(facts, scores, variants), after, details)
     tasks = facts.study.tasks
     if tasks is not None and (means := seven_tasks(tasks)) is not None:
         mean = means[means["task"] == "mean"].set_index("variant")["value"].dropna()

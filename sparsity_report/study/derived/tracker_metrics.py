@@ -76,9 +76,9 @@ def study_metrics(facts: Facts) -> dict[str, float]:
 def _figures(frame: pd.DataFrame | None, columns: Mapping[str, str]) -> Iterator[_Metric]:
     """Yield the figures of each row; an unknown cell leaves its part of a name out."""
     for row in [] if frame is None else records(frame):
-        shown = {key: "" if value is None else value for key, value in row.items()}
+        texts = {key: "" if value is None else value for key, value in row.items()}
         for name, column in columns.items():
-            parts = (part.format_map(shown) for part in name.split("/"))
+            parts = (part.format_map(texts) for part in name.split("/"))
             yield tuple(filter(None, parts)), row[column]
 
 

@@ -66,18 +66,18 @@ def write_csv(
     >>> [file.name for file in files][:3]
     ['layers_dense.csv', 'groups_dense.csv', 'comparison.csv']
     """
-    folder, shown = Path(folder), study_or_saved("write_csv", study)
+    folder, figures = Path(folder), study_or_saved("write_csv", study)
     files = {}
-    for variant, stem in variant_stems(shown).items():
-        for kind, frame in (("layers", shown.layers), ("groups", shown.groups)):
+    for variant, stem in variant_stems(figures).items():
+        for kind, frame in (("layers", figures.layers), ("groups", figures.groups)):
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
-    files["comparison.csv"] = shown.groups
+    files["comparison.csv"] = figures.groups
     derived = ("totals", "storage", "score_pairs")
     for part in (*derived, *MEASURED, *MATCHED, *CHANGED):
-        if (frame := getattr(shown, part)) is not None:
+        if (frame := getattr(figures, part)) is not None:
             files[f"{part}.csv"] = frame
     for metric in PIVOTS:
-        files[f"pivot_{metric}.csv"] = shown.pivot(metric).reset_index()
+        files[f"pivot_{metric}.csv"] = figures.pivot(metric).reset_index()
     return [write_file(folder / name, csv_text(frame)) for name, frame in files.items()]
 
 

@@ -128,18 +128,18 @@ class AdapterSettings:
         """Return the match of a pattern with the start of a text, or with all of it."""
         import regex
 
-        shown = f"pattern {pattern!r} of {CONFIG}"
+        subject = f"pattern {pattern!r} of {CONFIG}"
         seconds = self._until - monotonic()
         if _UNBOUNDED.search(pattern) or seconds < 0:
-            raise wrong(self._file, f"{shown} is too complex")
+            raise wrong(self._file, f"{subject} is too complex")
         try:
             re.compile(pattern)
             search = regex.fullmatch if full else regex.match
             matched: re.Match[str] | None = search(pattern, text, timeout=seconds)
         except TimeoutError as error:
-            raise wrong(self._file, f"{shown} is too complex") from error
+            raise wrong(self._file, f"{subject} is too complex") from error
         except (re.error, regex.error, RecursionError, OverflowError) as error:
-            raise wrong(self._file, f"{shown} is not a regular expression: {error}") from error
+            raise wrong(self._file, f"{subject} is not a regular expression: {error}") from error
         return matched
 
     def _has(self, names: str | Mapping[str, None], module: str) -> bool:
@@ -266,7 +266,7 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
             replaced[name.replace(".base_layer.", ".")] = entry
     if not sides:
         raise wrong(file, f"it holds no matrices of LoRA for modules that {CONFIG} names")
-    pairs = {module: _pair(file, settings, module, held) for module, held in sides.items()}
+    pairs = {module: _pair(file, settings, module, tensors) for module, tensors in sides.items()}
     return Adapter(file, pairs, replaced, settings)
 
 

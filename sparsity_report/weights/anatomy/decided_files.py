@@ -276,11 +276,11 @@ class _File:
         counts = [encoder, first_count(self.config, *_DECODER_BLOCKS) or encoder]
         towers = [blocks[tower] for tower in sorted(blocks, reverse=True)]  # encoders first
         most = 2 if expert_stacks(self.shapes) else 1
-        for held, count in zip(towers, counts, strict=False):
-            forms = {frozenset(rests) for rests in held.values()}
+        for found_blocks, count in zip(towers, counts, strict=False):
+            forms = {frozenset(rests) for rests in found_blocks.values()}
             other = frozenset.union(*forms) - frozenset.intersection(*forms)
             is_even = len(forms) <= most and all(rest.startswith("mlp.") for rest in other)
-            if (len(held), max(held)) != (count, count - 1) or not is_even:
+            if (len(found_blocks), max(found_blocks)) != (count, count - 1) or not is_even:
                 return False
         return 0 < len(towers) < 3 and all(len(shapes) == 1 for shapes in kinds.values())
 

@@ -79,7 +79,7 @@ def describe(
                 usage = rule if usage is None else unread
             facts = _facts(place, leaf, usage)
             here = {"dtype": dtype_name(tensor.dtype), "known": not tensor.is_meta}
-            held = here if parts is None else on_disk(parts[name])
+            stored = here if parts is None else on_disk(parts[name])
             prunable = (
                 may_prune
                 and facts["matrix"] is not None
@@ -97,7 +97,7 @@ def describe(
                     runs_as_csr=not prunable
                     or (not usage.read_outside and runs_as_csr(place.module, leaf, parent, called)),
                     tied_to=None if owner == name else owner,
-                    **held,
+                    **stored,
                     **facts,
                 )
             )
@@ -177,7 +177,7 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
         # parameter.
         matrix = as_matrix(shape, usage.turned)[:2]
     experts = size // math.prod(matrix) if matrix and size else 1
-    layout, held_bytes = _layout(module, leaf, tensor)
+    layout, memory_bytes = _layout(module, leaf, tensor)
     return {
         "shape": shape,
         "matrix": matrix,
@@ -189,7 +189,7 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
         "head_dim": _head_dim(place.around) if matrix else None,
         "head_axis": groups.head_axis(place.path),
         "layout": layout,
-        "held_bytes": held_bytes,
+        "memory_bytes": memory_bytes,
     }
 
 

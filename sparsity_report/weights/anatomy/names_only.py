@@ -148,8 +148,8 @@ def is_padding(key: str, entries: Mapping[str, Entry]) -> bool:
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the attributes of a parameter that follow from its tensors on disk."""
-    held = {"file_bytes": Entry.file_bytes(entries), "packing": Entry.packings(entries)}
-    return {"dtype": entries[0].dtype, **held}
+    stored = {"file_bytes": Entry.file_bytes(entries), "packing": Entry.packings(entries)}
+    return {"dtype": entries[0].dtype, **stored}
 
 
 def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def describe_names(
     for name, shape in shapes.items():
         owned[name.rpartition(".")[0]][name] = shape
     check_modules(options.name, len(owned))  # before spending half a minute on them
-    kinds = {name: _group(name, held, stacks, options) for name, held in owned.items()}
+    kinds = {name: _group(name, members, stacks, options) for name, members in owned.items()}
     tables = (
         shape
         for name, shape in shapes.items()
@@ -235,12 +235,12 @@ def describe_names(
     vocabulary = max(tables, default=())
     of_head = {vocabulary, vocabulary[:1]} - {()}  # its matrix and its bias
     modules, unsettled = [], set()
-    for module_name, held in owned.items():
+    for module_name, members in owned.items():
         group = kinds[module_name]
-        if group in {"other", "other_linear"} and not of_head.isdisjoint(held.values()):
+        if group in {"other", "other_linear"} and not of_head.isdisjoint(members.values()):
             group = groups.classify(module_name, head=True, rules=options.groups)
         parameters = []
-        for name, shape in held.items():
+        for name, shape in members.items():
             facts = {"uses": _share(name, stacks, per_token), **on_disk(tensors[name])}
             facts |= {"tied_to": ties.get(name), "head_axis": groups.head_axis(module_name)}
             if _is_matrix(name, shape, stacks, group) and group in _MULTIPLIED:
@@ -279,11 +279,11 @@ def is_of_tokens(name: str, shape: Shape) -> bool:
 
 
 def _group(
-    name: str, held: Mapping[str, Shape], stacks: Mapping[str, int], options: ReaderOptions
+    name: str, shapes: Mapping[str, Shape], stacks: Mapping[str, int], options: ReaderOptions
 ) -> str:
-    linear = any(_is_matrix(each, shape, stacks, "mlp_linear") for each, shape in held.items())
+    linear = any(_is_matrix(each, shape, stacks, "mlp_linear") for each, shape in shapes.items())
     group = groups.classify(name, linear=linear, rules=options.groups)
-    is_convolution = any(len(shape) > 2 and each.endswith("weight") for each, shape in held.items())
+    is_convolution = any(len(shape) > 2 and key.endswith("weight") for key, shape in shapes.items())
     return "other_linear" if group == "other" and is_convolution else group
 
 

@@ -96,8 +96,8 @@ def put_(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
     """Put a changed tensor from :func:`value` into the module; CSR stays CSR, others dense."""
     if csr := as_csr(module, leaf):
         csr.assign_(tensor)
-    elif not is_strided(held := attrgetter(leaf)(module)):
-        if held.layout == torch.sparse_csr:
+    elif not is_strided(current := attrgetter(leaf)(module)):
+        if current.layout == torch.sparse_csr:
             tensor = tensor.to_sparse_csr()
             indices = (tensor.crow_indices().int(), tensor.col_indices().int())
             tensor = torch.sparse_csr_tensor(*indices, tensor.values(), tensor.shape)

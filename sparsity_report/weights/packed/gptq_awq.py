@@ -55,12 +55,12 @@ class Columnwise(Packed):
     crosswise: ClassVar[bool] = True
     pads_bias: ClassVar[bool] = True
 
-    def held(self) -> Packed:
+    def loaded(self) -> Packed:
         """Return the decoder with its parts in memory."""
-        codes, scales, zeros = self.codes.held(), self.scales.held(), self.zeros.held()
+        codes, scales, zeros = self.codes.loaded(), self.scales.loaded(), self.zeros.loaded()
         # Refuse here, where the file is known.
         self.scales.finite(scales.numbers())
-        order = self.order and self.order.held()
+        order = self.order and self.order.loaded()
         return replace(self, codes=codes, scales=scales, zeros=zeros, order=order)
 
     @property
@@ -164,17 +164,17 @@ def _bits(parts: Parts, across: bool) -> int:
     codes, outputs = parts["qweight"], parts["scales"].shape[1]
     declared, order = parts.scheme.number("bits", "w_bit"), parts.get("g_idx")
     if across:
-        shown = codes.shape[1] * 32 / outputs
+        bits = codes.shape[1] * 32 / outputs
     elif order is not None:
-        shown = codes.shape[0] * 32 / max(1, order.total)
+        bits = codes.shape[0] * 32 / max(1, order.total)
     else:
-        shown = parts["qzeros"].shape[-1] * 32 / outputs
+        bits = parts["qzeros"].shape[-1] * 32 / outputs
     known = (4,) if across else (2, 3, 4, 8)
-    if shown not in known:
+    if bits not in known:
         raise parts.wrong("qweight", f"its shape {codes.shape} leaves no whole bits for a weight")
-    if declared not in {None, shown} and not _varies(parts):
-        raise parts.wrong("qweight", f"it has {shown:g} bits a weight, {declared} by configuration")
-    return int(shown)
+    if declared not in {None, bits} and not _varies(parts):
+        raise parts.wrong("qweight", f"it has {bits:g} bits a weight, {declared} by configuration")
+    return int(bits)
 
 
 def _varies(parts: Parts) -> bool:

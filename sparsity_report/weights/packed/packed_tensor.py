@@ -75,7 +75,7 @@ class Packed(ABC):
             float32, of any shape, in order.
         """
 
-    def held(self) -> Packed:
+    def loaded(self) -> Packed:
         """Return the decoder, with its parts in memory if each row needs bytes from everywhere."""
         return self
 
@@ -135,7 +135,7 @@ class PackedSlice(Slice):
         return (_decoded(*run) for run in self._runs())
 
     def _runs(self) -> Iterator[tuple[Packed, int, int]]:
-        packed, row = self.packed.held(), self.packed.row
+        packed, row = self.packed.loaded(), self.packed.row
         first, last = self.start // row, (self.start + self.total) // row
         step = max(1, _BUFFER // packed.unit) * packed.aligned
         if is_remote(packed.parts) and not packed.crosswise:

@@ -240,9 +240,9 @@ class CheckpointWeights(Weights):
             model, parts, _ = match_class(self.directory, self.unpacked, count, self.settings)
         except SparsityReportError as error:
             raise self.wrong(f"can be counted but not run: {error}") from error
-        held = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
+        shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
         named = {p.name: p.shape for p in self.parameters}
-        if other := sorted(held.items() ^ named.items()):
+        if other := sorted(shapes.items() ^ named.items()):
             raise self.wrong(
                 f"can be counted but not run: {other[0][0]!r} is not the same in its files and in "
                 f"{type(model).__name__}; download the whole checkpoint with its config.json"
@@ -301,8 +301,8 @@ def open_checkpoint(
     """Open the tensors of files, described by names or by the class of their ``config.json``."""
     files = tuple(files)
     entries = gather_entries(path, files, read)
-    held = tuple(LocalFile.look_up(each) if isinstance(each, Path) else each for each in files)
-    return match_entries(path, options, source, entries, files=held)
+    local = tuple(LocalFile.look_up(each) if isinstance(each, Path) else each for each in files)
+    return match_entries(path, options, source, entries, files=local)
 
 
 def match_entries(
@@ -379,10 +379,10 @@ def without_bars() -> Iterator[None]:
     """Switch off progress bars of transformers, which also draws them into pipes."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    is_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if is_enabled:
             logging.enable_progress_bar()

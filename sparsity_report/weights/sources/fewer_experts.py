@@ -240,8 +240,8 @@ class _Selection:
         runs = tuple((values.offset + start * size, size) for start in starts)
         file = JoinedRuns(values.file.path, values.file.size, values.file.modified_ns, runs)
         shape[axis] = shape[axis] // self.count * len(picks)
-        held = replace(values, total=prod(shape), file=file, offset=0)
-        return replace(entry, shape=tuple(shape), values=held)
+        kept = replace(values, total=prod(shape), file=file, offset=0)
+        return replace(entry, shape=tuple(shape), values=kept)
 
     def check_settings(self, settings: dict[str, Any]) -> None:
         """Refuse settings that name single experts by their former numbers."""

@@ -288,9 +288,9 @@ class HeaderReader:
         length_at = struct.Struct("<Q").unpack_from
         for _ in range(count):
             start = self.place - self._begin
-            if (held := len(self._chunk) - start - 8) >= 0:
+            if (buffered := len(self._chunk) - start - 8) >= 0:
                 (length,) = length_at(self._chunk, start)
-                if length <= held:  # the usual case, skipped without a seek
+                if length <= buffered:  # the usual case, skipped without a seek
                     self.place += 8 + length
                     continue
             self._read(*self.numbers("Q"))

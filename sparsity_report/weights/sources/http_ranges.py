@@ -92,18 +92,18 @@ def _block(file: HubFile, start: int, stop: int) -> bytearray:
 
 def _fetch(file: HubFile, start: int, stop: int) -> bytearray:
     """Return a range of bytes, continued after each loss of the connection."""
-    held = bytearray()
+    received = bytearray()
     if start < stop:
-        _retry(partial(_receive, file, start, stop, held), str(file), file.model)
-    return held
+        _retry(partial(_receive, file, start, stop, received), str(file), file.model)
+    return received
 
 
-def _receive(file: HubFile, start: int, stop: int, held: bytearray) -> None:
+def _receive(file: HubFile, start: int, stop: int, received: bytearray) -> None:
     """Append the bytes of a range that are not held yet."""
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    begin = start + len(held)
+    begin = start + len(received)
     url = hf_hub_url(file.model, file.path, revision=file.commit, endpoint=file.endpoint)
     # Without this encoding a server may compress the file, and ranges count compressed bytes.
     headers = {"Range": f"bytes={begin}-{stop - 1}", "Accept-Encoding": "identity"}
@@ -111,11 +111,11 @@ def _receive(file: HubFile, start: int, stop: int, held: bytearray) -> None:
     with request(headers=build_hf_headers() | headers) as response:
         _check(response, file, begin, stop)
         for chunk in response.iter_raw():
-            wanted = stop - start - len(held)
-            held += chunk[:wanted]
+            wanted = stop - start - len(received)
+            received += chunk[:wanted]
             if len(chunk) > wanted:  # more than was asked for, perhaps without end
                 return
-    if len(held) < stop - start:
+    if len(received) < stop - start:
         raise EOFError("the connection ended early")
 
 

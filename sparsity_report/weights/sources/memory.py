@@ -43,8 +43,8 @@ class ModuleWeights(Weights):
         """Return the buffers that torch saves, pruning masks left out."""
         saved = self._model.state_dict(keep_vars=True)
         masks = {f"{name[:-5]}_mask" for name in saved if name.endswith("_orig")}
-        held = dict(self._model.named_buffers()).keys() - masks
-        return {name: values for name, values in saved.items() if name in held}
+        known = dict(self._model.named_buffers()).keys() - masks
+        return {name: values for name, values in saved.items() if name in known}
 
     def configuration(self) -> dict[str, Any]:
         """Return the configuration of a transformers model."""

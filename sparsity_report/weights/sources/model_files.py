@@ -16,8 +16,8 @@ from sparsity_report.weights.sources.safetensors import (
     INDEX,
     SINGLE,
     Shards,
+    is_within,
     read_index,
-    stays_inside,
 )
 from sparsity_report.weights.tensor_slices import Entry, Origin
 
@@ -75,7 +75,7 @@ def _choose_in_folder(path: Path) -> tuple[str, Shards[Path]]:
             "pytorch_model.bin files"
         )
     for name in chosen if weight_map else ():
-        if not stays_inside(path / name):
+        if not is_within(path / name):
             raise SparsityReportError(
                 f"{path / name} is a link that leads out of its folder; put the file there"
             )

@@ -95,7 +95,7 @@ def read_index(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def stays_inside(file: Path) -> bool:
+def is_within(file: Path) -> bool:
     """Return True if a link leads to its folder or to the blobs of its Hub cache entry."""
     try:
         home, target = file.parent.resolve(), file.resolve()

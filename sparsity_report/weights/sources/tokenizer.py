@@ -102,21 +102,21 @@ def _gate(explain: Callable[[str], str]) -> Iterator[None]:
         return explain(printable(" ".join(str(error).split()), 300))
 
     # Tokenizers raise many exceptions.
-    with explained(line, Exception), _redirecting, TemporaryFile(buffering=0) as held:
+    with explained(line, Exception), _redirecting, TemporaryFile(buffering=0) as output:
         terminal = os.dup(2)
-        os.dup2(held.fileno(), 2)
+        os.dup2(output.fileno(), 2)
         try:
             yield
         except BaseException as error:
             if type(error).__name__ != "PanicException":
                 raise
-            held.truncate(0)
+            output.truncate(0)
             raise RuntimeError(str(error)) from error
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-            held.seek(0)
-            os.write(2, held.read())
+            output.seek(0)
+            os.write(2, output.read())
 
 
 def _check_class(directory: Path) -> None:
