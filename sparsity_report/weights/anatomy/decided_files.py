@@ -313,15 +313,15 @@ class _File:
         }.get(kind if kind == "lm_head" or _BLOCK.match(module.name) else "")
         norms = {(size,) for size in (width, self.head_dim, wide, narrow, *inner)}
         vectors = {"norm": norms, "lm_head": {(self.vocabulary,)}}.get(kind, set())
-        own = [p for p in module.parameters if kind != "embedding" and p.name not in self.stem]
-        for p in own:
+        tensors = [p for p in module.parameters if kind != "embedding" and p.name not in self.stem]
+        for p in tensors:
             if p.matrix:
                 down, across = p.matrix
                 vectors.add((down,))
                 size = (down // 2 if "gate_up_proj" in p.name else down, across)
                 if size not in sizes if sizes else across != width:
                     return False
-        return all(p.matrix or p.shape in vectors for p in own)
+        return all(p.matrix or p.shape in vectors for p in tensors)
 
     def _has_known_inputs(self) -> bool:
         """Return whether convolutions and positions of sounds and images have announced sizes."""
