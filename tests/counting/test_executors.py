@@ -209,7 +209,7 @@ def test_denormal_numbers_are_not_zero(size, dtype):
     assert int((bits == 0).sum()) == zeros
     assert torch.set_flush_denormal(True)
     try:
-        pruning = sr.global_magnitude(small, 0.5)
+        pruning = sr.global_magnitude(sr.load(small), 0.5)
         study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), patterns=True)
         (row,) = sr.compare_checkpoints(small, small).matches.to_dict("records")
         assert not sys.float_info.min / 2
