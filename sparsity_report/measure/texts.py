@@ -142,13 +142,9 @@ def _rows_of_file(corpus: Corpus, path: Path) -> list[str]:
 
         return [*map(str, pd.read_parquet(path, columns=["text"])["text"])]
     lines = islice(_lines(path), corpus.rows + 1)
-    if _is_json(path):
+    if {".json", ".jsonl"}.intersection(suffix.lower() for suffix in path.suffixes):
         return [*_items(map(parse_json, lines))]
     return [line if line.strip() else "" for line in lines]
-
-
-def _is_json(path: Path) -> bool:
-    return bool({".json", ".jsonl"}.intersection(suffix.lower() for suffix in path.suffixes))
 
 
 def _lines(path: Path) -> Iterator[str]:

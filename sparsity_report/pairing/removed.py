@@ -83,7 +83,7 @@ def find_removed(plan: Plan) -> dict[RemovedPart, Loss]:
         if part.parameter.name in left:
             for removed, certainty, count in _removed_units(alignment, part):
                 # The number of experts per token does not change.
-                multiplied = removed.kind != "expert" or not _is_of_experts(part)
+                multiplied = removed.kind != "expert" or (not part.stacked and part.expert is None)
                 losses[removed].add(part, count, certainty, multiplied)
             continue
         removed, certainty = _removed_block_or_expert(alignment, part) or (
@@ -124,10 +124,6 @@ def _removed_layer(part: Part, left: Set[str], emptied: _Emptied) -> RemovedPart
     if part.module.group == "norm" and len(submodules) == 1:
         return next(iter(submodules.values()))  # the norm before it
     return RemovedPart("layer", part.module.name, None, 1, part.block)
-
-
-def _is_of_experts(part: Part) -> bool:
-    return bool(part.stacked) or part.expert is not None
 
 
 def _removed_block_or_expert(alignment: Alignment, part: Part) -> tuple[RemovedPart, float] | None:

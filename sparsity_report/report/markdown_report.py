@@ -15,7 +15,7 @@ from sparsity_report.report.sections import (
     Text,
     Viewer,
 )
-from sparsity_report.report.tables.table_model import Cell, Table, body_lines, table_of
+from sparsity_report.report.tables.table_model import Table, body_lines, table_of
 from sparsity_report.study.schema import Column
 from sparsity_report.words.display_names import head
 from sparsity_report.words.number_format import THIN
@@ -110,7 +110,7 @@ def to_markdown(table: Table) -> str:
     rest = [""] * (len(columns) - 1)
     lines += body_lines(
         table,
-        lambda row: _table_line(map(_cell, row.cells)),
+        lambda row: _table_line(markdown(cell.text_with_note) for cell in row.cells),
         lambda title: _table_line([f"**{markdown(title)}**", *rest]),
     )
     caption = f"{paragraph(table.caption)}\n\n" if table.caption else ""
@@ -137,10 +137,6 @@ def markdown(text: str) -> str:
     \*a\* \<script\>
     """
     return SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", legible(text).replace(THIN, " ")))
-
-
-def _cell(cell: Cell) -> str:
-    return markdown(cell.text_with_note)
 
 
 def _table_line(texts: Iterable[str]) -> str:

@@ -4,8 +4,6 @@ A cell has findings, a map of zeros and a small table. It shows only figures
 that are already computed, and loads no chart library.
 """
 
-from functools import lru_cache
-
 import pandas as pd
 from markupsafe import escape
 
@@ -78,7 +76,8 @@ def _html(study: StudyFigures) -> str:
     if table.rows:
         parts.append(f'<div class="wide">{to_html(table)}</div>')
     body = f'<div class="parts">{"".join(parts)}</div>' if parts else ""
-    return f'<style>{_style()}</style><div class="sparsity-report">{"".join(lines)}{body}</div>'
+    style = template_text("notebook/cell.css").partition("*/")[2].replace("\n", "")
+    return f'<style>{style}</style><div class="sparsity-report">{"".join(lines)}{body}</div>'
 
 
 def _pruned(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
@@ -123,11 +122,6 @@ def _map(title: str, grid: Grid, cells: pd.DataFrame, column: str) -> HeatMap:
         axis=say("chart.x_transformer_block"),
         legend=say("chart.zeros_label"),
     )
-
-
-@lru_cache(1)
-def _style() -> str:
-    return template_text("notebook/cell.css").partition("*/")[2].replace("\n", "")
 
 
 def _figure(shape: HeatMap) -> str:

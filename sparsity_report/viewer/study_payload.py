@@ -20,7 +20,7 @@ from sparsity_report.findings.checkpoint_findings import strip_names, strip_titl
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use
-from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
+from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.derived.removed_strips import strips
 from sparsity_report.study.derived.tradeoff import measured_levels
 from sparsity_report.study.figures import StudyFigures
@@ -87,21 +87,15 @@ def study_contents(study: StudyFigures) -> Contents:
         metrics = [*compared_metrics(rows)]
         header = _compared(study, rows, arrays)
     names = pd.Index(header["modules"]["names"])
-    listed = [
-        metric if figure is None else _with_arrays(metric, figure, names, arrays)
-        for metric, figure in metrics
-    ]
+    listed = []
+    for metric, figure in metrics:
+        if figure is not None:  # modules without it have 0
+            amounts, sizes = map(arrays.numbers, aligned(figure, names))
+            metric = {**metric, "amounts": amounts, "sizes": sizes}
+        listed.append(metric)
     figures = {metric["key"]: figure for metric, figure in metrics if figure is not None}
     header |= {"title": model_names(study), "metrics": listed}
     return Contents(header, arrays, figures)
-
-
-def _with_arrays(
-    metric: dict[str, Any], figure: LayerFigure, names: pd.Index[str], arrays: Arrays
-) -> dict[str, Any]:
-    """Add the amounts and sizes of a metric; modules without it have 0."""
-    amounts, sizes = map(arrays.numbers, aligned(figure, names))
-    return {**metric, "amounts": amounts, "sizes": sizes}
 
 
 def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:

@@ -128,8 +128,9 @@ class Divisible(Slice):
         return self.part(first, last - first).pieces()
 
     def cut(self, shape: Shape) -> Iterator[Divisible]:
-        """Yield the values of a tensor of `shape` as slices of whole rows."""
-        step = _step(shape)
+        """Yield the values of a tensor of `shape` as slices, of whole rows if at least one fits."""
+        row = shape[-1] if len(shape) > 1 else 1
+        step = _SLICE // row * row if 0 < row <= _SLICE else _SLICE
         if 0 < self.total <= step:
             yield self
             return
@@ -354,12 +355,6 @@ def join_slices(slices: Iterable[Slice], dtype: str, shape: Shape) -> torch.Tens
         tensor[start : start + piece.numel()] = piece
         start += piece.numel()
     return tensor.reshape(shape)
-
-
-def _step(shape: Shape) -> int:
-    """Return the values of a slice: whole rows if at least one fits."""
-    row = shape[-1] if len(shape) > 1 else 1
-    return _SLICE // row * row if 0 < row <= _SLICE else _SLICE
 
 
 class Stored(Protocol):
