@@ -20,7 +20,6 @@ from sparsity_report.weights.tensor_slices import (
     FileSlice,
     HeldSlice,
     LazyValues,
-    Origin,
     Shape,
     Slice,
 )
@@ -142,12 +141,9 @@ def _same_files(weights: CheckpointWeights) -> Layout:
         name = entry.values.file.name if index else SINGLE
         places[key] = name, entry.values.offset
         if name not in headers:
-            headers[name] = _read_header(entry.values.file)
+            file = entry.values.file
+            headers[name] = file.read(0, 8 + int(file.read(0, 8).view("<u8")[0])).tobytes()
     return Layout(headers, weights.raw, places, index)
-
-
-def _read_header(file: Origin) -> bytes:
-    return file.read(0, 8 + int(file.read(0, 8).view("<u8")[0])).tobytes()
 
 
 def _new_files(

@@ -140,7 +140,8 @@ class MatrixCount:
             number = int(np.count_nonzero(broken))
             complying[expert] += broken.size - number
             if number:
-                at = (expert, *_first(broken, row, column, pattern.m))
+                down, across = np.unravel_index(int(broken.argmax()), broken.shape)
+                at = (expert, row + int(down), column + int(across) * pattern.m)
                 self.violations[pattern] = min(self.violations.get(pattern, at), at)
         side, squares = 1, flags
         for size, filled in self.filled.items():
@@ -311,9 +312,3 @@ def _quarter(flags: Flags) -> Flags:
         flags = np.pad(flags, ((0, rows % 2), (0, columns % 2)))
     lines = flags[0::2] | flags[1::2]
     return lines[:, 0::2] | lines[:, 1::2]
-
-
-def _first(flags: Flags, row: int, column: int, width: int) -> tuple[int, int]:
-    """Return row and column of the first flagged group of a block."""
-    down, across = np.unravel_index(int(flags.argmax()), flags.shape)
-    return row + int(down), column + int(across) * width

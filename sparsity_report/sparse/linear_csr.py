@@ -287,7 +287,7 @@ class LinearCSR(nn.Module):
         return matrix
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_held"}
+        return {key: value for key, value in self.__dict__.items() if key != "_cached"}
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

@@ -248,17 +248,13 @@ def same_level(share: float, other: float) -> bool:
     return abs(share - other) < _SAME
 
 
-def dense_sizes(rows: pd.DataFrame) -> pd.Series:
-    """Return the bytes that each layer takes with nothing stored sparse."""
-    return in_layout(rows, "dense")["stored_bytes"]
-
-
 def bytes_beside(rows: pd.DataFrame) -> pd.Series:
     """Return the bytes beside the prunable matrices of layers: of biases, or of a whole layer."""
     matrices, left = Matrices(rows), _integers(rows["weight_nonzero"])[:, None]
     sparse, dense = (matrices.bytes(layout, left)[:, 0] for layout in ("csr", "dense"))
     number, layout = rows["total"] - rows["weight_total"], rows["layout"]
-    beside = rows["stored_bytes"].astype("Int64") - np.where(layout == "csr", sparse, dense)
+    beside: pd.Series[Any] = rows["stored_bytes"].astype("Int64")
+    beside -= np.where(layout == "csr", sparse, dense)
     # Other layouts, and wider indices of opened tensors, hide the bytes of a bias.
     is_known = layout.isin(("dense", "csr")) & beside.between(0, 8 * number).fillna(False)
     beside = beside.where(is_known.astype(bool), number * matrices.value[:, 0])

@@ -26,7 +26,7 @@ from sparsity_report.study.derived.tradeoff import measured_levels
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
-from sparsity_report.study.levels import Levels, bytes_beside, dense_sizes
+from sparsity_report.study.levels import Levels, bytes_beside, in_layout
 from sparsity_report.study.policy_names import GLOBAL, selection_rule
 from sparsity_report.study.sweep import ladders, thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
@@ -232,7 +232,7 @@ def _variants(
     for row, label in zip(records(study.variants), labels, strict=True):
         name, method, threshold = row["variant"], row["method"], row["threshold"]
         rows = study.facts.layers(name)
-        rows = rows.assign(dense=dense_sizes(rows), rest=bytes_beside(rows))
+        rows = rows.assign(dense=in_layout(rows, "dense")["stored_bytes"], rest=bytes_beside(rows))
         rows = rows.set_index("module_name").reindex(names)
         yield {
             "name": name,

@@ -14,7 +14,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
-from sparsity_report.study.levels import dense_sizes, in_layout
+from sparsity_report.study.levels import in_layout
 from sparsity_report.study.schema import METRICS
 from sparsity_report.viewer.payload import Codes, Contents, Floats, common_ratio
 from sparsity_report.viewer.viewer_metrics import aligned, compared_layers, spreads
@@ -167,7 +167,7 @@ class LayerValues:
             dense = in_layout(described, "dense")["stored_bytes"]
         else:
             sparse = rows["prunable"] & rows["layout"].eq("csr")
-            dense = rows["stored_bytes"].mask(sparse, dense_sizes(rows))
+            dense = rows["stored_bytes"].mask(sparse, in_layout(rows, "dense")["stored_bytes"])
             is_csr = self._study.facts.layouts[variant] == "csr"
             if layout == ("csr" if is_csr else "dense"):
                 return rows.assign(dense_bytes=dense)

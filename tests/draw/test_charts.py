@@ -171,12 +171,12 @@ def test_a_policy_has_its_color_in_every_study(weights):
     prunings = sr.n_m(weights, 2, 4), sr.layerwise_magnitude(weights, 0.5)
     for order in (prunings, prunings[::-1]):
         study = sr.compare(sr.dense(weights), *map(sr.masked, order))
-        shown, names = look.looks(study), look.policies(study).values()
+        shown, names = look.styles(study), look.policies(study).values()
         assert {name: shown[name] for name in names} == {name: look.LOOKS[name] for name in names}
 
 
 def test_policies_have_distinct_styles_visible_on_both_papers(policies):
-    shown = look.looks(policies, ("x", "y"))
+    shown = look.styles(policies, ("x", "y"))
     assert len({(color, *dash) for color, dash in shown.values()}) == len(shown)
     for color, _ in shown.values():
         assert contrast(color, "#ffffff") >= 3
@@ -186,7 +186,7 @@ def test_policies_have_distinct_styles_visible_on_both_papers(policies):
 def test_a_model_pruned_before_has_a_color_of_its_own(weights):
     other = sr.dense(sr.load(sr.masked(sr.global_magnitude(weights, 0.5)).module()), name="Wanda50")
     study = sr.compare(sr.dense(weights), other)
-    shown, names = look.looks(study), look.policies(study)
+    shown, names = look.styles(study), look.policies(study)
     assert shown[names["Dense"]] == look.LOOKS[""]
     assert shown[names["Wanda50"]].color not in {color for color, _ in look.LOOKS.values()}
 

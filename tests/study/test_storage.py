@@ -9,7 +9,7 @@ from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.study.levels import dense_sizes
+from sparsity_report.study.levels import in_layout
 from sparsity_report.study.schema import LAYOUTS, SCOPES, TABLES
 from sparsity_report.study.storage_layouts import storage_frame
 
@@ -159,7 +159,7 @@ def test_a_bias_of_another_type_has_its_bytes():
     model = study.storage[study.storage["scope"] == "model"].set_index(["layout", "variant"])
     assert model.loc["dense", "bytes"].tolist() == [dense] * 3
     assert model.loc["csr_int32", "bytes"].tolist()[1:] == [csr] * 2
-    assert dense_sizes(study.layers).tolist() == [dense] * 3
+    assert in_layout(study.layers, "dense")["stored_bytes"].tolist() == [dense] * 3
     for variant in variants:
         (level,) = sr.compare(variant).at_level(0.5).to_dict("records")
         assert (level["dense_bytes"], level["csr_bytes"]) == (dense, csr)

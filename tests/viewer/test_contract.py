@@ -19,7 +19,7 @@ import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.sparse.shares import break_even, ratio
 from sparsity_report.study.layers import used
-from sparsity_report.study.levels import dense_sizes
+from sparsity_report.study.levels import in_layout
 from sparsity_report.study.schema import METRICS
 from sparsity_report.study.storage_layouts import layout_ends
 from sparsity_report.viewer.embed import embed, widget_module
@@ -219,7 +219,10 @@ def variant_sums(study, variant, selection=()):
     weights = rows["weight_total"].to_numpy(dtype=np.int64, na_value=0)
     flops = pd.Series(used(2 * weights, uses), rows.index, dtype="Int64")
     stored = rows["stored_bytes"], rows["flops_per_token"]
-    dense = stored[0].mask(sparse, dense_sizes(rows)), stored[1].mask(sparse, flops)
+    dense = (
+        stored[0].mask(sparse, in_layout(rows, "dense")["stored_bytes"]),
+        stored[1].mask(sparse, flops),
+    )
     return sums_of(rows, stored, dense)
 
 

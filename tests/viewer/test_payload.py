@@ -13,7 +13,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.study.levels import dense_sizes
+from sparsity_report.study.levels import in_layout
 from sparsity_report.viewer.payload import Arrays, encode
 from sparsity_report.viewer.study_payload import coarse_histogram, study_payload
 
@@ -75,7 +75,7 @@ def test_counts_are_those_of_the_layers(several):
         rows, parts = several.facts.layers(variant["name"]), columns(header, arrays, place)
         for key, column in pairs.items():
             np.testing.assert_array_equal(parts[key], numbers(rows, names, column), err_msg=key)
-        dense = rows.assign(dense=dense_sizes(rows))
+        dense = rows.assign(dense=in_layout(rows, "dense")["stored_bytes"])
         np.testing.assert_array_equal(parts["dense"], numbers(dense, names, "dense"))
         assert variant["isFirst"] == (variant["name"] != "Tiny")
     assert np.isnan(columns(header, arrays, 3)["total"][0])  # a module of the demo alone

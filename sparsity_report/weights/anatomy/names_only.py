@@ -241,7 +241,9 @@ def describe_names(
             group = groups.classify(module_name, head=True, rules=options.groups)
         parameters = []
         for name, shape in members.items():
-            facts = {"uses": _share(name, stacks, per_token), **on_disk(tensors[name])}
+            match = _EXPERT.match(name) if per_token else None
+            uses = expert_share(per_token, stacks.get(match["stack"], 0) if match else 0)
+            facts = {"uses": uses, **on_disk(tensors[name])}
             facts |= {"tied_to": ties.get(name), "head_axis": groups.head_axis(module_name)}
             if _is_matrix(name, shape, stacks, group) and group in _MULTIPLIED:
                 sizes = as_matrix(shape, bool(directions[name]))
@@ -365,9 +367,3 @@ def expert_share(chosen: int | None, experts: int) -> Fraction:
             "be; is it of the same model?"
         )
     return Fraction(chosen, experts)
-
-
-def _share(name: str, stacks: Mapping[str, int], per_token: int | None) -> Fraction:
-    """Return the share of a parameter that a token is multiplied by."""
-    match = _EXPERT.match(name) if per_token else None
-    return expert_share(per_token, stacks.get(match["stack"], 0) if match else 0)
