@@ -50,7 +50,7 @@ def study_metrics(study: StudyFigures) -> list[tuple[dict[str, Any], LayerFigure
     if frame is not None and len(frame):
         cut = layer_metrics.finest(frame)
         first = study.facts.layers(str(study.variants["variant"].iloc[0]))
-        note = say(f"explorer.sensitivity_note_{cut}", level=float(frame["sparsity"].median()))
+        note = say(f"explorer.sensitivity_note.{cut}", level=float(frame["sparsity"].median()))
         metric = {**_metric(COLUMNS["sensitivity"], note), "ofParts": cut != "layer"}
         metrics.append((metric, layer_metrics.measured_sensitivity(frame, first)))
     return metrics

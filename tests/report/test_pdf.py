@@ -24,7 +24,7 @@ import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.errors import legible, spelled
 from sparsity_report.findings.study_findings import conventions
-from sparsity_report.report.pdf import _held, to_typst, typeset
+from sparsity_report.report.pdf import _in_font, to_typst, typeset
 from sparsity_report.report.sections import Section, Text, chart_of
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.table_model import Body, table_of
@@ -179,7 +179,7 @@ def test_hostile_names_are_text(tmp_path):
     for key in keys:
         shown = legible(hostile.TEXTS[key])
         # What the fonts lack is spelled out, too.
-        assert bare("".join(c if _held(c) else spelled(c) for c in shown)) in text, key
+        assert bare("".join(c if _in_font(c) else spelled(c) for c in shown)) in text, key
     assert within_margins(path) == []
     assert images(path) == []
 
@@ -196,7 +196,9 @@ def test_words_of_many_places_to_break_are_set(demo, tmp_path):
 
 def test_every_character_kept_has_a_glyph():
     """PDF/UA refuses text that a font lacks; the look's own fonts are asked."""
-    characters = "".join(c for c in map(chr, range(0x21, 0x3000)) if _held(c) and not c.isspace())
+    characters = "".join(
+        c for c in map(chr, range(0x21, 0x3000)) if _in_font(c) and not c.isspace()
+    )
     source = (
         '#set document(title: "x")\n'
         '#set text(font: ("Libertinus Serif", "DejaVu Sans Mono"))\n'

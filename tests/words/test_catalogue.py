@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 FAMILIES = (
     "column", "group", "layout", "method", "kind", "alignment", "cache", "strip",
     "speed_reason", "term", "paired", "unpaired", "runtime_layout", "runtime_verdict",
-    "runtime_note", "note",
+    "runtime_note", "note", "explorer.sensitivity_note",
 )  # fmt: skip
 
 
