@@ -30,12 +30,15 @@ class Case:
     build: Callable[[], torch.nn.Module]
     groups: dict[str, int]
     prunable: int
-    flops: int  # multiply-adds per token; half the FLOPs
+    flops: int = 0  # multiply-adds per token; by default of what is prunable and the head
     per_sequence: int = 0
     reads: Callable[[], dict] = field(default=lambda: {"input_ids": torch.arange(7)[None]})
     unclassified: int = 0
     gguf: str = ""  # what GGUF calls it
     from_names: bool = False  # transformers cannot read it from GGUF
+
+    def __post_init__(self):
+        self.flops = self.flops or self.prunable + v * d
 
 
 def causal(config, **options):
@@ -61,7 +64,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (attention + plain),
-        flops=b * (attention + plain) + v * d,
     ),
     Case(
         "OPT-350m (projected embeddings)",
@@ -91,7 +93,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (attention + wide),
-        flops=b * (attention + wide) + v * d,
         gguf="gpt2",
     ),
     Case(
@@ -107,7 +108,6 @@ CASES = [
             "lm_head": v * d + v,
         },
         prunable=b * (attention + wide),
-        flops=b * (attention + wide) + v * d,
         gguf="gptj",
         from_names=True,
     ),
@@ -122,7 +122,6 @@ CASES = [
             "lm_head": v * d,
         },
         prunable=b * (attention + plain),
-        flops=b * (attention + plain) + v * d,
         gguf="gptneox",
         from_names=True,
     ),
@@ -137,7 +136,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (attention + wide),
-        flops=b * (attention + wide) + v * d,
         gguf="bloom",
     ),
     Case(
@@ -151,7 +149,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (2 * d * d + 2 * d * k + wide),
-        flops=b * (2 * d * d + 2 * d * k + wide) + v * d,
         gguf="falcon",
     ),
     Case(
@@ -165,7 +162,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (attention + wide),
-        flops=b * (attention + wide) + v * d,
         gguf="mpt",
         from_names=True,
     ),
@@ -180,7 +176,6 @@ CASES = [
             "lm_head": v * d,
         },
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="llama",
     ),
     Case(
@@ -194,7 +189,6 @@ CASES = [
             "lm_head": v * d,
         },
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="llama",
     ),
     Case(
@@ -208,7 +202,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="qwen2",
     ),
     Case(
@@ -222,7 +215,6 @@ CASES = [
             "lm_head": v * d,
         },
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="qwen3",
     ),
     Case(
@@ -236,7 +228,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="gemma2",
     ),
     Case(
@@ -250,7 +241,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="gemma3",
     ),
     Case(
@@ -264,7 +254,6 @@ CASES = [
             "lm_head": v * d + v,
         },
         prunable=b * (attention + plain),
-        flops=b * (attention + plain) + v * d,
         gguf="phi2",
         from_names=True,
     ),
@@ -279,7 +268,6 @@ CASES = [
             "lm_head": v * d,
         },
         prunable=b * (attention + gated),
-        flops=b * (attention + gated) + v * d,
         gguf="phi3",
     ),
     Case(
@@ -293,7 +281,6 @@ CASES = [
             "lm_head": v * d,
         },
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="stablelm",
     ),
     Case(
@@ -359,7 +346,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=3 * b * attention + 2 * b * plain,
-        flops=3 * b * attention + 2 * b * plain + v * d,
         reads=both,
         gguf="t5",
     ),
@@ -380,7 +366,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=3 * b * attention + 2 * b * plain,
-        flops=3 * b * attention + 2 * b * plain + v * d,
         reads=both,
     ),
     Case(
@@ -490,7 +475,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d),
-        flops=b * (2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d) + v * d,
         gguf="mamba",
     ),
     Case(
