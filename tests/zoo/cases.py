@@ -41,6 +41,14 @@ class Case:
         self.flops = self.flops or self.prunable + v * d
 
 
+def of_blocks(embedding, attention, mlp, norm, head):
+    """Return the groups of a decoder."""
+    return {
+        "embedding": embedding, "attention_linear": attention, "mlp_linear": mlp, "norm": norm,
+        "lm_head": head,
+    }  # fmt: skip
+
+
 def causal(config, **options):
     return lambda: tf.AutoModelForCausalLM.from_config(config(**options))
 
@@ -56,13 +64,10 @@ CASES = [
         causal(
             tf.OPTConfig, ffn_dim=f, word_embed_proj_dim=d, max_position_embeddings=p, **SIZE
         ),
-        {
-            "embedding": v * d + (p + 2) * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (plain + f + d),
-            "norm": (2 * b + 1) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(
+            v * d + (p + 2) * d, b * (attention + 4 * d), b * (plain + f + d), (2 * b + 1) * 2 * d,
+            0,
+        ),
         prunable=b * (attention + plain),
     ),
     Case(
@@ -85,13 +90,9 @@ CASES = [
     Case(
         "GPT-2 (Conv1D)",
         causal(tf.GPT2Config, n_embd=d, n_layer=b, n_head=h, vocab_size=v, n_positions=p),
-        {
-            "embedding": v * d + p * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (wide + 5 * d),
-            "norm": (2 * b + 1) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(
+            v * d + p * d, b * (attention + 4 * d), b * (wide + 5 * d), (2 * b + 1) * 2 * d, 0,
+        ),
         prunable=b * (attention + wide),
         gguf="gpt2",
     ),
@@ -100,13 +101,7 @@ CASES = [
         causal(
             tf.GPTJConfig, n_embd=d, n_layer=b, n_head=h, vocab_size=v, n_positions=p, rotary_dim=4
         ),
-        {
-            "embedding": v * d,
-            "attention_linear": b * attention,
-            "mlp_linear": b * (wide + 5 * d),
-            "norm": (b + 1) * 2 * d,
-            "lm_head": v * d + v,
-        },
+        of_blocks(v * d, b * attention, b * (wide + 5 * d), (b + 1) * 2 * d, v * d + v),
         prunable=b * (attention + wide),
         gguf="gptj",
         from_names=True,
@@ -114,13 +109,7 @@ CASES = [
     Case(
         "GPT-NeoX, Pythia (fused qkv)",
         causal(tf.GPTNeoXConfig, intermediate_size=f, **SIZE),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (plain + f + d),
-            "norm": (2 * b + 1) * 2 * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * (attention + 4 * d), b * (plain + f + d), (2 * b + 1) * 2 * d, v * d),
         prunable=b * (attention + plain),
         gguf="gptneox",
         from_names=True,
@@ -128,39 +117,21 @@ CASES = [
     Case(
         "Bloom (fused qkv)",
         causal(tf.BloomConfig, hidden_size=d, n_layer=b, n_head=h, vocab_size=v),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (wide + 5 * d),
-            "norm": (2 * b + 2) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * (attention + 4 * d), b * (wide + 5 * d), (2 * b + 2) * 2 * d, 0),
         prunable=b * (attention + wide),
         gguf="bloom",
     ),
     Case(
         "Falcon (multi-query)",
         causal(tf.FalconConfig, **SIZE),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (2 * d * d + 2 * d * k),
-            "mlp_linear": b * wide,
-            "norm": (b + 1) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * (2 * d * d + 2 * d * k), b * wide, (b + 1) * 2 * d, 0),
         prunable=b * (2 * d * d + 2 * d * k + wide),
         gguf="falcon",
     ),
     Case(
         "MPT",
         causal(tf.MptConfig, d_model=d, n_layers=b, n_heads=h, vocab_size=v),
-        {
-            "embedding": v * d,
-            "attention_linear": b * attention,
-            "mlp_linear": b * wide,
-            "norm": (2 * b + 1) * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * attention, b * wide, (2 * b + 1) * d, 0),
         prunable=b * (attention + wide),
         gguf="mpt",
         from_names=True,
@@ -168,91 +139,49 @@ CASES = [
     Case(
         "Llama (grouped queries)",
         causal(tf.LlamaConfig, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (2 * b + 1) * d, v * d),
         prunable=b * (grouped + gated),
         gguf="llama",
     ),
     Case(
         "Mistral",
         causal(tf.MistralConfig, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (2 * b + 1) * d, v * d),
         prunable=b * (grouped + gated),
         gguf="llama",
     ),
     Case(
         "Qwen2",
         causal(tf.Qwen2Config, tie_word_embeddings=True, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (grouped + d + 2 * kv),
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * (grouped + d + 2 * kv), b * gated, (2 * b + 1) * d, 0),
         prunable=b * (grouped + gated),
         gguf="qwen2",
     ),
     Case(
         "Qwen3 (q/k norms)",
         causal(tf.Qwen3Config, head_dim=k, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d + b * 2 * k,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (2 * b + 1) * d + b * 2 * k, v * d),
         prunable=b * (grouped + gated),
         gguf="qwen3",
     ),
     Case(
         "Gemma 2 (scaled embeddings)",
         causal(tf.Gemma2Config, head_dim=k, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (4 * b + 1) * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (4 * b + 1) * d, 0),
         prunable=b * (grouped + gated),
         gguf="gemma2",
     ),
     Case(
         "Gemma 3 (q/k norms)",
         causal(tf.Gemma3TextConfig, head_dim=k, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (4 * b + 1) * d + b * 2 * k,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (4 * b + 1) * d + b * 2 * k, 0),
         prunable=b * (grouped + gated),
         gguf="gemma3",
     ),
     Case(
         "Phi",
         causal(tf.PhiConfig, intermediate_size=f, **SIZE),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (plain + f + d),
-            "norm": (b + 1) * 2 * d,
-            "lm_head": v * d + v,
-        },
+        of_blocks(v * d, b * (attention + 4 * d), b * (plain + f + d), (b + 1) * 2 * d, v * d + v),
         prunable=b * (attention + plain),
         gguf="phi2",
         from_names=True,
@@ -260,26 +189,14 @@ CASES = [
     Case(
         "Phi-3 (fused qkv and gate)",
         causal(tf.Phi3Config, intermediate_size=f, pad_token_id=0, **SIZE),
-        {
-            "embedding": v * d,
-            "attention_linear": b * attention,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * attention, b * gated, (2 * b + 1) * d, v * d),
         prunable=b * (attention + gated),
         gguf="phi3",
     ),
     Case(
         "StableLM",
         causal(tf.StableLmConfig, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * 2 * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (2 * b + 1) * 2 * d, v * d),
         prunable=b * (grouped + gated),
         gguf="stablelm",
     ),
@@ -338,13 +255,9 @@ CASES = [
         lambda: tf.T5ForConditionalGeneration(
             tf.T5Config(d_model=d, d_kv=k, d_ff=f, num_layers=b, num_heads=h, vocab_size=v)
         ),
-        {
-            "embedding": v * d + 2 * 32 * h,
-            "attention_linear": 3 * b * attention,
-            "mlp_linear": 2 * b * plain,
-            "norm": (2 * b + 1 + 3 * b + 1) * d,
-            "lm_head": 0,
-        },
+        of_blocks(
+            v * d + 2 * 32 * h, 3 * b * attention, 2 * b * plain, (2 * b + 1 + 3 * b + 1) * d, 0,
+        ),
         prunable=3 * b * attention + 2 * b * plain,
         reads=both,
         gguf="t5",
@@ -358,13 +271,10 @@ CASES = [
                 max_position_embeddings=p,
             )
         ),
-        {
-            "embedding": v * d + 2 * (p + 2) * d,
-            "attention_linear": 3 * b * (attention + 4 * d),
-            "mlp_linear": 2 * b * (plain + f + d),
-            "norm": (2 * b + 3 * b + 2) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(
+            v * d + 2 * (p + 2) * d, 3 * b * (attention + 4 * d), 2 * b * (plain + f + d),
+            (2 * b + 3 * b + 2) * 2 * d, 0,
+        ),
         prunable=3 * b * attention + 2 * b * plain,
         reads=both,
     ),
