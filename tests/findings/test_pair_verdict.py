@@ -13,6 +13,7 @@ from wording import count_of, of_key
 
 import sparsity_report as sr
 from sparsity_report.findings.checkpoint_findings import (
+    checkpoint_topics,
     checkpoint_verdict,
     share_of,
 )
@@ -76,9 +77,19 @@ def test_zeros_that_stayed_and_others():
     assert 0 < new < 36
     stayed, added = checkpoint_verdict(pair)
     assert count_of(stayed, "pair.verdict_zeros_stayed", "zeros") == PRUNABLE // 2
-    assert count_of(added, "pair.verdict_zeros_added", "new") == new
+    assert added == say("pair.verdict_zeros_added", new=new, share=new / PRUNABLE)
     back = sr.compare_checkpoints(dense(), model_of())
-    assert says(checkpoint_verdict(back)[0], "pair.verdict_zeros_new")
+    assert checkpoint_verdict(back)[0] == f"50.0 % of the {PRUNABLE} prunable weights became zero."
+
+
+def test_layer_with_most_revived_weights_is_named():
+    first = next(p for p in model_of().parameters if p.prunable)
+    zeros = int((model_of().tensor(first.name) == 0).sum())
+    for number in (1, 5):
+        (named,) = of_key(checkpoint_topics(compared(revive(number)))["where"], "pair.most_revived")
+        module, share = first.name.removesuffix(".weight"), number / zeros
+        numbers = {"zeros": zeros, "nonzero": first.total - zeros}
+        assert named == say("pair.most_revived", module=module, share=share, **numbers)
 
 
 def test_identical_weights_are_not_merely_unchanged():
@@ -141,7 +152,7 @@ def test_nothing_is_left_nothing_was_prunable_and_hostile_names():
     scaled = nn.LayerNorm(4)
     nn.init.constant_(scaled.weight, 2)
     pair = sr.compare_checkpoints(sr.load(nn.LayerNorm(4), name="n"), sr.load(scaled, name="n"))
-    assert says(checkpoint_verdict(pair)[0], "pair.verdict_nothing_prunable")
+    assert checkpoint_verdict(pair)[0] == say("pair.verdict_nothing_prunable", before="n")
     named = replace(pair, variants=pair.variants.assign(model=hostile.NAMES[:2]))
     for sentence in named.sentences():
         assert not hostile.UNSEEN.search(sentence)

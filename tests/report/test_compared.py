@@ -255,5 +255,8 @@ def test_heads_are_cells_and_omitted_heads_are_counted(study, monkeypatch):
     assert {part.projection for part in parts} == {"q_proj", "k_proj", "v_proj", "out_proj"}
     assert all(len(part.rows) == 4 * 4 for part in parts)
     assert all(part_map(part, "Masked50") for part in parts)
+    for shares, is_drawn in (((0.25, 0.25), False), ((0.25, 0.5), True)):
+        pair = parts[0].rows[:2].assign(sparsity=shares)
+        assert (part_map(parts[0]._replace(rows=pair), "Masked50") is not None) == is_drawn
     monkeypatch.setattr("sparsity_report.draw.heat_maps._MOST", 15)
     assert all(part_map(part, "Masked50") is None for part in parts)

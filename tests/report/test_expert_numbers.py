@@ -127,7 +127,10 @@ def test_a_model_without_experts_shows_nothing():
 
 
 def test_too_many_experts_are_counted_instead(monkeypatch, study):
-    assert [block.kind for block in drawn(study)] == ["chart"] * 2
+    maps = drawn(study)
+    assert [block.kind for block in maps] == ["chart"] * 2
+    for block, title in zip(maps, ("Gate mass by expert", "Saliency by expert"), strict=True):
+        assert re.match(rf"{title} of \w+: {BLOCKS} blocks by {COUNT} experts, from ", block.alt)
     monkeypatch.setattr(heat_maps, "MOST_EXPERTS", BLOCKS * COUNT - 1)
     assert drawn(study) == [Text(say("map.too_many_experts", number=BLOCKS * COUNT))]
 

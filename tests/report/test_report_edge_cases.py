@@ -97,6 +97,13 @@ def test_words_stand_left_and_the_names_of_rows_do_anyhow():
     assert '<table class="s left3">' in html
 
 
+def test_rows_of_shares_name_their_unit_among_counts(study):
+    table = tables.totals(study)
+    assert {column.format.unit for column in table.columns[1:]} == {""}
+    shares = [row for row in table.rows if row.cells[1].format.unit == "%"]
+    assert to_html(table, plain=True).count('<th scope="row" data-u="%"') == len(shares) > 0
+
+
 def test_captions_say_how_many_matrices_a_cell_holds():
     for blocks, said in ((3, "per weight matrix"), (130, "of all weight matrices in a cell")):
         layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(blocks))

@@ -178,6 +178,10 @@ def test_histograms_are_the_density_of_the_weights(several, demo):
 def test_a_comb_of_few_values_stays_a_comb():
     top, heights = coarse_histogram(count(torch.tensor([0.25, 0.5, 0.5, 1.0]).half()))
     assert np.flatnonzero(heights).tolist() == [int(40 * v / top) for v in (0.25, 0.5, 1.0)]
+    assert coarse_histogram(count(torch.full((4,), 0.5).half()))[0] == 0.5 * 1.02
+    # The largest magnitude is shown where more than 99.9 % of the weights are zero.
+    few = torch.zeros(5000).index_fill(0, torch.tensor([0, 1]), 0.25)
+    assert coarse_histogram(count(few.index_fill(0, torch.tensor([1]), 0.5).half()))[0] == 0.5
 
 
 def test_positions_of_zeros(demo):

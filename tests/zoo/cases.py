@@ -30,12 +30,23 @@ class Case:
     build: Callable[[], torch.nn.Module]
     groups: dict[str, int]
     prunable: int
-    flops: int  # multiply-adds per token; half the FLOPs
+    flops: int = 0  # multiply-adds per token; by default of what is prunable and the head
     per_sequence: int = 0
     reads: Callable[[], dict] = field(default=lambda: {"input_ids": torch.arange(7)[None]})
     unclassified: int = 0
     gguf: str = ""  # what GGUF calls it
     from_names: bool = False  # transformers cannot read it from GGUF
+
+    def __post_init__(self):
+        self.flops = self.flops or self.prunable + v * d
+
+
+def of_blocks(embedding, attention, mlp, norm, head):
+    """Return the groups of a decoder."""
+    return {
+        "embedding": embedding, "attention_linear": attention, "mlp_linear": mlp, "norm": norm,
+        "lm_head": head,
+    }  # fmt: skip
 
 
 def causal(config, **options):
@@ -53,15 +64,11 @@ CASES = [
         causal(
             tf.OPTConfig, ffn_dim=f, word_embed_proj_dim=d, max_position_embeddings=p, **SIZE
         ),
-        {
-            "embedding": v * d + (p + 2) * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (plain + f + d),
-            "norm": (2 * b + 1) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(
+            v * d + (p + 2) * d, b * (attention + 4 * d), b * (plain + f + d), (2 * b + 1) * 2 * d,
+            0,
+        ),
         prunable=b * (attention + plain),
-        flops=b * (attention + plain) + v * d,
     ),
     Case(
         "OPT-350m (projected embeddings)",
@@ -83,15 +90,10 @@ CASES = [
     Case(
         "GPT-2 (Conv1D)",
         causal(tf.GPT2Config, n_embd=d, n_layer=b, n_head=h, vocab_size=v, n_positions=p),
-        {
-            "embedding": v * d + p * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (wide + 5 * d),
-            "norm": (2 * b + 1) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(
+            v * d + p * d, b * (attention + 4 * d), b * (wide + 5 * d), (2 * b + 1) * 2 * d, 0,
+        ),
         prunable=b * (attention + wide),
-        flops=b * (attention + wide) + v * d,
         gguf="gpt2",
     ),
     Case(
@@ -99,201 +101,103 @@ CASES = [
         causal(
             tf.GPTJConfig, n_embd=d, n_layer=b, n_head=h, vocab_size=v, n_positions=p, rotary_dim=4
         ),
-        {
-            "embedding": v * d,
-            "attention_linear": b * attention,
-            "mlp_linear": b * (wide + 5 * d),
-            "norm": (b + 1) * 2 * d,
-            "lm_head": v * d + v,
-        },
+        of_blocks(v * d, b * attention, b * (wide + 5 * d), (b + 1) * 2 * d, v * d + v),
         prunable=b * (attention + wide),
-        flops=b * (attention + wide) + v * d,
         gguf="gptj",
         from_names=True,
     ),
     Case(
         "GPT-NeoX, Pythia (fused qkv)",
         causal(tf.GPTNeoXConfig, intermediate_size=f, **SIZE),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (plain + f + d),
-            "norm": (2 * b + 1) * 2 * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * (attention + 4 * d), b * (plain + f + d), (2 * b + 1) * 2 * d, v * d),
         prunable=b * (attention + plain),
-        flops=b * (attention + plain) + v * d,
         gguf="gptneox",
         from_names=True,
     ),
     Case(
         "Bloom (fused qkv)",
         causal(tf.BloomConfig, hidden_size=d, n_layer=b, n_head=h, vocab_size=v),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (wide + 5 * d),
-            "norm": (2 * b + 2) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * (attention + 4 * d), b * (wide + 5 * d), (2 * b + 2) * 2 * d, 0),
         prunable=b * (attention + wide),
-        flops=b * (attention + wide) + v * d,
         gguf="bloom",
     ),
     Case(
         "Falcon (multi-query)",
         causal(tf.FalconConfig, **SIZE),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (2 * d * d + 2 * d * k),
-            "mlp_linear": b * wide,
-            "norm": (b + 1) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * (2 * d * d + 2 * d * k), b * wide, (b + 1) * 2 * d, 0),
         prunable=b * (2 * d * d + 2 * d * k + wide),
-        flops=b * (2 * d * d + 2 * d * k + wide) + v * d,
         gguf="falcon",
     ),
     Case(
         "MPT",
         causal(tf.MptConfig, d_model=d, n_layers=b, n_heads=h, vocab_size=v),
-        {
-            "embedding": v * d,
-            "attention_linear": b * attention,
-            "mlp_linear": b * wide,
-            "norm": (2 * b + 1) * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * attention, b * wide, (2 * b + 1) * d, 0),
         prunable=b * (attention + wide),
-        flops=b * (attention + wide) + v * d,
         gguf="mpt",
         from_names=True,
     ),
     Case(
         "Llama (grouped queries)",
         causal(tf.LlamaConfig, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (2 * b + 1) * d, v * d),
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="llama",
     ),
     Case(
         "Mistral",
         causal(tf.MistralConfig, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (2 * b + 1) * d, v * d),
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="llama",
     ),
     Case(
         "Qwen2",
         causal(tf.Qwen2Config, tie_word_embeddings=True, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (grouped + d + 2 * kv),
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * (grouped + d + 2 * kv), b * gated, (2 * b + 1) * d, 0),
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="qwen2",
     ),
     Case(
         "Qwen3 (q/k norms)",
         causal(tf.Qwen3Config, head_dim=k, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d + b * 2 * k,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (2 * b + 1) * d + b * 2 * k, v * d),
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="qwen3",
     ),
     Case(
         "Gemma 2 (scaled embeddings)",
         causal(tf.Gemma2Config, head_dim=k, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (4 * b + 1) * d,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (4 * b + 1) * d, 0),
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="gemma2",
     ),
     Case(
         "Gemma 3 (q/k norms)",
         causal(tf.Gemma3TextConfig, head_dim=k, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (4 * b + 1) * d + b * 2 * k,
-            "lm_head": 0,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (4 * b + 1) * d + b * 2 * k, 0),
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="gemma3",
     ),
     Case(
         "Phi",
         causal(tf.PhiConfig, intermediate_size=f, **SIZE),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (plain + f + d),
-            "norm": (b + 1) * 2 * d,
-            "lm_head": v * d + v,
-        },
+        of_blocks(v * d, b * (attention + 4 * d), b * (plain + f + d), (b + 1) * 2 * d, v * d + v),
         prunable=b * (attention + plain),
-        flops=b * (attention + plain) + v * d,
         gguf="phi2",
         from_names=True,
     ),
     Case(
         "Phi-3 (fused qkv and gate)",
         causal(tf.Phi3Config, intermediate_size=f, pad_token_id=0, **SIZE),
-        {
-            "embedding": v * d,
-            "attention_linear": b * attention,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * attention, b * gated, (2 * b + 1) * d, v * d),
         prunable=b * (attention + gated),
-        flops=b * (attention + gated) + v * d,
         gguf="phi3",
     ),
     Case(
         "StableLM",
         causal(tf.StableLmConfig, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * gated,
-            "norm": (2 * b + 1) * 2 * d,
-            "lm_head": v * d,
-        },
+        of_blocks(v * d, b * grouped, b * gated, (2 * b + 1) * 2 * d, v * d),
         prunable=b * (grouped + gated),
-        flops=b * (grouped + gated) + v * d,
         gguf="stablelm",
     ),
     Case(
@@ -351,15 +255,10 @@ CASES = [
         lambda: tf.T5ForConditionalGeneration(
             tf.T5Config(d_model=d, d_kv=k, d_ff=f, num_layers=b, num_heads=h, vocab_size=v)
         ),
-        {
-            "embedding": v * d + 2 * 32 * h,
-            "attention_linear": 3 * b * attention,
-            "mlp_linear": 2 * b * plain,
-            "norm": (2 * b + 1 + 3 * b + 1) * d,
-            "lm_head": 0,
-        },
+        of_blocks(
+            v * d + 2 * 32 * h, 3 * b * attention, 2 * b * plain, (2 * b + 1 + 3 * b + 1) * d, 0,
+        ),
         prunable=3 * b * attention + 2 * b * plain,
-        flops=3 * b * attention + 2 * b * plain + v * d,
         reads=both,
         gguf="t5",
     ),
@@ -372,15 +271,11 @@ CASES = [
                 max_position_embeddings=p,
             )
         ),
-        {
-            "embedding": v * d + 2 * (p + 2) * d,
-            "attention_linear": 3 * b * (attention + 4 * d),
-            "mlp_linear": 2 * b * (plain + f + d),
-            "norm": (2 * b + 3 * b + 2) * 2 * d,
-            "lm_head": 0,
-        },
+        of_blocks(
+            v * d + 2 * (p + 2) * d, 3 * b * (attention + 4 * d), 2 * b * (plain + f + d),
+            (2 * b + 3 * b + 2) * 2 * d, 0,
+        ),
         prunable=3 * b * attention + 2 * b * plain,
-        flops=3 * b * attention + 2 * b * plain + v * d,
         reads=both,
     ),
     Case(
@@ -490,7 +385,6 @@ CASES = [
             "lm_head": 0,
         },
         prunable=b * (2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d),
-        flops=b * (2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d) + v * d,
         gguf="mamba",
     ),
     Case(
