@@ -190,10 +190,7 @@ class Policies:
         [], PRUNING, "Sparsity of prunable weights: 30%,50%. [default: 0.3]", metavar="SHARE"
     )
     policy: list[str] = option(
-        [],
-        PRUNING,
-        "Pruning policy: {policies}. [default: magnitude]",
-        metavar="NAME",
+        [], PRUNING, "Pruning policy: {policies}. [default: magnitude]", metavar="NAME"
     )
     calibration: str | None = option(
         None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
