@@ -50,8 +50,7 @@ def test_run_has_these_options_and_no_more():
     wanted = (
         "--base --name --as-is --sparsity --policy --calibration --blacklist --keep-experts "
         "--perplexity --protocol --curve --text --prompt --latency --seconds --sensitivity "
-        "--out -o --write --template-dir --workers --cache --by-names --stream "
-        "--allow-pickle"
+        "--out -o --write --template-dir --workers --cache --by-names --stream --allow-pickle"
     )
     assert options("run").keys() == {"models", *wanted.split()}
     assert all(not option.secondary_opts for option in options("run").values())

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from sparsity_report.cli.compared_models import check_paths, compared
-from sparsity_report.cli.options import (
-    Analysis,
-    Choice,
-    ExploreOptions,
-    Models,
-    dataclass_options,
-)
+from sparsity_report.cli.options import Analysis, Choice, ExploreOptions, Models, dataclass_options
 from sparsity_report.cli.terminal import print_line, quiet_libraries
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder
@@ -29,6 +23,7 @@ def explore(models: Models = None, *, choice: Choice, options: ExploreOptions) -
     from sparsity_report.report.page import write_explorer
 
     with quiet_libraries():
-        variants = compared(models or [], choice, Analysis(**options.opening)).variants
+        analysis = Analysis(by_names=options.by_names, **options.opening)
+        variants = compared(models or [], choice, analysis).variants
         page = write_explorer(sr.compare(*variants), options.out)
     print_line(f"Written to {page}")

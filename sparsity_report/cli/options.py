@@ -134,6 +134,13 @@ class ModelFiles:
 
 
 @dataclass(frozen=True)
+class DescribedFiles(ModelFiles):
+    """Files of a model, and what its groups follow from."""
+
+    by_names: bool = flag(READING, "Groups by tensor names and shapes, without config.json.")
+
+
+@dataclass(frozen=True)
 class Texts:
     """Templates of what a command writes."""
 
@@ -183,10 +190,7 @@ class Policies:
         [], PRUNING, "Sparsity of prunable weights: 30%,50%. [default: 0.3]", metavar="SHARE"
     )
     policy: list[str] = option(
-        [],
-        PRUNING,
-        "Pruning policy: {policies}. [default: magnitude]",
-        metavar="NAME",
+        [], PRUNING, "Pruning policy: {policies}. [default: magnitude]", metavar="NAME"
     )
     calibration: str | None = option(
         None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
@@ -204,7 +208,7 @@ class Choice(Policies):
 
 
 @dataclass(frozen=True)
-class ExploreOptions(ModelFiles):
+class ExploreOptions(DescribedFiles):
     """Page of the explorer."""
 
     out: Path = option(
@@ -213,7 +217,7 @@ class ExploreOptions(ModelFiles):
 
 
 @dataclass(frozen=True)
-class CountingOptions(ModelFiles):
+class CountingOptions(DescribedFiles):
     """Prunable modules, and how values are counted."""
 
     blacklist: list[str] = option(
@@ -221,7 +225,6 @@ class CountingOptions(ModelFiles):
     )
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
-    by_names: bool = flag(READING, "Groups by tensor names and shapes, without config.json.")
 
 
 @dataclass(frozen=True)
@@ -293,7 +296,7 @@ class CheckOptions(ModelFiles):
 
 
 @dataclass(frozen=True)
-class WriteOptions(ModelFiles):
+class WriteOptions(DescribedFiles):
     """Options of ``expand``: the model, and the folder to write."""
 
     out: Path = option(

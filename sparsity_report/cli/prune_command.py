@@ -32,8 +32,7 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
     from sparsity_report.cli.policy_grid import chosen_experts
 
     with quiet_libraries():
-        rules = {"blacklist": options.blacklist, "config": not options.by_names}
-        weights = _opened(model, options, **rules)
+        weights = _opened(model, options, blacklist=options.blacklist)
         variant = sr.dense(weights)
         if options.keep_experts is not None:
             variant = sr.without_experts(chosen_experts(weights, options, options.score))
@@ -62,7 +61,7 @@ def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
     import sparsity_report as sr
     from sparsity_report.counting.checkpoint_writer import check_place
 
-    weights = sr.load(model, **options.opening, **rules)
+    weights = sr.load(model, config=not options.by_names, **options.opening, **rules)
     check_place(weights, options.out)
     return weights
 

@@ -108,8 +108,8 @@ class Style(NamedTuple):
     dash: list[float]
 
 
-#: Looks of unpruned models and of known policies, in every chart of every study.
-LOOKS = {
+#: Styles of unpruned models and of known policies, in every chart of every study.
+STYLES = {
     "": Style(BLUE, SOLID),
     "global_magnitude": Style(VERMILLION, DOTTED),
     "layerwise_magnitude": Style(GREEN, DASHED),
@@ -121,13 +121,13 @@ _FURTHER = (Style(INDIGO, LONG), Style(BROWN, DASHED), Style("#117733", DOTTED),
 
 
 def styles(study: StudyFigures, further: Iterable[str] = ()) -> dict[str, Style]:
-    """Return looks with the names of :func:`policies` as keys, those of a study included.
+    """Return styles with the names of :func:`policies` as keys, those of a study included.
 
-    Policies that have no look, the `further` ones last, share those that remain.
+    Policies without a style, the `further` ones last, share those that remain.
     """
     names = dict.fromkeys([*policies(study).values(), *further])
-    unknown = [name for name in names if name not in LOOKS]
-    return LOOKS | dict(zip(unknown, cycle(_FURTHER), strict=False))
+    unknown = [name for name in names if name not in STYLES]
+    return STYLES | dict(zip(unknown, cycle(_FURTHER), strict=False))
 
 
 def policies(study: StudyFigures) -> dict[str, str]:

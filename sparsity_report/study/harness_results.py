@@ -141,7 +141,7 @@ def check_results(frame: pd.DataFrame) -> None:
     pairs = zip(frame["outcomes"], frame["value"], strict=True)
     agree = [not (isinstance(o, str) and abs(unpack(o).mean() - v) > _ROUNDING) for o, v in pairs]
     refuse("tasks", agree, "outcomes: have another mean, so the samples are of another run")
-    numbers = frame["outcomes"].str.partition(":")[0].groupby(frame["documents_fingerprint"])
+    numbers = frame["outcomes"].str.split(":").str[0].groupby(frame["documents_fingerprint"])
     alike = ~(numbers.transform("nunique") > 1)
     refuse("tasks", alike, "outcomes: are not as many as others of the same documents")
 

@@ -12,6 +12,7 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.weights.tensor_slices import LocalFile
+from sparsity_report.words.sentences import says
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Measurements that statements do not repeat.
@@ -40,8 +41,8 @@ class CopiedCode:
         self._first = study.variants["fingerprint"].iloc[0]
         self.study_code, self.repeated = _statements(study)
         source = _source(study)
-        words = ["sparsity-report", "run", *([source] if source else [])]
-        self.command = None if _is_module(study) else shlex.join(words)
+        words = "sparsity-report", "run", source, "--by-names" if _is_by_names(study) else ""
+        self.command = None if _is_module(study) else shlex.join(filter(None, words))
 
     def of_variant(self, row: Mapping[str, Any]) -> str | None:
         """Return the options that prune a variant so; None if the command line does not."""
@@ -96,12 +97,19 @@ def _opening(study: StudyFigures) -> str:
         name = str(study.variants["model"].iloc[0])
         return f"weights = sr.load(model)  # the module that was opened as {name!r}"
     source = _source(study)
-    return f"weights = sr.load({source!r})" if source else "weights = sr.load()"
+    arguments = [*([repr(source)] if source else []), *["config=False"] * _is_by_names(study)]
+    return f"weights = sr.load({', '.join(arguments)})"
 
 
 def _is_module(study: StudyFigures) -> bool:
     """Return whether the first model was a module in memory."""
     return bool(study.variants["source"].iloc[0] == "module")
+
+
+def _is_by_names(study: StudyFigures) -> bool:
+    """Return whether the groups of the first model follow from names; unknown for saved studies."""
+    notes = () if study.weights is None else study.weights.notes
+    return any(says(note, "note.config_unused") for note in notes)
 
 
 def _source(study: StudyFigures) -> str:

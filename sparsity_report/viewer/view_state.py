@@ -55,7 +55,7 @@ def check_state(header: Mapping[str, Any], changes: State) -> None:
     for name, value in changes.items():
         if name == "selection":
             if not isinstance(value, list | tuple):
-                raise _refused(name, value, ["a list of names"])
+                raise _refused(name, value, "a list of names")
             _require_modules(name, value, modules)
         elif name == "detail":
             _require_modules(name, [] if value is None else [value], modules)
@@ -65,7 +65,7 @@ def check_state(header: Mapping[str, Any], changes: State) -> None:
         elif name != "search":
             _require(name, [value], choices[name])
         elif not isinstance(value, str):
-            raise _refused(name, value, ["a text"])
+            raise _refused(name, value, "a text")
 
 
 def with_consequences(header: Mapping[str, Any], state: State, changes: State) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _choices(header: Mapping[str, Any]) -> dict[str, Sequence[str]]:
 def _require(name: str, values: Iterable[Any], known: Sequence[str]) -> None:
     for value in values:
         if not isinstance(value, str) or value not in known:
-            raise _refused(name, value, known)
+            raise _refused(name, value, f"one of {', '.join(known)}")
 
 
 def _require_modules(name: str, values: Sequence[Any], modules: Sequence[str]) -> None:
@@ -123,11 +123,11 @@ def _require_modules(name: str, values: Sequence[Any], modules: Sequence[str]) -
     for value in values:
         if not isinstance(value, str) or value not in names:
             near = difflib.get_close_matches(str(value), modules, 1) or modules[:1]
-            raise _refused(name, value, [*near, "…"])
+            raise _refused(name, value, f"one of {', '.join([*near, '…'])}")
 
 
-def _refused(name: str, value: Any, known: Sequence[str]) -> RefusedValueError:
-    words = {"trait": name, "known": ", ".join(known), "value": repr(value)}
+def _refused(name: str, value: Any, known: str) -> RefusedValueError:
+    words = {"trait": name, "known": known, "value": repr(value)}
     return RefusedValueError(say("explorer.choice_unknown", **words))
 
 

@@ -18,8 +18,7 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, measured_charts
-from sparsity_report.draw import theme as look
+from sparsity_report.draw import charts, export, heat_maps, measured_charts, theme
 from sparsity_report.errors import printable
 from sparsity_report.words.display_names import group_name
 
@@ -143,11 +142,11 @@ def policies(weights):
     return put_in(study, quality=quality(scores, names), latency=times)
 
 
-LOOKS = {
-    "Dense": look.LOOKS[""], "G30": look.LOOKS["global_magnitude"],
-    "L30": look.LOOKS["layerwise_magnitude"], "N24": look.LOOKS["N:M"],
+STYLES = {
+    "Dense": theme.STYLES[""], "G30": theme.STYLES["global_magnitude"],
+    "L30": theme.STYLES["layerwise_magnitude"], "N24": theme.STYLES["N:M"],
 }  # fmt: skip
-LOOKS |= {"G50": LOOKS["G30"], "C50": LOOKS["G30"], "L50": LOOKS["L30"]}
+STYLES |= {"G50": STYLES["G30"], "C50": STYLES["G30"], "L50": STYLES["L30"]}
 
 
 def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
@@ -160,10 +159,10 @@ def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
         seen = 0
         for shown, parts in looks_of(chart).items():
             variant = lines.get(shown, "Dense" if shown == "dense" else shown.partition(",")[0])
-            if variant in LOOKS and "color" in parts:
+            if variant in STYLES and "color" in parts:
                 seen += 1
-                assert parts["color"] == LOOKS[variant].color, (name, shown)
-                assert parts.get("colorDash", LOOKS[variant].dash) == LOOKS[variant].dash
+                assert parts["color"] == STYLES[variant].color, (name, shown)
+                assert parts.get("colorDash", STYLES[variant].dash) == STYLES[variant].dash
         assert seen >= 2, name
 
 
@@ -171,12 +170,12 @@ def test_a_policy_has_its_color_in_every_study(weights):
     prunings = sr.n_m(weights, 2, 4), sr.layerwise_magnitude(weights, 0.5)
     for order in (prunings, prunings[::-1]):
         study = sr.compare(sr.dense(weights), *map(sr.masked, order))
-        shown, names = look.styles(study), look.policies(study).values()
-        assert {name: shown[name] for name in names} == {name: look.LOOKS[name] for name in names}
+        shown, names = theme.styles(study), theme.policies(study).values()
+        assert {name: shown[name] for name in names} == {name: theme.STYLES[name] for name in names}
 
 
 def test_policies_have_distinct_styles_visible_on_both_papers(policies):
-    shown = look.styles(policies, ("x", "y"))
+    shown = theme.styles(policies, ("x", "y"))
     assert len({(color, *dash) for color, dash in shown.values()}) == len(shown)
     for color, _ in shown.values():
         assert contrast(color, "#ffffff") >= 3
@@ -186,9 +185,9 @@ def test_policies_have_distinct_styles_visible_on_both_papers(policies):
 def test_a_model_pruned_before_has_a_color_of_its_own(weights):
     other = sr.dense(sr.load(sr.masked(sr.global_magnitude(weights, 0.5)).module()), name="Wanda50")
     study = sr.compare(sr.dense(weights), other)
-    shown, names = look.styles(study), look.policies(study)
-    assert shown[names["Dense"]] == look.LOOKS[""]
-    assert shown[names["Wanda50"]].color not in {color for color, _ in look.LOOKS.values()}
+    shown, names = theme.styles(study), theme.policies(study)
+    assert shown[names["Dense"]] == theme.STYLES[""]
+    assert shown[names["Wanda50"]].color not in {color for color, _ in theme.STYLES.values()}
 
 
 def test_constant_figures_are_not_drawn(weights):
@@ -314,7 +313,7 @@ def test_curve_meets_the_study(study):
     assert mark["value"] == pytest.approx(
         (custom["stored_bytes"].sum() - biases) / (4 * custom["weight_total"].sum())
     )
-    assert mark["label"] == look.write(mark["value"], "ratio")
+    assert mark["label"] == theme.write(mark["value"], "ratio")
 
 
 @pytest.mark.parametrize(

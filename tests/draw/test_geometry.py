@@ -10,8 +10,7 @@ from measurements import latency, put_in, quality, sensitivity
 from wording import wording
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, measured_charts
-from sparsity_report.draw import theme as look
+from sparsity_report.draw import charts, export, heat_maps, measured_charts, theme
 from sparsity_report.words.display_names import group_name
 
 COLUMN = 8.5 * 72 / 2.54
@@ -83,7 +82,7 @@ def test_tooltips_of_bars(study):
     for row in groups.to_dict("records"):
         assert {
             "group": group_name(row["group"]),
-            "Share of parameters": look.write(row["param_frac"], "share"),
+            "Share of parameters": theme.write(row["param_frac"], "share"),
         } in read
 
 
@@ -193,9 +192,9 @@ def test_each_layout_has_one_style_everywhere(study):
             member = zip(colors["domain"], colors["range"], dashes["range"], strict=True)
             looks |= {name: (color, dash) for name, color, dash in member}
     solid = [1, 0]
-    assert looks["dense and masked"] == (look.BLUE, solid)
+    assert looks["dense and masked"] == (theme.BLUE, solid)
     others = [look for name, look in looks.items() if name != "dense and masked"]
-    assert {color for color, _ in others} == {look.BLACK}
+    assert {color for color, _ in others} == {theme.BLACK}
     assert len({str(dash) for _, dash in looks.values()}) == len(looks) == 4
 
 
@@ -254,7 +253,7 @@ def test_promised_and_realised_speed_ups_differ_in_style(study):
             assert shape["range"][shape["domain"].index(mark)] == {
                 "realised": "circle", "promised": "diamond",
             }[field]  # fmt: skip
-            assert (unit["mark"].get("color") == look.MUTED) is (field == "promised")
+            assert (unit["mark"].get("color") == theme.MUTED) is (field == "promised")
     (even,) = [data for u, data, _ in units(spec) if u["encoding"]["x"].get("field") == "one"]
     assert rows_of(spec, even) == [{"one": 1}]
 

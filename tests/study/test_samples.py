@@ -215,6 +215,7 @@ def test_outcomes_of_a_saved_study_that_cannot_be():
     study = saved.study()
     tasks = harnesses.padded(made_up({("Dense", "x"): [1, 0]}))
     assert study.with_measured(tasks=tasks).tasks["outcomes"].tolist() == ["2:gA=="]
+    assert study.with_measured(tasks=tasks[:0]).tasks.empty
     for text in ("", "0:", "3:", "8:AAA=", "x:AA==", "9:AA==", "8:A", "-1:AA=="):
         with pytest.raises(sr.SparsityReportError, match="with_measured: "):
             study.with_measured(tasks=tasks.assign(outcomes=text))

@@ -165,11 +165,7 @@ def check_counts(study, contents, state, answer):
     assert answer["flops"] == numbers(held, names, "flops_per_token")
 
 
-PAIRS = {
-    "zeros": "zeros",
-    "prunable": "prunable_total",
-    "share": "sparsity_prunable",
-}
+PAIRS = {"zeros": "zeros", "prunable": "prunable_total", "share": "sparsity_prunable"}
 COSTS = {
     "bytes": "stored_bytes",
     "dense": "dense_stored_bytes",
@@ -219,10 +215,8 @@ def variant_sums(study, variant, selection=()):
     weights = rows["weight_total"].to_numpy(dtype=np.int64, na_value=0)
     flops = pd.Series(used(2 * weights, uses), rows.index, dtype="Int64")
     stored = rows["stored_bytes"], rows["flops_per_token"]
-    dense = (
-        stored[0].mask(sparse, in_layout(rows, "dense")["stored_bytes"]),
-        stored[1].mask(sparse, flops),
-    )
+    size = in_layout(rows, "dense")["stored_bytes"]
+    dense = stored[0].mask(sparse, size), stored[1].mask(sparse, flops)
     return sums_of(rows, stored, dense)
 
 

@@ -8,6 +8,7 @@ from helpers import Tiny
 from payloads import decode
 
 import sparsity_report as sr
+from sparsity_report.files.package_data import DEMO
 from sparsity_report.viewer.study_payload import study_payload
 
 
@@ -40,6 +41,9 @@ def test_statements_keep_what_was_counted(demo):
     assert again.fingerprint == study.fingerprint
     assert (again.convention, again.context) == ("notebook", 64)
     assert again.patterns.equals(study.patterns)
+    named = header(sr.compare(sr.dense(sr.load(DEMO, config=False))))
+    assert "sr.load(config=False)" in named["code"]
+    assert named["command"].endswith(" --by-names")
 
 
 def test_a_module_in_memory_has_no_command(tmp_path):

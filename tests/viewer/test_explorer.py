@@ -152,7 +152,7 @@ WRONG = [
     ("selection", [["fc1"]], r"selection: \['fc1'\] is not a valid choice"),
     ("selection", 5, "selection: 5 is not a valid choice"),
     ("selection", "fc1", "selection: 'fc1' is not a valid choice"),
-    ("selection", LAYERS[0], r"selection: '.*' is not a valid choice; use one of a list of names"),
+    ("selection", LAYERS[0], r"selection: '.*' is not a valid choice; use a list of names"),
     ("sparsity", 1.5, "sparsity: 1.5 is out of range"),
     ("sparsity", math.nan, "sparsity: nan is out of range"),
     ("sparsity", "half", "sparsity: 'half' is out of range"),

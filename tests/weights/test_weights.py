@@ -250,6 +250,8 @@ def test_configs_that_cannot_be_built(saved):
     refused("does not know model type 'never-heard-of'; .* config=False", folder)
     run = command("run", folder, "--by-names", "--write", "study", "--out", folder / "out")
     assert run.returncode == 0, run.stderr
+    page = command("explore", folder, "--by-names", "--out", folder / "page.html")
+    assert page.returncode == 0, page.stderr
     expected = sr.compare(sr.dense(sr.load(folder, config=False))).layers
     read = sr.read_study(folder / "out" / "study.json").layers
     columns = ["module_name", "group", "total", "nonzero", "prunable"]

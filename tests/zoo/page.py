@@ -34,7 +34,8 @@ INTRODUCTION = """\
 
 Two lists: architectures whose figures are verified by hand, and every model class of transformers.
 Without a config, groups follow from names and shapes, and the report says so. An unknown
-architecture is counted without groups, and opened by names with `sr.load(path, config=False)`.
+architecture is counted without groups, and opened by names with `--by-names` or
+`sr.load(path, config=False)`.
 
 ## Counted by hand
 
