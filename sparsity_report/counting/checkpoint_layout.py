@@ -141,8 +141,8 @@ def _same_files(weights: CheckpointWeights) -> Layout:
         name = entry.values.file.name if index else SINGLE
         places[key] = name, entry.values.offset
         if name not in headers:
-            file = entry.values.file
-            headers[name] = file.read(0, 8 + int(file.read(0, 8).view("<u8")[0])).tobytes()
+            origin = entry.values.file
+            headers[name] = origin.read(0, 8 + int(origin.read(0, 8).view("<u8")[0])).tobytes()
     return Layout(headers, weights.raw, places, index)
 
 

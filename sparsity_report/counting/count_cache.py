@@ -46,7 +46,6 @@ _SMALL = 2**20
 # Nonzeros, NaN, near, buckets, steps; then values and counts of the two.
 _HEAD = struct.Struct("<5q")
 
-_DAMAGED, _UNWRITABLE = "note.cache_damaged", "note.cache_unwritable"
 _MAGIC = b"sparsity-report kept 3\n"
 _DIGEST = hashlib.sha256().digest_size
 # Opening must not wait for a pipe, nor follow a link.
@@ -110,9 +109,9 @@ class Entries:
     def notes(self) -> Iterator[str]:
         """Yield notes about damaged entries, and about a folder that cannot be written."""
         if names := self._damaged:
-            yield say(_DAMAGED, count=len(names), names=names[:_NAMED])
+            yield say("note.cache_damaged", count=len(names), names=names[:_NAMED])
         if self._trouble:
-            yield say(_UNWRITABLE, reason=self._trouble)
+            yield say("note.cache_unwritable", reason=self._trouble)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.counts"

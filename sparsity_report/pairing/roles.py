@@ -358,7 +358,9 @@ def _segments(
         lines = head if size % head == 0 else 1
         yield Segment(axis, size // lines, lines)
     elif axis in {"", "width"}:
-        yield Segment("width" if size == width else "", size)
+        # A filter has a column for each of its positions over each input.
+        is_filter = side == 1 and math.prod(part.parameter.shape[bool(_stacked(part)) + 2 :]) > 1
+        yield Segment("width" if size == width and not is_filter else "", size)
     else:
         yield Segment(axis, size)
 

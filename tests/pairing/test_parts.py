@@ -295,7 +295,7 @@ def test_experts_removed_from_a_tensor_of_all_are_counted(bases, tmp_path):
 def test_filters_of_a_narrower_convolution_are_compared_one_by_one(tmp_path):
     """A filter over removed inputs has no match, but all of its weights count."""
     shapes = {
-        "embed_tokens": (96, 64), "conv1": (64, 16, 3), "conv2": (64, 64, 3),
+        "embed_tokens": (96, 64), "conv1": (64, 16, 3), "conv2": (64, 64, 3), "conv3": (64, 8, 8),
         "layers.0.mlp.up_proj": (32, 64), "layers.0.mlp.down_proj": (64, 32),
     }  # fmt: skip
     tensors = {f"model.{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
@@ -312,3 +312,4 @@ def test_filters_of_a_narrower_convolution_are_compared_one_by_one(tmp_path):
     rows, columns = rows.set_index("module_name"), ["weight_before", "compared", "changed"]
     assert rows.loc["model.conv1", columns].tolist() == [64 * 16 * 3, len(left) * 16 * 3, 0]
     assert rows.loc["model.conv2", columns].tolist() == [64 * 64 * 3, 0, 0]
+    assert rows.loc["model.conv3", columns].tolist() == [64 * 64, len(left) * 64, 0]

@@ -141,13 +141,15 @@ def test_flops_are_those_of_the_flop_counter(family):
         (transformers.Gemma3TextConfig, 1, 3),  # every other kind below: one layer in n sees all
         (transformers.GptOssConfig, 2, 2),
         (transformers.LlamaConfig, 4, 0),
+        (transformers.GPTNeoConfig, 2, 2),
     ],
 )
 def test_attention_sees_no_more_than_its_window(config, full, windowed):
     options = {"layer_types": ["sliding_attention"] * 3 + ["full_attention"]}
     small = config(
         hidden_size=32, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=8, intermediate_size=16, vocab_size=32, sliding_window=10,
+        head_dim=8, intermediate_size=16, vocab_size=32, sliding_window=10, window_size=10,
+        attention_types=[[["global", "local"], 2]],
         **(options if config is transformers.Gemma3TextConfig else {}),
     )  # fmt: skip
     dense = sr.dense(on_meta(transformers.AutoModelForCausalLM.from_config, small))

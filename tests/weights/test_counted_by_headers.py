@@ -135,6 +135,17 @@ def test_stray_tensors_and_absent_keys_leave_a_file_undecided(tmp_path):
         assert not is_decided(weights), (list(more)[:1], changed)
 
 
+@pytest.mark.parametrize("extra", [0, 1])
+def test_fused_matrix_with_an_odd_row_leaves_a_file_undecided(tmp_path, extra):
+    small_llama().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name in [name for name in tensors if "gate_proj" in name]:
+        gate, up = tensors.pop(name), tensors.pop(name.replace("gate", "up"))
+        tensors[name.replace("gate", "gate_up")] = torch.cat([gate, up, up[:extra]])
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert is_decided(open_to_count(tmp_path)) == (not extra)
+
+
 @pytest.mark.parametrize("fault", ["unknown type", "class refuses"])
 def test_no_class_leaves_counts_and_a_reason(tmp_path, fault):
     small_llama().save_pretrained(tmp_path)

@@ -376,8 +376,7 @@ def test_a_model_called_model_has_the_name_of_its_folder(saved, tmp_path, monkey
 def test_wrappers_are_no_part_of_names():
     tiny = Tiny()
     same(sr.load(nn.DataParallel(tiny), name="x"), sr.load(tiny, name="x"))
-    compiled = torch.compile(tiny)
-    left, right = sr.load(compiled), sr.load(tiny)
+    left, right = sr.load(torch.compile(tiny)), sr.load(tiny)
     assert [p.name for p in left.parameters] == [p.name for p in right.parameters]
 
 

@@ -318,7 +318,7 @@ class _File:
             if p.matrix:
                 down, across = p.matrix
                 vectors.add((down,))
-                size = (down // 2 if "gate_up_proj" in p.name else down, across)
+                size = (down / 2 if "gate_up_proj" in p.name else down, across)
                 if size not in sizes if sizes else across != width:
                     return False
         return all(p.matrix or p.shape in vectors for p in tensors)
@@ -392,10 +392,11 @@ class _File:
         if isinstance(kinds, list):
             known = {"full_attention": None, "sliding_attention": window or 0}
             return known.get(str(kinds[number]), 0) if number < len(kinds) else 0
-        # Transformers writes every setting of a class. Older configurations do not name its
-        # version, but no class with a table of positions has a window.
+        # Transformers writes every setting of a class, and names its version. Older configurations
+        # name none, but no class with a table of positions has the setting `sliding_window`.
         has_positions = not all(is_of_tokens(name, (1, 1)) for name in self.shapes)
-        if not has_positions and "transformers_version" not in self.config:
+        is_written = has_positions or "transformers_version" in self.config
+        if "window_size" in self.config or not is_written:  # GPT-Neo has local attention
             return 0
         is_alternating = any("pre_feedforward" in name for name in self.shapes)
         is_mixed = is_alternating or any("pattern" in key for key in self.config)

@@ -351,7 +351,8 @@ def _window(twin: _Twin, module: int) -> int | None:
     if not getattr(place.module, "is_sliding", True):
         return None
     windows = (layer.sliding_window for layer in holders if hasattr(layer, "sliding_window"))
-    window = next(windows, None)
+    is_local = getattr(place.module, "attention_type", "") == "local"  # GPT-Neo
+    window = getattr(config, "window_size", None) if is_local else next(windows, None)
     return window if isinstance(window, int) and window > 0 else None
 
 

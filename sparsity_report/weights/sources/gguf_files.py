@@ -69,7 +69,7 @@ ARCHITECTURE = "general.architecture"
 # Format characters of struct by scalar value type; 7 is a boolean, 8 a string, 9 an array.
 _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIifBQqd", strict=True))
 _BOOL, _STRING, _ARRAY = 7, 8, 9
-# Value types that llama.cpp requires; other integers may have any width.
+# Value types of keys, as llama.cpp requires; integers of other keys are read in any width.
 _KINDS = {
     "general.alignment": 4, "split.no": 2, "split.count": 2, "split.tensors.count": 5,
     TOKENS: _ARRAY,
