@@ -261,22 +261,25 @@ def bytes_beside(rows: pd.DataFrame) -> pd.Series:
     return beside.where(rows["prunable"], rows["stored_bytes"]).astype("Int64")
 
 
-def in_layout(rows: pd.DataFrame, layout: str) -> pd.DataFrame:
+def in_layout(rows: pd.DataFrame, layout: str, nonzeros: pd.Series | None = None) -> pd.DataFrame:
     """Return bytes and FLOPs per token of layers with their prunable matrices in a layout.
 
     Parameters
     ----------
     rows : pandas.DataFrame
-        Rows of ``study.layers``, or those with the nonzeros of a level.
+        Rows of ``study.layers``.
     layout : {"csr", "bitmask", "dense"}
         Matrices to which it does not apply are dense.
+    nonzeros : pandas.Series, optional
+        Nonzero weights of a level, in place of those of the rows.
 
     Returns
     -------
     pandas.DataFrame
         ``stored_bytes`` and ``flops_per_token``, null where unknown.
     """
-    matrices, left = Matrices(rows), rows["weight_nonzero"].astype("Int64")
+    left = (rows["weight_nonzero"] if nonzeros is None else nonzeros).astype("Int64")
+    matrices = Matrices(rows)
     numbers = _integers(left)[:, None]
     stored, flops = (
         pd.Series(figure(layout, numbers)[:, 0], rows.index, dtype="Int64")

@@ -159,19 +159,18 @@ class LayerValues:
             return rows.assign(**{key: self.values(key, rows) for key in self._figures})
         first = str(self._study.variants["variant"].iloc[0])
         variant = first if self._is_level else self._state["variant"]
-        rows = described = self._study.facts.layers(variant).reset_index(drop=True)
+        rows = modules = self._study.facts.layers(variant).reset_index(drop=True)
         layout = self._state["layout"]
         if self._is_level:
             rows = self._study.by_policy[self._state["policy"]].at(self._state["sparsity"])
-            described = described.assign(weight_nonzero=rows["weight_nonzero"])
-            dense = in_layout(described, "dense")["stored_bytes"]
+            dense = in_layout(modules, "dense")["stored_bytes"]
         else:
             sparse = rows["prunable"] & rows["layout"].eq("csr")
             dense = rows["stored_bytes"].mask(sparse, in_layout(rows, "dense")["stored_bytes"])
             is_csr = self._study.facts.layouts[variant] == "csr"
             if layout == ("csr" if is_csr else "dense"):
                 return rows.assign(dense_bytes=dense)
-        return rows.assign(dense_bytes=dense, **in_layout(described, layout))
+        return rows.assign(dense_bytes=dense, **in_layout(modules, layout, rows["weight_nonzero"]))
 
     def in_view(self) -> pd.DataFrame:
         """Return the selected layers, or those that the search finds in the scope, sorted."""

@@ -5,6 +5,7 @@ import pickle
 import struct
 from pathlib import Path
 
+import experts
 import gguf
 import numpy as np
 import pytest
@@ -256,6 +257,15 @@ def test_configs_that_cannot_be_built(saved):
     read = sr.read_study(folder / "out" / "study.json").layers
     columns = ["module_name", "group", "total", "nonzero", "prunable"]
     assert read.loc[read["variant"] == "Dense", columns].equals(expected[columns])
+
+
+def test_mixture_opened_by_names_says_that_all_experts_count(tmp_path):
+    experts.mixture().module().save_pretrained(tmp_path)
+    by_names, by_class = sr.load(tmp_path, config=False), sr.load(tmp_path)
+    assert say("note.experts_per_token") in by_names.notes
+    assert say("note.experts_per_token") not in by_class.notes
+    flops = [sr.compare(sr.dense(w)).totals["flops_per_token"][0] for w in (by_names, by_class)]
+    assert flops[0] > flops[1]
 
 
 def test_strange_names_are_only_names(tmp_path):

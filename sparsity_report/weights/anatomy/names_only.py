@@ -19,6 +19,7 @@ from sparsity_report.weights.matrix_direction import Shape, as_matrix, input_fir
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.tensor_slices import Entry, FileSlice
 from sparsity_report.weights.weights import ONCE, Module, Parameter, check_modules, in_order
+from sparsity_report.words.sentences import say
 
 # Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
 _BUFFER = re.compile(
@@ -260,7 +261,8 @@ def describe_names(
                 )
             parameters.append(Parameter(name, shape, **facts))
         modules.append(Module(module_name, "", group, tuple(parameters)))
-    return Description(in_order(modules), None, (), frozenset(unsettled), undecided)
+    notes = (say("note.experts_per_token"),) if stacks and not (per_token or undecided) else ()
+    return Description(in_order(modules), None, notes, frozenset(unsettled), undecided)
 
 
 def shape_of(name: str, entries: Sequence[Entry]) -> Shape:
