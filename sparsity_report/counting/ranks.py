@@ -66,6 +66,7 @@ def find_levels(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Ite
     order = np.argsort(bucket_of(value).astype(np.uint16), kind="stable")
     owner, value, many = owner[order], value[order], many[order]
     number, reached = bucket_of(value), np.cumsum(many)
+    edges = histogram.smallest_of(number)
     coarse = ~np.array([tensor.exact for tensor in tensors])
     zeros = np.array([tensor.total - tensor.nonzero for tensor in tensors], dtype=np.int64)
     before, done = np.zeros_like(zeros), 0
@@ -77,13 +78,15 @@ def find_levels(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Ite
         inside = owner[start:stop], value[start:stop], many[start:stop]
         if coarse[inside[0]].any():
             on = _sums(inside[0], inside[2], zeros.size)
-            yield _roughly(target, bucket, before, zeros, on)
+            yield _roughly(target, bucket, float(edges[start]), before, zeros, on)
         else:
             yield _exactly(target, bucket, before, *inside)
 
 
-def _roughly(target: int, bucket: int, before: Integers, zeros: Integers, on: Integers) -> Level:
-    """Return the level in a bucket that holds `on` magnitudes of each tensor."""
+def _roughly(
+    target: int, bucket: int, edge: float, before: Integers, zeros: Integers, on: Integers
+) -> Level:
+    """Return the level in a bucket from `edge` on that holds `on` magnitudes of each tensor."""
     # The zeros in the first bucket are known and come first.
     sure = zeros if bucket == 0 else np.zeros_like(zeros)
     on = on - sure
@@ -94,7 +97,6 @@ def _roughly(target: int, bucket: int, before: Integers, zeros: Integers, on: In
     ties = apportion(on, rank)
     least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
     slack = np.maximum(ties - least, most - ties)
-    edge = float(histogram.smallest_of(np.array([bucket]))[0])
     return Level(target, bucket, edge, before, sure + ties, slack, exact=False)
 
 

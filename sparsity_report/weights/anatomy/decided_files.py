@@ -327,10 +327,8 @@ class _File:
         """Return whether convolutions and positions of sounds and images have announced sizes."""
         if not self.stem:
             return True
-        names, width = (
-            ("max_source_positions", "num_channels", "image_size", "patch_size"),
-            self.width,
-        )
+        width = self.width
+        names = ("max_source_positions", "num_channels", "image_size", "patch_size")
         sounds, channels, size, patch = (first_count(self.config, name) or 0 for name in names)
         by_end = {".".join(name.split(".")[-2:]): shape for name, shape in self.shapes.items()}
         if self.is_speech:
