@@ -25,7 +25,7 @@ from sparsity_report.words.sentences import say
 
 _COUNTING = (
     *("convention.flops", "convention.useful_flops"),
-    *("convention.csr_bytes", "convention.sparsity_denominators"),
+    *("convention.csr_bytes", "convention.sparsity_denominators", "convention.prunable"),
 )
 _TIES = {"standard": "convention.tied_head_standard", "notebook": "convention.tied_head_notebook"}
 # Columns about zeros: variants that agree in all of them share one finding.
