@@ -98,16 +98,16 @@ def uneven_lines(patterns: pd.DataFrame) -> Positions | None:
         ``"rows"`` or ``"columns"``, with the standard deviation of their sparsity in the ``module``
         where it is most times that of random zeros.
     """
-    found, most = None, 0.0
+    widest, most = None, 0.0
     for row in records(patterns[patterns["sparsity"].between(TRACE, 1 - TRACE)]):
         for key, size in (("row", row["columns"]), ("column", row["rows"])):
             random_std = math.sqrt(row["sparsity"] * (1 - row["sparsity"]) / size)
             times, width = row[f"{key}_std"] / random_std, 2 / (9 * max(row[f"{key}s"] - 1, 1))
             if times**2 > max((1 - width + _FAR * math.sqrt(width)) ** 3, most**2):
                 figures = {"module": row["module_name"], "std": row[f"{key}_std"]}
-                found = Positions(f"{key}s", figures | {"random_std": random_std})
+                widest = Positions(f"{key}s", figures | {"random_std": random_std})
                 most = times
-    return found
+    return widest
 
 
 def n_m_positions(patterns: pd.DataFrame) -> Positions | None:
