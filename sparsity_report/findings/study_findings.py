@@ -65,8 +65,7 @@ def topics(study: StudyFigures) -> dict[str, list[str]]:
 def conventions(study: StudyFigures) -> list[str]:
     """Return the conventions behind the numbers, to be printed with every table."""
     keys = [*_COUNTING, _TIES[study.convention]]
-    uses = study.layers["uses"].fillna(1)
-    if ((uses > 0) & (uses < 1) & (study.layers["group"] == "mlp_linear")).any():
+    if any(map(study.facts.is_mixture, study.facts.layouts)):
         keys.append("convention.mixture_of_experts")
     if (study.layers["flops_per_sequence"] > 0).any():
         keys.append("convention.flops_per_sequence")

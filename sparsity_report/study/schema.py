@@ -188,6 +188,7 @@ COLUMNS = {
             asked_sparsity expected_rounding_sparsity near_zero_share param_frac
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
             zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32
+            row_std column_std equal_neighbors
             crossover_low crossover_high certainty kept_share iou
         """, formats.SHARE, **_SHARES),
         *_columns("float64", "crossover_sparsity", formats.share(0), **_SHARES),
@@ -331,7 +332,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "patterns": _table(
         "variant module_name parameter expert block group rows columns sparsity "
         "expected_sparsity mean_abs std least_abs zero_rows zero_columns head_sparsity n_m "
-        "n_m_share " + " ".join(f"fill_{size}" for size in BLOCKS),
+        "n_m_share " + " ".join(f"fill_{size}" for size in BLOCKS) + " "
+        "row_std column_std equal_neighbors",
         columns={"dtype": "int64", "optional": False},
     ),
     "storage": _table(

@@ -121,10 +121,9 @@ def test_alternative_texts_have_the_numbers(study):
     heard = {"map": drawn.pop("map").alt}
     heard |= {name: chart.to_dict()["description"] for name, chart in drawn.items()}
     assert heard["map"] == (
-        "Heat map of 4 blocks by 6 projections: zeros range from "
-        f"{100 * shares.min():.1f} % in block "
-        f"{least['block']}, {projections[0]}, to {100 * shares.max():.1f} % in block "
-        f"{most['block']}, {projections[1]}."
+        f"Heat map of projections by block: zeros range from {100 * shares.min():.1f} % in "
+        f"{projections[0]} of block {least['block']} to {100 * shares.max():.1f} % in "
+        f"{projections[1]} of block {most['block']}."
     )
     assert "; MLP 30.0 %; " in heard["bars"]
     assert heard["curve"].endswith(

@@ -10,6 +10,7 @@ import smaller_mixtures
 import torch
 import transformers
 from helpers import Tiny, study_of
+from safetensors.torch import load_file
 from torch import nn
 from wording import key_of, statements_of
 
@@ -281,7 +282,10 @@ def test_a_sparsity_that_only_masks_have_is_not_that_of_csr(demo):
 def test_sizes_of_packed_weights_name_what_they_are_relative_to(tmp_path):
     folder, _ = packing.packed_llama(tmp_path, "gptq-4-v1")
     study = study_of(sr.load(folder, name="packed"), 0.5)
-    assert keys(study)[:2] == ["at_sparsity", "of_unpacked"]
+    assert keys(study)[:3] == ["packed", "at_sparsity", "of_unpacked"]
+    tensors = load_file(folder / "model.safetensors").values()
+    size = f"{sum(t.nbytes for t in tensors) / 1e3:.1f} kB"
+    assert values_in(study, "packed")["file_bytes"].replace("\u202f", " ") == size
     assert verdict(study).endswith("(relative to unpacked float32).")
 
 
@@ -295,7 +299,8 @@ def test_zeros_of_rounding_are_no_pruning(tmp_path):
     share = 1 - own["weight_nonzero"].sum() / own["weight_total"].sum()
     assert share > 0.05
     assert study.facts.contenders == ()
-    assert verdict(study).startswith(f"{100 * share:.1f} % of the ")
+    assert keys(study) == ["packed", "sparsity"]
+    assert f" {100 * share:.1f} % of the " in verdict(study)
 
 
 def test_a_pruning_is_compared_with_its_own_model(demo):
@@ -326,10 +331,10 @@ def test_a_model_pruned_elsewhere_is_compared_with_the_baseline(demo):
         verdict(study)
     )
     unscored = sr.compare(sr.dense(demo), other)
-    assert keys(unscored) == ["variant_already_pruned", "other_layout"]
+    assert keys(unscored) == ["came_pruned", "other_layout"]
     assert verdict(unscored).startswith("Theirs came with 50.0 % of its prunable weights zero")
     alone = scored(sr.compare(other, sr.masked(sr.existing_zeros(other.weights))), Theirs=12.0)
-    assert keys(alone)[0] == "already_pruned"
+    assert keys(alone)[0] == "came_pruned"
 
 
 def test_a_model_without_zeros_is_not_called_pruned(demo):
@@ -366,6 +371,80 @@ def test_a_speed_ends_the_verdict_where_quality_or_size_leave_room(demo):
     busy = measurements.latency().assign(others=3.9)
     assert keys(measurements.put_in(study, latency=busy)) == keys(study_of(demo))
     assert keys(scored(study, Masked30=12.0))[-1] == "other_layout"
+
+
+# The key fact of a model.
+
+
+def saved_and_opened(change):
+    """Return a study of the demo model with a change, as opened, with patterns."""
+    module = sr.load().module()
+    with torch.no_grad():
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Linear) and "layers" in name:
+                change(name, layer.weight)
+    return sr.compare(sr.dense(sr.load(module, name="theirs")), patterns=True)
+
+
+def two_four(_, weight):
+    groups = weight.view(-1, 4)
+    groups.scatter_(1, groups.abs().argsort(dim=1)[:, :2], 0.0)
+
+
+def half_of_the_heads(name, weight):
+    if "self_attn" in name:
+        (weight.T if "out_proj" in name else weight)[:64] = 0
+
+
+def blocks_of_eight(_, weight):
+    rows, columns = weight.shape
+    mask = torch.rand(rows // 8, columns // 8) > 0.5
+    weight *= mask.repeat_interleave(8, 0).repeat_interleave(8, 1)
+
+
+def random_and_dead_columns(name, weight):
+    weight *= torch.rand(weight.shape) > 0.5
+    if name.endswith("1.fc2"):
+        weight[:, :273] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (two_four, "in the pattern 2:4 in 24 of 24 prunable matrices"),
+        (half_of_the_heads, "in whole attention heads (32 in all projections)"),
+        (blocks_of_eight, "in whole blocks of 8 × 8 weights"),
+        (random_and_dead_columns, "including 273 whole columns"),
+    ],
+)  # fmt: skip
+def test_the_zeros_of_an_opened_model_have_their_place_in_the_verdict(change, place):
+    torch.manual_seed(0)
+    study = saved_and_opened(change)
+    assert keys(study)[0] == "came_pruned_in"
+    assert values_in(study, "came_pruned_in")["place"] == place
+    assert verdict(study).startswith("The model came with ")
+
+
+def test_of_layouts_of_one_size_2_4_is_named():
+    """Half of each group of four is zero, so that 2:4 takes the bytes of a bitmask."""
+    torch.manual_seed(0)
+    study = saved_and_opened(two_four)
+    sizes = study.storage.query("scope == 'model'").set_index("layout")["bytes"]
+    assert sizes["2:4"] == sizes["bitmask"] == sizes.min()
+    assert values_in(study, "other_layout")["layout"] == "2:4"
+    assert study.facts.smallest_layout("Dense") == "2:4"
+
+
+def test_a_model_without_head_has_no_perplexity():
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=24, max_position_embeddings=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    encoder = pruned(sr.load(transformers.BertModel(config), name="bert"), 0.5)
+    assert keys(encoder)[:2] == ["no_head", "at_sparsity"]
+    decoder = pruned(sr.load(transformers.BertLMHeadModel(config), name="bert"), 0.5)
+    assert keys(decoder)[0] == "at_sparsity"
 
 
 # Unpruned, unknown and odd.
@@ -420,7 +499,7 @@ ODD = {
                      "At 50 % sparsity, CSR makes the model 4 % larger, while "
                      "bitmask storage saves 47 %."),
     "one block": (lambda _: study_of(sr.load(Tiny(blocks=1), name="one"), 0.5), "At 50 % sparsity"),
-    "experts": (experts, "At 50 % sparsity, CSR makes the model "),
+    "experts": (experts, "The model is a mixture of experts, and a token uses "),
     "hostile": (hostile, "At 50 % sparsity, masking saves no space, while "),
 }  # fmt: skip
 

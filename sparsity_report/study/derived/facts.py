@@ -22,12 +22,7 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
-from sparsity_report.study.derived.existing_zeros import (
-    Positions,
-    SmallestKept,
-    positions,
-    smallest_kept,
-)
+from sparsity_report.study.derived.existing_zeros import Positions, positions, smallest_kept
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
 from sparsity_report.study.derived.paired_scores import Paired, paired_by_protocol
@@ -145,7 +140,7 @@ class Facts:
         """Return the pattern that a variant's zeros form, see :mod:`.existing_zeros`."""
         return positions(self.patterns(variant), self.spread(variant))
 
-    def smallest_kept(self, variant: str) -> SmallestKept | None:
+    def smallest_kept(self, variant: str) -> Positions | None:
         """Return the smallest magnitudes beside those that magnitude pruning would leave.
 
         None for packed weights, whose magnitudes are rounded.
@@ -251,6 +246,12 @@ class Facts:
             shares = zero_shares(rows["weight_total"], rows["weight_nonzero"])
             self._prunable[variant] = rows.assign(share=shares)
         return self._prunable[variant]
+
+    def is_mixture(self, variant: str) -> bool:
+        """Return whether a token uses only some of the experts of a variant."""
+        layers = self.layers(variant)
+        uses = layers["uses"].fillna(1)
+        return bool(((uses > 0) & (uses < 1) & (layers["group"] == "mlp_linear")).any())
 
     def kept_masked(self, variant: str) -> pd.DataFrame:
         """Return a variant's prunable layers that cannot run as CSR."""
@@ -505,13 +506,18 @@ class Facts:
     def smallest_layout(self, variant: str, scope: str = "prunable") -> str | None:
         """Return the lossless layout with the fewest bytes."""
         rows = self.lossless(variant, scope)
-        return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
+        return _smallest(rows["bytes"])
 
     def common_layout(self, variants: Iterable[str]) -> str | None:
         """Return the layout of the whole model with the fewest bytes, lossless for all variants."""
-        sizes = [self.lossless(name, "model")["bytes"].astype("int64") for name in variants]
-        total = pd.concat(sizes, axis=1, join="inner").sum(axis=1)
-        return None if total.empty else str(total.idxmin())
+        sizes = [self.lossless(name, "model")["bytes"] for name in variants]
+        return _smallest(pd.concat(sizes, axis=1, join="inner").sum(axis=1))
+
+
+def _smallest(sizes: pd.Series) -> str | None:
+    """Return the layout with the fewest bytes; of equals 2:4, which has kernels, if it is one."""
+    ties = sizes.index[sizes == sizes.min()]
+    return "2:4" if "2:4" in ties else next(map(str, ties), None)
 
 
 def _known(number: Any) -> float | None:
