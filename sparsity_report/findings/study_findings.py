@@ -65,6 +65,8 @@ def topics(study: StudyFigures) -> dict[str, list[str]]:
 def conventions(study: StudyFigures) -> list[str]:
     """Return the conventions behind the numbers, to be printed with every table."""
     keys = [*_COUNTING, _TIES[study.convention]]
+    if study.matches is not None:
+        keys.remove("convention.csr_bytes")  # two checkpoints are compared as they are stored
     uses = study.layers["uses"].fillna(1)
     if ((uses > 0) & (uses < 1) & (study.layers["group"] == "mlp_linear")).any():
         keys.append("convention.mixture_of_experts")

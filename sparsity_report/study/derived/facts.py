@@ -194,6 +194,12 @@ class Facts:
         return before, after
 
     @cached_property
+    def size_figure(self) -> str:
+        """The bytes that compare two checkpoints: those of the tensors in both files, if known."""
+        is_known = self._totals.loc[[*self.sides], "file_bytes"].notna().all()
+        return "file_bytes" if is_known else "stored_bytes"
+
+    @cached_property
     def base_shares(self) -> dict[str, float | None]:
         """The share of the base that is zero or removed, see :func:`.survival.base_shares`."""
         if self.study.matches is None:

@@ -87,7 +87,7 @@ def _opened(facts: Facts, fewer: tuple[str, ...]) -> tuple[Tile, ...]:
 
 def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
     """Return zeros, revived zeros or else FLOPs, parameters and bytes of two checkpoints."""
-    figures = {"parameters": "parameters", "size": "stored_bytes"}
+    figures = {"parameters": "parameters", "size": facts.size_figure}
     before, after = (facts.total(side, "sparsity_prunable") for side in facts.sides)
     tiles = [Tile("zeros", before, _ends([after]), {"note": "strip.zeros_note"})]
     if zeros := fate["zeros_before"]:
@@ -97,8 +97,11 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         figures["flops"] = "flops_per_token"
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
-    more = {"note": "strip.of_model"}
     for key, figure in figures.items():
+        more: dict[str, Any] = {"note": "strip.of_model"}
+        if figure == "stored_bytes" and facts.packings():
+            dtypes = facts.study.layers["dtype"].unique().tolist()
+            more = {"note": "strip.size_unpacked_note", "dtypes": dtypes}
         before, after = sums[figure]["before"], sums[figure]["after"]
         is_known = not (pd.isna(before) or pd.isna(after))
         after_ends = _ends([after]) if is_known else ()
