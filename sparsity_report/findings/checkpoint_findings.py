@@ -273,12 +273,6 @@ def is_identical(study: StudyFigures) -> bool:
     )
 
 
-def has_zeros(study: StudyFigures) -> bool:
-    """Return True if prunable weights that both checkpoints have are zero in one of them."""
-    zeros = study.facts.table("survival")[["kept", "revived", "new"]]
-    return bool(zeros.fillna(0).any(axis=None))
-
-
 def _zeros(study: StudyFigures) -> Iterator[str]:
     """Yield the fate of the base's zeros, or the new zeros of a dense base."""
     total = figure_of(study, "prunable_weights")["before"]
@@ -326,11 +320,8 @@ def _more_zeros(study: StudyFigures) -> Iterator[str]:
 
 def _size(study: StudyFigures) -> Iterator[str]:
     """Yield a change in bytes that removed parameters do not explain."""
-    size = study.facts.size_figure
-    # Bytes of unpacked weights are not those of a file.
-    if size == "stored_bytes" and study.facts.packings():
-        return
-    stored, parameters = (figure_of(study, key)["share"] for key in (size, "parameters"))
+    figures = (study.facts.size_figure, "parameters")
+    stored, parameters = (figure_of(study, key)["share"] for key in figures)
     if stored is None or abs(stored) < _STATED or abs(stored - (parameters or 0)) < _STATED:
         return
     yield say(
@@ -341,10 +332,8 @@ def _size(study: StudyFigures) -> Iterator[str]:
 def _survivors(study: StudyFigures) -> Iterator[str]:
     row, layers = records(study.facts.table("survival"))[0], study.facts.table("matches")
     rows = layers[~layers["prunable"] & (layers["compared"] > 0)]
-    # Of a module that lost rows, as a router loses those of removed experts, the others count.
-    is_whole = rows["weight_before"].eq(rows["compared"]) & rows["weight_after"].eq(
-        rows["compared"]
-    )
+    # Of a router that lost the rows of removed experts, the other rows count.
+    is_whole = rows["weight_before"].eq(rows["weight_after"])
     is_changed = rows[["changed", "revived", "new"]].any(axis=1)
     others = rows[is_changed | (is_whole & ~rows["untouched"])]
     if len(others) and not row["changed"]:

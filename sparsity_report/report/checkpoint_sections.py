@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from sparsity_report.draw.charts import blocks_chart
-from sparsity_report.findings.checkpoint_findings import blocks_title, has_zeros, is_identical
+from sparsity_report.findings.checkpoint_findings import blocks_title, is_identical
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, Viewer, chart_of
 from sparsity_report.report.tables import checkpoint_tables, study_tables
 from sparsity_report.report.tables.table_model import Table
@@ -44,18 +44,13 @@ def hero(study: StudyFigures) -> Section | None:
     return Section("hero", blocks_title(shares), (chart,)) if chart else None
 
 
-def survival_heading(study: StudyFigures) -> str:
-    """Return the key of the heading of :func:`survival`."""
-    return "pair.survival_heading" if has_zeros(study) else "pair.surviving_heading"
-
-
 def survival(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield the fate of zeros, by group and by block."""
     if study.survival is None:
         return
     if medium == "kit":
         yield Drawing("blocks", "Blocks", partial(blocks_chart, study))
-    if has_zeros(study):
+    if study.survival[["kept", "revived", "new"]].to_numpy().any():
         yield _of_medium(checkpoint_tables.survival(study), medium)
     yield from map(Text, sentences["survival"])
 

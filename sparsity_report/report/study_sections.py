@@ -155,7 +155,7 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
     runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
     parts = {
         "survival": (
-            checkpoint_sections.survival_heading(study),
+            "pair.survival_heading",
             checkpoint_sections.survival(study, medium, sentences),
         ),
         "results": ("page.results_heading", _results(study, medium, sentences)),

@@ -99,7 +99,7 @@ class LinearCSR(nn.Module):
         self.register_parameter("bias", copy)
 
     # Tensors of inference mode do not count their changes, see _matrix.
-    @torch.inference_mode(False)  # type: ignore[untyped-decorator]
+    @torch.inference_mode(False)
     def assign_(self, weight: torch.Tensor) -> None:
         """Set the nonzeros from another :attr:`weight`.
 

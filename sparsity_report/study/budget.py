@@ -5,13 +5,14 @@ from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.figures import StudyFigures
+from sparsity_report.study.levels import in_layout
 from sparsity_report.study.policy_names import GLOBAL
-from sparsity_report.study.sweep import exact_level
+from sparsity_report.study.sweep import pruned_at
+from sparsity_report.study.variants import masked
 
 # A number; the prefix of a size, × or %; and a unit.
 _BUDGET = re.compile(
@@ -155,19 +156,19 @@ def level_within(
         (costs / scale).to_numpy(dtype=float)
         for costs in (levels.total(quantity, layout), levels.at_most(quantity, layout))
     )
-    place = _first(most <= limit)
+    place = int(np.append(most <= limit, True).argmax())
     if (weights := study.weights) is not None:
-        layers = study.facts.layers(str(study.variants["variant"].iloc[0]))
+        layers = study.facts.layers(str(study.variants["variant"].iloc[0])).reset_index(drop=True)
 
         def exact(place: int) -> float:
             if value[place] < most[place]:
-                level = exact_level(weights, layers, policy, levels.sparsities[place])
-                value[place] = most[place] = level.total(quantity, layout).iloc[0] / scale
+                left = masked(pruned_at(weights, policy, levels.sparsities[place])).layers()
+                costs = in_layout(layers, layout, left["weight_nonzero"])[quantity]
+                value[place] = most[place] = costs.sum() / scale
             return float(value[place])
 
         # No level costs more than the one before it.
-        possible = _first(2 * value - most <= limit)
-        place = bisect_left(range(place), True, possible, key=lambda k: exact(k) <= limit)
+        place = bisect_left(range(place), True, key=lambda k: exact(k) <= limit)
         exact(min(place, most.size - 1))
     if place == most.size:
         raise SparsityReportError(
@@ -176,8 +177,3 @@ def level_within(
             f"{dense / scale:,.6g}: give a larger budget"
         )
     return Within(levels.sparsities[place], float(value[place]), float(most[place]), layout)
-
-
-def _first(fits: npt.NDArray[np.bool_]) -> int:
-    """Return the place of the first true value, or the number of values."""
-    return int(np.append(fits, True).argmax())

@@ -157,27 +157,6 @@ def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
     return families()[policy].at(sparsity).prune(weights, sparsity, Inputs())
 
 
-def exact_level(weights: Weights, layers: pd.DataFrame, policy: str, sparsity: float) -> Levels:
-    """Return a model at one level of a policy with exact counts, for which weights may be read.
-
-    Parameters
-    ----------
-    weights : Weights
-    layers : pandas.DataFrame
-        Rows of ``study.layers`` of the weights.
-    policy : str
-        Key of the policy, one of :func:`ladders`.
-    sparsity : float
-    """
-    counts, cuts = prunable_counts(weights), pruned_at(weights, policy, sparsity).cuts
-    left = np.array([
-        cuts[name].nonzero_after(tensor) if name in cuts else tensor.nonzero
-        for name, tensor in counts.items()
-    ])  # fmt: skip
-    kept = _Kept(left[None], np.zeros_like(left[None]), np.full(1, np.nan))
-    return Levels(layers, _table(weights, counts, [sparsity], kept))
-
-
 def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:
     """Return the largest magnitude pruned at each level, or the lower end of its bucket."""
     asked = [check_sparsity(sparsity) for sparsity in sparsities]

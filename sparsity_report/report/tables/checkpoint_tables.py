@@ -10,7 +10,6 @@ import pandas as pd
 from sparsity_report.findings.checkpoint_findings import (
     block_names,
     blocks_axis,
-    has_zeros,
 )
 from sparsity_report.report.tables.table_model import Table, caption_of, table_of
 from sparsity_report.study.derived.removed_strips import BlockShares
@@ -141,7 +140,7 @@ def small(study: StudyFigures, limit: int = 20) -> list[Table]:
     """Return the tables of a terminal: removed parts, and the fate of zeros."""
     gone = removed(study, limit, _SOME)
     parts = [] if gone is None else [gone.only("module", "gone", "among", "numbers", "weights")]
-    if has_zeros(study):
-        kept = survival(study)
+    kept = survival(study)
+    if study.facts.table("survival")[["kept", "revived", "new"]].fillna(0).to_numpy().any():
         parts.append(kept.only("compared", "kept", "revived", "new", "kept_share", "iou"))
     return parts

@@ -193,11 +193,10 @@ class Facts:
         before, after, *_ = self.layouts
         return before, after
 
-    @cached_property
+    @property
     def size_figure(self) -> str:
-        """The bytes that compare two checkpoints: those of the tensors in both files, if known."""
-        is_known = self._totals.loc[[*self.sides], "file_bytes"].notna().all()
-        return "file_bytes" if is_known else "stored_bytes"
+        """The bytes that compare two checkpoints: those of the files where weights are packed."""
+        return "file_bytes" if self.packings() else "stored_bytes"
 
     @cached_property
     def base_shares(self) -> dict[str, float | None]:

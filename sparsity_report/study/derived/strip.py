@@ -97,11 +97,8 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         figures["flops"] = "flops_per_token"
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
+    more = {"note": "strip.of_model"}
     for key, figure in figures.items():
-        more: dict[str, Any] = {"note": "strip.of_model"}
-        if figure == "stored_bytes" and facts.packings():
-            dtypes = facts.study.layers["dtype"].unique().tolist()
-            more = {"note": "strip.size_unpacked_note", "dtypes": dtypes}
         before, after = sums[figure]["before"], sums[figure]["after"]
         is_known = not (pd.isna(before) or pd.isna(after))
         after_ends = _ends([after]) if is_known else ()
