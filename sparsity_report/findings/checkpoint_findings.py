@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,8 @@ def _removed(study: StudyFigures) -> Iterator[str]:
     yield say(key, share=share, total=total, parts=parts, zeros=zeros, **models_of(study))
     certainty = study.facts.table("removed")["certainty"].min()
     if certainty < 1:
-        yield say("pair.matched_by_values", certainty=float(certainty))
+        lower = math.floor(1000 * certainty) / 1000  # as it is written
+        yield say("pair.matched_by_values", certainty=lower)
 
 
 def _taken(study: StudyFigures) -> int:
@@ -193,17 +195,15 @@ def _extremes(study: StudyFigures) -> Iterator[str]:
     rows = rows.assign(zeros=rows["kept"] + rows["revived"])
     rows = rows.assign(nonzero=rows["compared"] - rows["zeros"])
     shares = {
-        "pair.most_revived": rows["revived"] / rows["zeros"].where(rows["zeros"] > 0),
-        "pair.most_new_zeros": rows["new"] / rows["nonzero"].where(rows["nonzero"] > 0),
+        "pair.largest_revived_share": rows["revived"] / rows["zeros"].where(rows["zeros"] > 0),
+        "pair.largest_new_share": rows["new"] / rows["nonzero"].where(rows["nonzero"] > 0),
         "pair.largest_change": rows["relative_change"],
     }
     for key, column in shares.items():
-        share = column.astype(float).fillna(-1.0)
-        if share[share >= 0].round(3).nunique() > 1:
-            place = int(share.to_numpy().argmax())
-            top = rows.iloc[place]
-            totals = {"zeros": int(top["zeros"]), "nonzero": int(top["nonzero"])}
-            yield say(key, module=top["module_name"], share=float(share.iloc[place]), **totals)
+        share = column.astype(float).round(3).dropna()
+        if share.nunique() > 1:
+            modules = rows.loc[share.index[share == share.max()], "module_name"].tolist()
+            yield say(key, modules=modules, share=float(column[share.idxmax()]))
 
 
 def changed_values(study: StudyFigures) -> Iterator[str]:
@@ -213,7 +213,7 @@ def changed_values(study: StudyFigures) -> Iterator[str]:
     if weights["changed"]:
         share = share_of(weights["changed"], total, say("pair.surviving_weights"))
         yield say("pair.weights_changed", share=share, moved=weights["relative_change"])
-    elif total:
+    elif total and not is_identical(study):
         yield say("pair.weights_unchanged")
     if 0 < untouched < modules:
         yield say("pair.layers_untouched", untouched=untouched, modules=modules)
@@ -314,13 +314,14 @@ def _lost_parts(study: StudyFigures) -> Iterator[str]:
 def _more_zeros(study: StudyFigures) -> Iterator[str]:
     row = records(study.facts.table("survival"))[0]
     if row["zeros_before"] and row["new"]:
-        share = ratio(row["new"], row["compared"])
+        share = ratio(row["new"], row["compared"] - row["zeros_before"])
         yield say("pair.verdict_zeros_added", new=row["new"], share=share)
 
 
 def _size(study: StudyFigures) -> Iterator[str]:
     """Yield a change in bytes that removed parameters do not explain."""
-    stored, parameters = (figure_of(study, key)["share"] for key in ("stored_bytes", "parameters"))
+    figures = (study.facts.size_figure, "parameters")
+    stored, parameters = (figure_of(study, key)["share"] for key in figures)
     if stored is None or abs(stored) < _STATED or abs(stored - (parameters or 0)) < _STATED:
         return
     yield say(
@@ -330,7 +331,11 @@ def _size(study: StudyFigures) -> Iterator[str]:
 
 def _survivors(study: StudyFigures) -> Iterator[str]:
     row, layers = records(study.facts.table("survival"))[0], study.facts.table("matches")
-    others = layers[~layers["prunable"] & (layers["compared"] > 0) & ~layers["untouched"]]
+    rows = layers[~layers["prunable"] & (layers["compared"] > 0)]
+    # Of a router that lost the rows of removed experts, the other rows count.
+    is_whole = rows["weight_before"].eq(rows["weight_after"])
+    is_changed = rows[["changed", "revived", "new"]].any(axis=1)
+    others = rows[is_changed | (is_whole & ~rows["untouched"])]
     if len(others) and not row["changed"]:
         yield say("pair.verdict_others_changed", modules=len(others))
     else:

@@ -65,6 +65,8 @@ def topics(study: StudyFigures) -> dict[str, list[str]]:
 def conventions(study: StudyFigures) -> list[str]:
     """Return the conventions behind the numbers, to be printed with every table."""
     keys = [*_COUNTING, _TIES[study.convention]]
+    if study.matches is not None:
+        keys.remove("convention.csr_bytes")  # two checkpoints are compared as they are stored
     if any(map(study.facts.is_mixture, study.facts.layouts)):
         keys.append("convention.mixture_of_experts")
     if (study.layers["flops_per_sequence"] > 0).any():

@@ -87,4 +87,6 @@ def models(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
     if study.matches is not None and medium != "kit":
         yield from map(Text, sentences["checkpoints"])
         yield study_tables.models(study)
+        if not study.facts.table("removed").empty:
+            yield Text(say("pair.removed_names_note"))
         yield Text(say("pair.base_reference_note"))

@@ -98,6 +98,8 @@ class LinearCSR(nn.Module):
         copy = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
         self.register_parameter("bias", copy)
 
+    # Tensors of inference mode do not count their changes, see _matrix.
+    @torch.inference_mode(False)
     def assign_(self, weight: torch.Tensor) -> None:
         """Set the nonzeros from another :attr:`weight`.
 
@@ -278,9 +280,11 @@ class LinearCSR(nn.Module):
         ):
             return cast(CSRMatrix, cached[5])
         computed = values.to(rounded).to(self._product_dtype(rounded))
-        version = None if computed is values or values.is_inference() else values._version
         arrays_now = (self.crow_indices, self.col_indices, computed)
         matrix = CSRMatrix(arrays_now, self.dense_shape)
+        if computed is not values and values.is_inference():
+            return matrix  # such a tensor does not count its changes
+        version = None if computed is values else values._version
         self._cached = (
             values, arrays["col_indices"], arrays["crow_indices"], rounded, version, matrix
         )  # fmt: skip

@@ -1,13 +1,18 @@
 """The lowest level of sparsity that keeps a budget of bytes or FLOPs."""
 
 import re
+from bisect import bisect_left
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.figures import StudyFigures
+from sparsity_report.study.levels import in_layout
 from sparsity_report.study.policy_names import GLOBAL
+from sparsity_report.study.sweep import pruned_at
+from sparsity_report.study.variants import masked
 
 # A number; the prefix of a size, × or %; and a unit.
 _BUDGET = re.compile(
@@ -42,11 +47,12 @@ class Within(NamedTuple):
     Attributes
     ----------
     sparsity : float
-        The lowest kept level within the budget.
+        The lowest kept level that is surely within the budget.
     value : float
         Bytes or FLOPs of the whole model at that level; a ratio to dense if the budget is one.
     most : float
-        The most that the uncertainty of the level allows; it keeps the budget.
+        The most that the uncertainty of the level allows; it keeps the budget. It equals `value`
+        if the study has its weights.
     layout : {"csr", "bitmask", "dense"}
         Layout of the prunable matrices; ``"dense"`` if the unpruned model keeps the budget.
 
@@ -110,9 +116,10 @@ def level_within(
     Returns
     -------
     Within
-        The lowest level that is within the budget even if the distribution of its zeros over layers
-        is as expensive as its uncertainty allows, see :func:`sweep`; the dense model if that is
-        within it.
+        The lowest level that is within the budget; the dense model if that is within it. With the
+        weights, levels are counted exactly. For a study that was read from a file, the level is the
+        lowest that is within the budget however its zeros are distributed over layers, see
+        :func:`sweep`.
 
     Raises
     ------
@@ -137,25 +144,36 @@ def level_within(
             f"layout: {str(layout)[:40]!r} is not one of {', '.join(_LAYOUTS)}; use one of these"
         )
     levels = study.by_policy[policy]
-    columns = [levels.total(quantity, layout), levels.at_most(quantity, layout)]
-    costs = pd.DataFrame(dict(zip(("value", "most"), columns, strict=True))).astype("Float64")
     dense = levels.total(quantity, "dense").iloc[0]
     if pd.isna(dense):
         raise SparsityReportError(
             f"budget: {quantity} of the levels are unknown; give a budget of another quantity"
         )
-    if is_relative:
-        costs, dense = costs / dense, 1.0
-    if dense <= limit:
-        return Within(levels.sparsities[0], float(dense), float(dense), "dense")
-    fits = costs["most"] <= limit
-    if not fits.any():
-        place = int(costs["most"].argmin())
+    scale = float(dense) if is_relative else 1.0
+    if dense / scale <= limit:
+        return Within(levels.sparsities[0], dense / scale, dense / scale, "dense")
+    value, most = (
+        (costs / scale).to_numpy(dtype=float)
+        for costs in (levels.total(quantity, layout), levels.at_most(quantity, layout))
+    )
+    place = int(np.append(most <= limit, True).argmax())
+    if (weights := study.weights) is not None:
+        layers = study.facts.layers(str(study.variants["variant"].iloc[0])).reset_index(drop=True)
+
+        def exact(place: int) -> float:
+            if value[place] < most[place]:
+                left = masked(pruned_at(weights, policy, levels.sparsities[place])).layers()
+                costs = in_layout(layers, layout, left["weight_nonzero"])[quantity]
+                value[place] = most[place] = costs.sum() / scale
+            return float(value[place])
+
+        # No level costs more than the one before it.
+        place = bisect_left(range(place), True, key=lambda k: exact(k) <= limit)
+        exact(min(place, most.size - 1))
+    if place == most.size:
         raise SparsityReportError(
             f"budget: {budget[:80]!r} is out of reach; the least in layout {layout} is at most "
-            f"{costs['most'][place]:,.6g}, at {levels.sparsities[place]:.0%}, and dense "
-            f"{dense:,.6g}: give a larger budget"
+            f"{most.min():,.6g}, at {levels.sparsities[int(most.argmin())]:.0%}, and dense "
+            f"{dense / scale:,.6g}: give a larger budget"
         )
-    place = int(fits.argmax())
-    value, most = map(float, costs.iloc[place])
-    return Within(levels.sparsities[place], value, most, layout)
+    return Within(levels.sparsities[place], float(value[place]), float(most[place]), layout)

@@ -49,6 +49,7 @@ MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks", "expe
 SIDES = ("before", "after")
 FIGURES = (
     *("prunable_weights", "parameters", "active_parameters", "flops_per_token", "stored_bytes"),
+    "file_bytes",
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study of two checkpoints, and those that follow from them.

@@ -71,9 +71,14 @@ function byCost(figures, state, policy, budget, layout) {
     };
   }
   const value = levels[place][cost] / scale;
+  const [written, bound] = [value, most[place] / scale].map((size) => write(text, budget, size));
   return { level: levels[place].level, value,
-    text: text.say("budget_met", { level: text.level(levels[place].level), layout, limit,
-      value: write(text, budget, value) }) };
+    text: text.say(written === bound ? "budget_met" : "budget_met_by_bound", {
+      level: text.level(levels[place].level),
+      layout,
+      limit,
+      value: bound,
+    }) };
 }
 
 function byScore(figures, state, policy, budget) {

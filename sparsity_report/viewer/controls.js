@@ -1,7 +1,7 @@
 // The bar above the map: what is in view, the slider and its marks, the sentence and the budget.
 import { solve } from "./budget.js";
 import { make, menu } from "./elements.js";
-import { AT_LEVEL, LAYOUTS } from "./figures.js";
+import { AT_LEVEL, LAYOUTS, ratio } from "./figures.js";
 import { draw, element } from "./pictures.js";
 
 const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
@@ -92,8 +92,7 @@ export class Controls {
     this.against.value = state.against;
     this.against.hidden = state.metric !== "difference";
     for (const control of [this.slider, this.level]) control.disabled = !policy;
-    const place = policy ? figures.place(policy, state.sparsity) : 0;
-    Object.assign(this.slider, { max: policy ? policy.levels.length - 1 : 0, value: place });
+    this.setSlider(state, policy, sums.share);
     const { activeElement } = this.bar.getRootNode();
     const share = isLevel ? text.level(state.sparsity) : text.percent(sums.share);
     if (activeElement !== this.level) this.level.value = share;
@@ -109,6 +108,16 @@ export class Controls {
     }
     this.sentence.textContent = parts.join(" ");
     this.sentence.title = data.packed ?? "";
+  }
+
+  // Levels are at whole numbers of the slider; the share of a variant may be between them.
+  setSlider(state, policy, share) {
+    const { levels } = policy ?? { levels: [0] };
+    const last = levels.length - 1;
+    const [step, value] = this.figures.isLevel(state)
+      ? [1, this.figures.place(policy, state.sparsity)]
+      : ["any", last * Math.min(1, ratio(share, levels[last]) ?? 0)];
+    Object.assign(this.slider, { max: last, step, value });
   }
 
   // Measured variants and break-even on the track of the slider.
@@ -142,7 +151,7 @@ export class Controls {
 
   move(place) {
     const policy = this.figures.policyOf(this.store.state);
-    if (policy) this.store.set({ sparsity: policy.levels[place] });
+    if (policy) this.store.set({ sparsity: policy.levels[Math.round(place)] });
   }
 
   type(content) {

@@ -46,7 +46,7 @@ export function download(blob, name) {
 const FORMULA = new RegExp(formula.pattern, "g");
 
 // Keep spreadsheets from reading a text as a formula.
-export const inert = (text) => text.replace(FORMULA, "$1'");
+export const inert = (text) => text.replace(FORMULA, "'");
 
 // Return a text as a field of a CSV file.
 export const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);

@@ -51,10 +51,10 @@ export class Store {
     const [before, { figures }] = [this.state, this];
     const next = { ...before, ...changes };
     if (changes.variant !== undefined && changes.variant !== AT_LEVEL) {
-      const { layout, sparsity, isFirst } = figures.variant(changes.variant);
+      const { layout, sparsity } = figures.variant(changes.variant);
       next.layout = changes.layout ?? (layout === "csr" ? "csr" : "dense");
       const policy = figures.policyOf(next);
-      if (policy && isFirst && sparsity !== null) {
+      if (policy && sparsity !== null) {
         next.sparsity = policy.levels[figures.place(policy, sparsity)];
       }
     } else if (changes.sparsity !== undefined || changes.policy !== undefined) {

@@ -19,7 +19,7 @@ from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import strip_names, strip_title
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use
+from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use, fewer_experts
 from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.derived.removed_strips import strips
 from sparsity_report.study.derived.tradeoff import measured_levels
@@ -129,7 +129,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
         "code": copied.study_code,
         "command": copied.command,
     }
-    return header | {"start": _start(header)}
+    return header | {"start": _start(study, header)}
 
 
 def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[str, Any]:
@@ -240,8 +240,6 @@ def _variants(
             "layout": row["layout"],
             "sparsity": study.facts.total(name, "sparsity_prunable"),
             "isFirst": study.facts.is_of_first(name),
-            "key": method,
-            "model": row["fingerprint"],
             "threshold": None if pd.isna(threshold) else float(threshold),
             "isMagnitude": selection_rule(method) == "magnitude",
             "isRepeated": name in copied.repeated,
@@ -498,31 +496,31 @@ def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, An
     return {"quality": quality, "scores": scores}
 
 
-def _start(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the first state of the viewer: the first pruning, as CSR if the study has that.
+def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first state of the viewer: the variant that the verdict is about.
 
-    A variant of this pruning with a score comes before one without. Without a pruning, the first
-    state is a level of 30 % as CSR.
+    Of the variants with its zeros, one with a score comes first, and the layout is CSR if the study
+    has that.
     """
-    variants, marks = header["variants"], header["marks"]
-    policy = next((entry for entry in header["policies"] if "levels" in entry), None)
-    first = variants[marks[0][0]] if marks else variants[0]
-    alike = ("sparsity", "model", "key")
-    same = [v for v in variants if all(v[key] == first[key] for key in alike)]
-    opened = next((v for v in same if v["layout"] == "csr"), first)
-    share, layout = opened["sparsity"], opened["layout"] if marks or not policy else "csr"
+    variants = {variant["name"]: variant for variant in header["variants"]}
+    first = _subject(study)
+    same = [name for name in variants if name in study.facts.layouts_of(first)]
+    layouts = {variants[name]["layout"] for name in same}
     points = header["quality"]["points"] if header["quality"] else ()
-    scored = [variants[position]["name"] for point in points for position in point["variants"]]
-    named = min((opened["name"], *(v["name"] for v in same)), key=lambda name: name not in scored)
-    wanted = share if marks and share is not None and opened["isFirst"] else 0.3
-    levels = policy["levels"] if policy else [0.3]
+    scored = {header["variants"][place]["name"] for point in points for place in point["variants"]}
+    opened = next((name for name in same if name in scored), None)
+    if opened is None:
+        opened = next((name for name in same if variants[name]["layout"] == "csr"), first)
+    policy = next((entry for entry in header["policies"] if "levels" in entry), None)
+    share = variants[opened]["sparsity"] or 0.0
+    levels = policy["levels"] if policy else [0.0]
     return {
-        "sparsity": min(levels, key=lambda level: abs(level - wanted)),
+        "sparsity": min(levels, key=lambda level: abs(level - share)),
         "policy": policy["key"] if policy else "",
-        "variant": named if marks or not policy else "at level",
-        "layout": "dense" if layout == "masked" else layout,
+        "variant": opened,
+        "layout": "csr" if "csr" in layouts else "dense",
         "metric": "sparsity",
-        "against": variants[header["baseline"]]["name"],
+        "against": header["variants"][header["baseline"]]["name"],
         "modules": header["scopes"][0],
         "grouping": "group",
         "sort": "",
@@ -531,3 +529,10 @@ def _start(header: Mapping[str, Any]) -> dict[str, Any]:
         "detail": None,
         "selection": [],
     }
+
+
+def _subject(study: StudyFigures) -> str:
+    """Return the first variant that the verdict is about."""
+    if study.facts.contenders:
+        return study.facts.main_level[1][0]
+    return next(iter(fewer_experts(study)), study.facts.headline)

@@ -81,7 +81,7 @@ def with_consequences(header: Mapping[str, Any], state: State, changes: State) -
         variant = next(v for v in header["variants"] if v["name"] == after["variant"])
         if "layout" not in changes:
             after["layout"] = "csr" if variant["layout"] == "csr" else "dense"
-        if levels and variant["isFirst"] and variant["sparsity"] is not None:
+        if levels and variant["sparsity"] is not None:
             after["sparsity"] = _nearest(levels, variant["sparsity"])
     elif levels and changes.keys() & {"policy", "sparsity"}:
         after["sparsity"], after["variant"] = _nearest(levels, after["sparsity"]), AT_LEVEL

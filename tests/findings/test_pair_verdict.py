@@ -1,13 +1,19 @@
 """Verdicts on pairs whose fate of zeros and weights is chosen here."""
 
 import copy
+import re
 from dataclasses import replace
 
 import hostile
+import packing
+import pairs
 import pytest
+import structural
 import torch
 import transformers
 from helpers import Tiny
+from safetensors.torch import load_file, save_file
+from structural import Left
 from torch import nn
 from wording import count_of, of_key
 
@@ -17,6 +23,9 @@ from sparsity_report.findings.checkpoint_findings import (
     checkpoint_verdict,
     share_of,
 )
+from sparsity_report.findings.strip_text import strip_texts
+from sparsity_report.findings.study_findings import study_findings
+from sparsity_report.report.tables.checkpoint_tables import changes
 from sparsity_report.words.sentences import say, says
 
 PRUNABLE = 2 * (6 * 6 + 2 * 6 * 10)
@@ -77,19 +86,34 @@ def test_zeros_that_stayed_and_others():
     assert 0 < new < 36
     stayed, added = checkpoint_verdict(pair)
     assert count_of(stayed, "pair.verdict_zeros_stayed", "zeros") == PRUNABLE // 2
-    assert added == say("pair.verdict_zeros_added", new=new, share=new / PRUNABLE)
+    assert added == say("pair.verdict_zeros_added", new=new, share=new / (PRUNABLE // 2))
     back = sr.compare_checkpoints(dense(), model_of())
     assert checkpoint_verdict(back)[0] == f"50.0 % of the {PRUNABLE} prunable weights became zero."
 
 
-def test_layer_with_most_revived_weights_is_named():
+def test_layers_with_the_largest_share_are_named_whatever_their_size():
+    """Shares of matrices of several sizes, against numbers of weights."""
     first = next(p for p in model_of().parameters if p.prunable)
     zeros = int((model_of().tensor(first.name) == 0).sum())
     for number in (1, 5):
-        (named,) = of_key(checkpoint_topics(compared(revive(number)))["where"], "pair.most_revived")
-        module, share = first.name.removesuffix(".weight"), number / zeros
-        numbers = {"zeros": zeros, "nonzero": first.total - zeros}
-        assert named == say("pair.most_revived", module=module, share=share, **numbers)
+        topics = checkpoint_topics(compared(revive(number)))
+        (named,) = of_key(topics["where"], "pair.largest_revived_share")
+        modules, share = [first.name.removesuffix(".weight")], number / zeros
+        assert named == say("pair.largest_revived_share", modules=modules, share=share)
+
+
+def test_all_layers_that_share_the_largest_share_are_named(demo):
+    """Half of each matrix becomes zero in two layers of unlike sizes, a quarter in a third."""
+    names = ["0.self_attn.k_proj", "1.fc2", "0.fc1"]
+    changed = sr.load().module()
+    for name, number in zip(names, (8192, 32768, 16384), strict=True):
+        weight = changed.get_submodule(f"model.decoder.layers.{name}").weight
+        with torch.no_grad():
+            weight.view(-1)[:number] = 0
+    pair = sr.compare_checkpoints(demo, sr.load(changed))
+    (named,) = of_key(checkpoint_topics(pair)["where"], "pair.largest_new_share")
+    modules = [f"model.decoder.layers.{name}" for name in names[:2]]
+    assert named == say("pair.largest_new_share", modules=modules, share=0.5)
 
 
 def test_identical_weights_are_not_merely_unchanged():
@@ -115,6 +139,62 @@ def test_a_change_of_type_is_a_change_of_size():
     pair = sr.compare_checkpoints(dense(), dense(lambda model: model.half()))
     (smaller,) = of_key(checkpoint_verdict(pair), "pair.verdict_size_smaller")
     assert smaller == say("pair.verdict_size_smaller", share=0.5)
+
+
+def test_the_size_of_a_quantized_copy_is_that_of_its_file(tmp_path):
+    packed, plain = packing.packed_llama(tmp_path, "nf4")
+    pair = sr.compare_checkpoints(plain, packed)
+    files = [load_file(folder / "model.safetensors") for folder in (plain, packed)]
+    before, after = (sum(tensor.nbytes for tensor in file.values()) for file in files)
+    assert after < before
+    share = f"{100 * (1 - after / before):.0f}"
+    assert checkpoint_verdict(pair)[1] == f"The stored model is {share} % smaller."
+    tile = strip_texts(pair.facts)[-1]
+    assert tile["number"] == f"{before / 1000:.0f} → {after / 1000:.1f}\u202fkB"
+    rows = {row.cells[0].text: [c.text for c in row.cells[1:3]] for row in changes(pair).rows}
+    assert [int(re.sub(r"\s", "", n)) for n in rows["Bytes in the file"]] == [before, after]
+    # A pruning in memory has no file.
+    pruned = sr.compare_checkpoints(packed, sr.global_magnitude(sr.load(packed), 0.5))
+    assert strip_texts(pruned.facts)[-1]["number"] == say("strip.unknown")
+
+
+def test_routers_without_the_rows_of_removed_experts_did_not_change(tmp_path):
+    base = structural.base_of("mixtral", tmp_path / "base")
+    left = Left(experts=[7, 0, 1, 3, 4, 6], config={"num_local_experts": 6})
+    after = structural.pruned(base, tmp_path / "after", left)
+    lost, unchanged = checkpoint_verdict(sr.compare_checkpoints(base, after))
+    assert lost.startswith("The model lost 2 of 8 experts in every block")
+    assert unchanged == say("pair.weights_unchanged")
+    tensors = load_file(after / "model.safetensors")
+    gate = next(name for name in tensors if name.endswith("gate.weight"))
+    tensors[gate][0, 0] += 1
+    save_file(tensors, after / "model.safetensors", metadata={"format": "pt"})
+    _, changed = checkpoint_verdict(sr.compare_checkpoints(base, after))
+    assert changed == say("pair.verdict_others_changed", modules=1)
+
+
+def test_a_certainty_is_not_rounded_up(demo):
+    """At least 99.9 % is not said of 0.9896, and not “at least > 99.9 %”."""
+    for certainty, text in ((0.98960, "98.9"), (0.99987, "99.9")):
+        pair = pairs.two_policies(demo, [pairs.gone("head", pairs.LOST, 1, 8, 2, certainty)])
+        (said,) = of_key(checkpoint_topics(pair)["removed"], "pair.matched_by_values")
+        assert re.search(rf"with a certainty of at least {text}\s%\.$", said)
+
+
+def test_tables_and_captions_speak_of_zeros_only_where_there_are_some(tmp_path):
+    base = structural.base_of("llama", tmp_path / "base")
+    left = Left(blocks=[0, 1, 3], config={"num_hidden_layers": 3})
+    pair = sr.compare_checkpoints(base, structural.pruned(base, tmp_path / "after", left))
+    text = sr.write_report(pair, tmp_path / "pair.html").read_text(encoding="utf-8")
+    assert say("caption.pair_blocks_removed") in text
+    for key in ("caption.pair_blocks", "caption.zero_survival"):
+        assert say(key) not in text
+    assert say("pair.removed_names_note") in text
+    assert say("convention.csr_bytes") not in text
+    same = sr.compare_checkpoints(base, base)
+    assert study_findings(same) == [say("pair.verdict_identical")]
+    text = sr.write_report(same, tmp_path / "same.html").read_text(encoding="utf-8")
+    assert say("pair.removed_names_note") not in text
 
 
 def test_removed_blocks_and_their_parameters():

@@ -3,18 +3,35 @@
 import csv
 import io
 import json
+import math
+import re
 import struct
 import subprocess
+import unicodedata
 import xml.etree.ElementTree as ET
+from itertools import chain, product
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+import pandas as pd
 import pytest
 from browser import copied, node
 
 import sparsity_report as sr
-from sparsity_report.study.files.csv_files import FORMULA
+from sparsity_report.study.files.csv_files import FORMULA, csv_text
 
+# Signs at which spreadsheets begin a formula, and what some skip before them.
+SIGNS = ("=", "+", "-", "@")
+IGNORED = ' \t\r\n\v\f"\0\x1c\x7f\x85\u180e\u200b\u200e\u2028\u202e\u2060\ufeff'
+FORMULAS = [
+    '=1+1;"@x"', "＝x", " =1+1", "\u00a0=1", "\u3000=1", "\ufeff=1", "\u200b=1", "\0=1", "\x85=1",
+    "a;=2", "a; \"＋1", "a,=1", 'a,"=1', "a\t=1", "a\r\n=1", "a\n+1", "-3", '"=1', "\t@x", "﹣1",
+    "-1e5;=cmd|' /C calc'!A0", "＠x;－y", "@SUM(1+1)*cmd|' /C calc'!A0", "x,y;;\u2060 +1", "+1.5",
+]  # fmt: skip
+NO_FORMULAS = [
+    "a|b", "🦙 模型 é ß ≤", "<b>&amp;</b>", "−1", "a=1", ";;", "1e-05", "x - y", "", "0.5",
+]  # fmt: skip
 ELEMENTS = Path(sr.__file__).parent / "viewer" / "elements.js"
 
 
@@ -150,12 +167,19 @@ def test_a_table_copies_with_plain_digits(page, report, demo_study):
     assert page.locator("#said").inner_text() == "Copied"
 
 
+def read_cells(text):
+    """Yield the cells that spreadsheets read, at each separator and quote, without blanks."""
+    lines = [text, *re.split("[\r\n]", text)]
+    for line, separator in product(lines, ",;\t"):
+        rows = csv.reader(io.StringIO(line, newline=""), delimiter=separator)
+        parts = [*chain(*rows), *line.split(separator)]
+        yield from (unicodedata.normalize("NFKC", part).strip(IGNORED) for part in parts)
+
+
 @pytest.mark.tools
 def test_scripts_keep_formulas_out_of_spreadsheets_as_the_package_does():
-    cells = [
-        '=1+1;"@x"', "a|b", "＝x", " +1", "a;=2", "🦙 模型 é ß ≤", "-3", "<b>&amp;</b>",
-        '"=1', "\t@x", "a; \"＋1", ";;=", "−1", "a=1", "＠x;－y",
-    ]  # fmt: skip
+    """By OWASP's rule: no cell begins with a sign of a formula, whatever separates cells."""
+    cells = [*FORMULAS, *NO_FORMULAS]
     code = (
         f"const {{ inert }} = await import({ELEMENTS.as_uri()!r});"
         f"console.log(JSON.stringify({json.dumps(cells)}.map(inert)));"
@@ -163,10 +187,20 @@ def test_scripts_keep_formulas_out_of_spreadsheets_as_the_package_does():
     command = [node(), "--input-type=module", "--eval", code]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     written = json.loads(run.stdout)
-    assert written == [FORMULA.sub(r"\1'", cell) for cell in cells]
-    assert [text for text, cell in zip(written, cells, strict=True) if text == cell] == [
-        "a|b", "🦙 模型 é ß ≤", "<b>&amp;</b>", "−1", "a=1",
-    ]  # fmt: skip
+    assert written == [FORMULA.sub("'", cell) for cell in cells]
+    assert written[len(FORMULAS) :] == NO_FORMULAS
+    for cell, safe in zip(FORMULAS, written, strict=False):
+        assert safe.replace("'", "") == cell.replace("'", "")
+        assert any(part.startswith(SIGNS) for part in read_cells(cell)), ascii(cell)
+        assert not any(part.startswith(SIGNS) for part in read_cells(safe)), ascii(safe)
+
+
+def test_figures_of_csv_stay_numbers():
+    figures = [-1e5, -0.25, 1e-7, math.inf, np.float32(-2.5), np.int64(-3), -(2**70)]
+    text = csv_text(pd.DataFrame({"x": figures, "y": [*map(str, figures)]}))
+    rows = [*csv.DictReader(io.StringIO(text))]
+    assert [float(row["x"]) for row in rows] == figures
+    assert [row["y"].startswith("'") for row in rows] == [figure < 0 for figure in figures]
 
 
 def test_text_is_selected_without_clipboard_access(page, report):

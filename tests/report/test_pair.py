@@ -76,7 +76,7 @@ def test_columns_are_shares_of_the_base_by_block(pair, page):
     assert drawn == pytest.approx(expected)
     assert spec["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0, max(drawn.values())]
     most = max(expected, key=expected.get)
-    title = f"Block {most} revived most: {percent(expected[most])} of the zeros"
+    title = f"Largest share of revived zeros: block {most}, {percent(expected[most])} of the zeros"
     assert bare(study_document(pair, "page")["hero"].title) == bare(title)
     assert spec["title"]["text"] == "Zeros revived ÷ zeros of the base by block"
     shown = {row[0]: row[1:] for row in grid_of(page, "Block", head("column.weight_before"))[1:]}
@@ -108,7 +108,7 @@ def test_equal_shares_are_not_drawn(demo, tmp_path):
     )
     assert (others, low) == ({0.5}, {0.25})
     title = study_document(uneven, "page")["hero"].title
-    assert title.startswith("Block 0, block 2 and block 3 gained most zeros: 50.0")
+    assert title.startswith("Largest share of new zeros: block 0, block 2 and block 3, 50.0")
     halved = layers["new"].where(layers["group"] == "mlp_linear", layers["new"] // 2)
     nowhere = pd.array([None] * len(layers), dtype="Int64")
     unnumbered = replace(even, matches=layers.assign(block=nowhere, new=halved))

@@ -241,6 +241,22 @@ def test_cached_tensors_never_go_stale(dtype, tokens):
     assert torch.allclose(layer(x.double()), x.double()[:, :4] + layer.bias)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_layers_of_inference_mode_see_changed_values(dtype):
+    """Against the dense product; neither the layer nor a converted one keeps old values."""
+    dense = sparse_weight(4, 6)
+    x = torch.randn(3, 6)
+    with torch.inference_mode():
+        layer = sr.LinearCSR(dense.to(dtype))
+        for target in (dtype, torch.float16):
+            layer.to(target)  # its tensors do not count their changes
+            for factor in (2.0, 0.5):
+                layer(x.to(target))
+                layer.values.mul_(factor)
+                expected = x.to(target).float() @ layer.weight.float().T
+                torch.testing.assert_close(layer(x.to(target)), expected.to(target))
+
+
 @pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("bias", [False, True])
 def test_gradients(tokens, bias):

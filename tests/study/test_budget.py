@@ -1,5 +1,7 @@
 """A budget comes to a level, or is refused with what can be reached."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -53,8 +55,7 @@ def test_the_level_is_the_first_whose_variant_fits(demo, study, budget):
     assert cost(round(solved.sparsity - 0.01, 2)) > limit
 
 
-@pytest.fixture(scope="module")
-def mixture():
+def mixture_of(spread):
     """Magnitudes in one bucket, those of the experts below the others."""
     torch.manual_seed(0)
     config = transformers.MixtralConfig(
@@ -65,17 +66,50 @@ def mixture():
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             low = 1.0 if "experts" in name else 1.002
-            parameter.copy_(low + 0.001 * torch.rand(parameter.shape))
+            parameter.copy_(low + spread * torch.rand(parameter.shape))
     return sr.load(model, name="mixture")
 
 
-@pytest.mark.parametrize("budget", ["0.7 × FLOPs", "0.35 × FLOPs", "0.9 × bytes", "0.6 × bytes"])
-def test_the_variant_fits_however_uncertain_the_level_is(mixture, budget):
-    study = sr.compare(sr.dense(mixture))
-    solved = sr.level_within(study, budget)
-    totals = sr.compare(sr.dense(mixture), sr.csr(sr.global_magnitude(mixture, solved.sparsity)))
-    dense, sparse = totals.totals["stored_bytes" if "bytes" in budget else "flops_per_token"]
-    assert sparse / dense <= solved.most <= read_budget(budget).most
+@pytest.fixture(scope="module")
+def mixture():
+    return mixture_of(0.001)
+
+
+def exact_flops(weights, layers, levels):
+    """Yield the FLOPs per token as CSR at every level, by a stable sort of all magnitudes."""
+    layers = layers.set_index("module_name")
+    owners = {p.name: m.name for m in weights.modules for p in m.parameters}
+    tensors = [weights.tensor(p.name).abs().flatten().numpy() for p in weights.prunable]
+    names = np.repeat([owners[p.name] for p in weights.prunable], [t.size for t in tensors])
+    ascending = names[np.argsort(np.concatenate(tensors), kind="stable")]
+    rest = int(layers.loc[~layers["prunable"], "flops_per_token"].sum())
+    for level in levels:
+        left = np.unique(ascending[round(level * ascending.size) :], return_counts=True)
+        products = (
+            2 * int(n) * Fraction(layers["uses"][name]) for name, n in zip(*left, strict=True)
+        )
+        yield rest + sum(map(round, products))
+
+
+@pytest.mark.parametrize("spread", [0.001, 0.0])
+def test_the_level_is_the_lowest_within_the_budget(spread, tmp_path):
+    """By brute force over all levels, for magnitudes of one bucket, spread out or tied."""
+    weights = mixture_of(spread)
+    study = sr.compare(sr.dense(weights))
+    saved = sr.read_study(study.save(tmp_path / "study.json"))
+    levels = study.by_policy["global_magnitude"].sparsities
+    costs = [*exact_flops(weights, study.layers, levels)]
+    assert costs == sorted(costs, reverse=True)
+    for place in range(3, 99, 12):
+        for limit in (costs[place], (costs[place] + costs[place + 1]) // 2):
+            first = next(k for k, cost in enumerate(costs) if cost <= limit)
+            solved = sr.level_within(study, f"{limit} FLOPs")
+            assert solved == (levels[first], costs[first], costs[first], "csr")
+            # Without weights, the level is one that is surely within the budget.
+            bound = sr.level_within(saved, f"{limit} FLOPs")
+            assert costs[levels.index(bound.sparsity)] <= bound.most <= limit
+    with pytest.raises(sr.SparsityReportError, match=f"at most {costs[-1]:,}, at 99%, and dense"):
+        sr.level_within(study, f"{costs[-1] - 1} FLOPs")
 
 
 def test_the_most_that_a_level_may_take_is_that_of_the_worst_distribution(mixture):

@@ -121,7 +121,8 @@ def test_details_are_the_rows_of_the_matches(pair):
     details = {label: (values, kind) for label, values, kind in shown.header["rows"]}
     columns = {
         "Weights before": "weight_before", "Weights in both": "compared", "Zeros kept": "kept",
-        "Zeros revived": "revived", "New zeros": "new", "Weights changed": "changed",
+        "Zeros revived": "revived", "New zeros": "new",
+        "Surviving weights changed": "changed",
     }  # fmt: skip
     for label, column in columns.items():
         place, kind = details[label]

@@ -10,6 +10,7 @@ import hostile as names
 import numpy as np
 import pytest
 import scipy.stats
+import smaller_mixtures
 import torch
 from browser import violations
 from measurements import mean_ends, put_in, quality, with_losses
@@ -172,6 +173,41 @@ def test_search_sorts_and_undoes(opened):
     opened.page.locator(".sv-reset").click()
     assert opened.state["search"] == ""
     assert opened.state["selection"] == []
+
+
+def openings(demo, folder):
+    """Yield studies, the variant that each verdict is about, and its layout and share of zeros."""
+    levels = [sr.global_magnitude(demo, share) for share in (0.3, 0.5)]
+    half = sr.write_checkpoint(sr.masked(levels[1]), folder / "half")
+    variants = [make(pruning) for make in (sr.masked, sr.csr) for pruning in levels]
+    yield sr.compare(sr.dense(demo), *variants), "CSR50", "csr", 0.5
+    yield sr.compare(sr.dense(demo), sr.dense(sr.load(half), name="Also")), "Also", "dense", 0.5
+    between = sr.csr(sr.layerwise_magnitude(demo, 0.4137), name="Between")
+    share = sr.compare(between).totals["sparsity_prunable"].iloc[0]
+    yield sr.compare(sr.dense(demo), between), "Between", "csr", share
+    smaller_mixtures.saved(folder / "mixture", "Mixtral")
+    mixture = sr.load(folder / "mixture", name="mixture")
+    yield sr.compare(sr.dense(mixture)), "Dense", "dense", 0.0
+    six = sr.without_experts(smaller_mixtures.keep(mixture), name="Six")
+    yield sr.compare(sr.dense(mixture), six), "Six", "dense", 0.0
+
+
+def test_the_viewer_opens_on_the_variant_of_the_verdict(chromium, tmp_path, demo):
+    for study, name, layout, share in openings(demo, tmp_path):
+        with Page(chromium, tmp_path, study_payload(study)) as page:
+            state = page.state
+            assert (state["variant"], state["layout"]) == (name, layout)
+            assert state["sparsity"] == pytest.approx(share, abs=0.005)
+            assert page.page.locator(".sv-level").input_value() == percent(share, space=" ")
+            slider = page.page.locator(".sv-slider")
+            last = study.by_policy[state["policy"]].sparsities[-1]
+            at = float(slider.input_value()) / float(slider.get_attribute("max")) * last
+            assert at == pytest.approx(share, abs=1e-9)
+            # The first key press moves to a level, the next one to its neighbor.
+            slider.press("ArrowRight")
+            slider.press("ArrowRight")
+            assert page.state["variant"] == "at level"
+            assert share < page.state["sparsity"] < share + 0.021
 
 
 def test_a_budget_moves_the_slider(opened, study):

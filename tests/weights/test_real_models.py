@@ -1,5 +1,8 @@
 """Published checkpoints, counted exactly; the oracles are plain numpy over the whole model."""
 
+from pathlib import Path
+
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -62,6 +65,17 @@ def test_smollm2(smollm2):
     zeros = int((prunable["weight_total"] - prunable["weight_nonzero"]).sum())
     assert zeros == 31_850_496
     assert study.unclassified == ()
+
+
+@pytest.mark.parametrize("page", ["reference/packed-formats.md", "how-to/adapters-gguf-pickles.md"])
+def test_documentation_tells_the_file_of_smollm2_from_its_tensors(page, smollm2_path):
+    tensors = gguf.GGUFReader(smollm2_path).tensors
+    size, weights = (sum(int(getattr(t, n)) for t in tensors) for n in ("n_bytes", "n_elements"))
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    assert f"{smollm2_path.stat().st_size / 1e6:.1f} MB" in text
+    assert f"{size / 1e6:.1f} MB" in text
+    assert f"{8 * size / weights:.2f} bits" in text
+    assert f"{4 * weights / 1e6:.0f} MB" in text
 
 
 def test_smollm2_has_thousands_of_weights_on_its_threshold(smollm2):

@@ -1,6 +1,7 @@
 """Tables of two checkpoints."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ _LISTED, _SOME = 40, 4
 def changes(study: StudyFigures) -> Table:
     """Return what was removed from the model: weights, parameters, bytes and FLOPs."""
     caption = say("caption.removed_totals")
-    frame = study.facts.table("changes")
+    frame = _changes(study)
     values = frame[frame["group"].isna()]
     values = values.assign(figure=values["figure"].replace(_COLUMNS).map(head))
     return table_of("changes", caption, _figure_columns("figure"), values)
@@ -46,13 +47,19 @@ def changes(study: StudyFigures) -> Table:
 def changed_groups(study: StudyFigures) -> Table:
     """Return what was removed from each group of modules."""
     sides = ["before", "after"]
-    frame = study.facts.table("changes").dropna(subset="group")
+    frame = _changes(study).dropna(subset="group")
     frame = frame.assign(group=frame["group"].map(group_name))
     frame = frame[~frame[sides].eq(0).fillna(False).all(axis=1)]
     is_known = frame[sides].fillna(0).any(axis=1).groupby(frame["figure"]).transform("any")
     rows = frame[is_known].assign(title=frame["figure"].replace(_COLUMNS).map(head))
     caption, columns = say("caption.removed_groups"), _figure_columns("group")
     return table_of("changed_groups", caption, columns, rows, title="title", style="groups")
+
+
+def _changes(study: StudyFigures) -> pd.DataFrame:
+    """Return the changes; bytes in the files differ from stored bytes only for packed weights."""
+    frame = study.facts.table("changes")
+    return frame if study.facts.packings() else frame[frame["figure"] != "file_bytes"]
 
 
 def _figure_columns(first: str) -> list[Column]:
@@ -85,7 +92,11 @@ def blocks(shares: BlockShares) -> Table:
         share=blocks_axis(shares),
     )
     values = shares.rows.assign(name=block_names(shares))
-    return table_of("blocks", say("caption.pair_blocks"), columns, values, widths=(1.2, 1))
+    table = table_of("blocks", say("caption.pair_blocks"), columns, values, widths=(1.2, 1))
+    if values[["zeros", "new"]].any(axis=None):
+        return table
+    without_zeros = replace(table, caption=say("caption.pair_blocks_removed"))
+    return without_zeros.only("name", "weight_before", "removed", "share")
 
 
 def _listed(numbers: Sequence[int], limit: int) -> str:

@@ -188,6 +188,11 @@ class Facts:
         before, after, *_ = self.layouts
         return before, after
 
+    @property
+    def size_figure(self) -> str:
+        """The bytes that compare two checkpoints: those of the files where weights are packed."""
+        return "file_bytes" if self.packings() else "stored_bytes"
+
     @cached_property
     def base_shares(self) -> dict[str, float | None]:
         """The share of the base that is zero or removed, see :func:`.survival.base_shares`."""

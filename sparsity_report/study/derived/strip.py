@@ -87,7 +87,7 @@ def _opened(facts: Facts, fewer: tuple[str, ...]) -> tuple[Tile, ...]:
 
 def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
     """Return zeros, revived zeros or else FLOPs, parameters and bytes of two checkpoints."""
-    figures = {"parameters": "parameters", "size": "stored_bytes"}
+    figures = {"parameters": "parameters", "size": facts.size_figure}
     before, after = (facts.total(side, "sparsity_prunable") for side in facts.sides)
     tiles = [Tile("zeros", before, _ends([after]), {"note": "strip.zeros_note"})]
     if zeros := fate["zeros_before"]:

@@ -15,9 +15,9 @@ from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
 from sparsity_report.untrusted.display_text import file_name
 
-# Possible beginnings of a formula: at the start of a cell, or after the separator of cells in many
-# European locales, quoted or not, also with the full-width signs of East Asia. The scripts of a
-# page read the same file.
+# Possible beginnings of a formula, as OWASP lists them: at the start of a cell or after any
+# separator of cells, quoted or not, after blank and invisible characters, also with the wide signs
+# of East Asia. The scripts of a page read the same file.
 FORMULA = re.compile(
     json.loads(Path(__file__).with_name("formula.json").read_text(encoding="utf-8"))["pattern"]
 )
@@ -100,7 +100,7 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 def _inert(frame: pd.DataFrame) -> pd.DataFrame:
     def guard(cell: object) -> object:
-        return FORMULA.sub(r"\1'", legible(cell)) if isinstance(cell, str) else cell
+        return FORMULA.sub("'", legible(cell)) if isinstance(cell, str) else cell
 
     safe = frame.rename(columns=guard)
     for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:
