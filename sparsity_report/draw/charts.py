@@ -175,7 +175,8 @@ def _break_evens(study: StudyFigures) -> Rows:
         {
             "sparsity": share,
             "value": 1.0,
-            "label": theme.write(share, "share"),
+            "label": (text := theme.write(share, "share")),
+            "tip": text,
             "line": _line_name(layout),
         }
         for layout in ("csr_int32", "csr_int64")
@@ -184,13 +185,13 @@ def _break_evens(study: StudyFigures) -> Rows:
 
 
 def _levels(study: StudyFigures) -> Rows:
-    """Return the points of the study on the line of CSR, those with one label once."""
+    """Return the points of the study on the line of CSR, those of one whole percent once."""
     points = {}
     for variant, share in study.facts.marks():
         ratio = study.facts.storage(variant)["ratio"].get("csr_int32")
         if share > 0 and pd.notna(ratio):
-            label = theme.write(ratio, "ratio")
-            points[label] = {"sparsity": share, "value": float(ratio), "label": label}
+            texts = {"tip": theme.write(share, "share"), "label": theme.write(ratio, "ratio")}
+            points[f"{share:.2f}"] = {"sparsity": share, "value": float(ratio), **texts}
     return sorted(points.values(), key=lambda row: row["sparsity"])
 
 

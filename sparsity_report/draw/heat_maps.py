@@ -17,6 +17,7 @@ from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import OUTSIDE
+from sparsity_report.study.policy_names import threshold_rule
 from sparsity_report.study.schema import Column
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
@@ -216,7 +217,7 @@ def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str
         method = method_name(str(facts["method"] or ""))
         heading = say("chart.pruned_zeros_map_title", asked=facts["asked_sparsity"], method=method)
         if pd.notna(facts["threshold"]):
-            notes[1] = say("chart.single_threshold_note", threshold=facts["threshold"])
+            notes[1] = threshold_rule(facts)
     if spread := study.facts.spread(variant):
         notes.append(say("chart.zeros_per_layer_range", low=spread.low, high=spread.high))
     if layers > 1:

@@ -20,7 +20,7 @@ from sparsity_report.study.derived.heads_experts import fewer_experts, router_us
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.study.layers import records
-from sparsity_report.study.policy_names import EXISTING
+from sparsity_report.study.policy_names import EXISTING, threshold_rule
 from sparsity_report.words.sentences import say
 
 _COUNTING = (
@@ -125,12 +125,12 @@ def _spread(study: StudyFigures) -> Iterator[str]:
     """Yield the layers that a single threshold of the headline's pruning prunes least and most."""
     if (variant := study.facts.pruning) is None:
         return
-    threshold = study.variants.set_index("variant")["threshold"][variant]
+    row = study.variants.set_index("variant").loc[variant]
     spread, layers = study.facts.spread(variant), study.facts.layers(variant)
     # A threshold of zero pruned nothing.
-    is_single = pd.notna(threshold) and threshold > 0
+    is_single = pd.notna(row["threshold"]) and row["threshold"] > 0
     if is_single and spread and spread.is_uneven and spread.layers >= layers["prunable"].sum():
-        figures = {"variant": variant, "threshold": threshold}
+        figures = {"variant": variant, "rule": threshold_rule(row)}
         yield say("finding.uneven_sparsity", **figures, **spread._asdict())
 
 

@@ -194,7 +194,17 @@ def _as_written(perplexity: float) -> float:
 
 
 def _cause(study: StudyFigures, variant: str, share: float) -> str:
-    """Return the change of sparsity by a pruning, from the zeros before it."""
+    """Return the change of sparsity by a pruning, from the zeros before it.
+
+    It names the method where the study has several.
+    """
+    cause = _change_of_sparsity(study, variant, share)
+    if study.facts.first_prunings["policy"].nunique() < 2:
+        return cause
+    return say("verdict.with_method", cause=cause, method=labels_of(study, [variant])[0])
+
+
+def _change_of_sparsity(study: StudyFigures, variant: str, share: float) -> str:
     before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
     if before and number and before > number / 1000:
         return say("verdict.raising", before=before / number, share=share)

@@ -74,7 +74,7 @@ def write_thesis(
     - ``numbers.tex``, a command for each number of totals, groups and results, such as
       ``\MaskedThirtySparsityModel`` or, of two checkpoints, ``\PrunableWeightsRemoved``.
     - ``findings.tex`` with the verdict and the sentences of :func:`summarize`,
-      ``sparsity-report.bib`` for citations, and ``example.tex``, which uses all of them.
+      ``sparsity-report.bib`` for citations, and ``example.tex``, a document with all the others.
 
     Parameters
     ----------

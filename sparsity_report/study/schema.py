@@ -185,6 +185,7 @@ COLUMNS = {
         *_columns("Int64", "block", formats.WORDS, **_POSITIVE),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
         *_columns("Int64", "removed", optional=True),
+        *_columns("Int64", "at_threshold spared", **_POSITIVE),
         *_columns("float64", """
             asked_sparsity expected_rounding_sparsity near_zero_share param_frac
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
@@ -301,7 +302,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "variants": _table(
         "variant layout model architecture source fingerprint method asked_sparsity zeros_before "
         "pruned threshold attention_width attention_flops_per_token basis basis_fingerprint "
-        "basis_windows basis_window",
+        "basis_windows basis_window at_threshold spared",
         layout={"among": ("dense", "masked", "csr")},
         zeros_before=_NULLABLE,
     ),

@@ -420,6 +420,7 @@ def variant_row(
     """Return the row of a variant in the table ``variants``."""
     pruning, basis, weights = variant.pruning, variant.basis, variant.weights
     zeros = sum(p.total - counts[p.name].nonzero for p in weights.prunable) if pruning else None
+    at_threshold, spared = (pruning.ties if pruning else None) or (None, None)
     return {
         "variant": variant.name,
         "layout": variant.layout,
@@ -438,6 +439,8 @@ def variant_row(
         "basis_fingerprint": basis.fingerprint if basis else None,
         "basis_windows": basis.windows if basis else None,
         "basis_window": basis.window if basis else None,
+        "at_threshold": at_threshold,
+        "spared": spared,
     }
 
 

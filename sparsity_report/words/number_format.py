@@ -6,7 +6,8 @@ sentences, :func:`sparsity_report.words.sentences.say` passes a plain space.
 
 import math
 from collections.abc import Iterable
-from decimal import Decimal
+from ctypes import c_float
+from decimal import ROUND_CEILING, Context, Decimal
 from numbers import Integral
 from typing import SupportsFloat, TypeAlias, TypeGuard
 
@@ -187,14 +188,24 @@ def perplexity_gap(difference: float, sign: str = "") -> str:
 
 
 def threshold(magnitude: Number) -> str:
-    """Write the largest pruned magnitude with four digits.
+    """Write the largest pruned magnitude with the digits that make it a rule.
+
+    No larger magnitude of its type is at most the written number, and it is itself, in comparisons
+    of float32 and of float64 alike.
 
     Examples
     --------
-    >>> threshold(0.119629), threshold(0.1196)
-    ('0.1196', '0.1196')
+    >>> threshold(0.026242438703775406), threshold(0.5), threshold(0.1196)
+    ('0.026242439', '0.5', '0.1196')
     """
-    return figures(magnitude, ".4g")
+    if not _is_known(magnitude):
+        return UNKNOWN
+    # Nine digits tell all float32 numbers apart.
+    for digits in range(3, 10):
+        written = float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(magnitude))
+        if c_float(written).value == magnitude:
+            return figures(written, f".{digits}g")
+    return figures(magnitude, "")
 
 
 def level(share: Number, space: str = THIN) -> str:

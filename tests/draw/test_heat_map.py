@@ -221,7 +221,7 @@ def test_the_chart_has_the_cells_of_the_drawing():
     assert color["domain"][0] == 0
     assert color["domain"][-1] == 1
     assert color["range"] == [f"#{stop}" for stop in PALETTES["viridis"]]
-    assert (spec["title"]["text"], spec["title"]["subtitle"]) == ("Zeros", "demo")
+    assert (spec["title"]["text"], spec["title"]["subtitle"]) == ("Zeros", ["demo"])
     assert spec["description"] == "A map"
 
 

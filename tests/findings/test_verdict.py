@@ -112,13 +112,14 @@ def test_prunings_to_one_sparsity_have_their_range(rivals):
         "against 10.0 dense. " in verdict(two)
     )
     lost = scored(rivals, Masked50=2000.0, Pattern=1024.0)
-    assert keys(lost)[:2] == ["guessing", "removing_50"]
+    assert keys(lost)[:2] == ["guessing", "with_method"]
+    assert "Removing half the prunable weights with 2:4 " in verdict(lost)
 
 
 def test_prunings_by_one_method_have_their_names(demo):
     seeds = {f"Seed{n}": sr.random_unstructured(demo, 0.5, seed=n) for n in (1, 2)}
     study = scored(pruned(demo, **seeds), Seed1=30.0, Seed2=20.0)
-    assert "20.0 with random, seed 2 and 30.0 with random, seed 1" in verdict(study)
+    assert "20.0 with random with seed 2 and 30.0 with random with seed 1" in verdict(study)
     # As Wanda calibrated on two texts.
     method = study.variants["method"]
     wanda = method.mask(method.notna(), "wanda")
