@@ -47,8 +47,9 @@ class Within(NamedTuple):
         Bytes or FLOPs of the whole model at that level; a ratio to dense if the budget is one.
     most : float
         The most that the uncertainty of the level allows; it keeps the budget.
-    layout : {"csr", "bitmask", "dense"}
-        Layout of the prunable matrices; ``"dense"`` if the unpruned model keeps the budget.
+    layout : {"csr", "bitmask", "dense", "file"}
+        Layout of the prunable matrices. If the unpruned model keeps the budget, it is ``"dense"``,
+        or ``"file"`` where a file packs its weights.
 
     Examples
     --------
@@ -101,7 +102,9 @@ def level_within(
         A study with levels; they are those of its first variant.
     budget : str
         ``"100 MB"``, ``"1.5 GiB"``, ``"0.5 × bytes"``, ``"50 % FLOPs"`` or ``"2 GFLOPs"``. Bytes
-        and FLOPs per token are those of the whole model with its prunable matrices in the layout.
+        and performed FLOPs per token are those of the whole model with its prunable matrices in the
+        layout. A share of the bytes is one of the dense bytes, or of those in the file that packs
+        the weights.
     policy : str
         A pruning policy, one of ``study.by_policy``.
     layout : {"csr", "bitmask", "dense"}
@@ -139,22 +142,25 @@ def level_within(
     levels = study.by_policy[policy]
     columns = [levels.total(quantity, layout), levels.at_most(quantity, layout)]
     costs = pd.DataFrame(dict(zip(("value", "most"), columns, strict=True))).astype("Float64")
-    dense = levels.total(quantity, "dense").iloc[0]
-    if pd.isna(dense):
+    base, unpruned = levels.total(quantity, "dense").iloc[0], "dense"
+    first = study.variants["variant"].iloc[0]
+    if quantity == "stored_bytes" and study.facts.packings(first):
+        base, unpruned = study.facts.size_before(first), "file"
+    if pd.isna(base):
         raise SparsityReportError(
             f"budget: {quantity} of the levels are unknown; give a budget of another quantity"
         )
     if is_relative:
-        costs, dense = costs / dense, 1.0
-    if dense <= limit:
-        return Within(levels.sparsities[0], float(dense), float(dense), "dense")
+        costs, base = costs / base, 1.0
+    if base <= limit:
+        return Within(levels.sparsities[0], float(base), float(base), unpruned)
     fits = costs["most"] <= limit
     if not fits.any():
         place = int(costs["most"].argmin())
         raise SparsityReportError(
             f"budget: {budget[:80]!r} is out of reach; the least in layout {layout} is at most "
-            f"{costs['most'][place]:,.6g}, at {levels.sparsities[place]:.0%}, and dense "
-            f"{dense:,.6g}: give a larger budget"
+            f"{costs['most'][place]:,.6g}, at {levels.sparsities[place]:.0%}, and {unpruned} "
+            f"{base:,.6g}: give a larger budget"
         )
     place = int(fits.argmax())
     value, most = map(float, costs.iloc[place])
