@@ -104,21 +104,26 @@ def _zeros(study: StudyFigures) -> Iterator[str]:
 
 
 def _arithmetic(study: StudyFigures) -> Iterator[str]:
-    facts = study.facts
-    if not (flops := facts.total(facts.baseline, "flops_per_token")):
-        return
-    statements = [say("finding.flops_of_base", base=facts.baseline, flops=flops)]
-    masked = [name for name, layout in facts.layouts.items() if layout == "masked"]
-    others = [name for name in masked if name != facts.baseline]
-    if same := [name for name in others if facts.total(name, "flops_per_token") == flops]:
-        statements.append(say("finding.flops_of_masked", variants=same))
-    for variant in facts.csr_variants:
-        times = facts.ratio(variant, "flops_per_token")
-        # A CSR variant of a larger model than the baseline saves none of its FLOPs.
-        if times is not None and times <= 1:
-            figures = {"flops": facts.total(variant, "flops_per_token"), "fewer": 1 - times}
-            statements.append(say("finding.flops_of_csr", variant=variant, **figures))
-    yield say("format.sentences", statements=statements)
+    """Yield the FLOPs that each variant performs, those of CSR beside its own model's."""
+    totals = study.totals.dropna(subset="flops_per_token")
+    dense = totals[totals["layout"] != "csr"]
+    statements = [
+        say("finding.flops_performed", variants=names, flops=row["flops_per_token"])
+        for names, row in _alike(dense[dense["flops_per_token"] > 0], ["flops_per_token"])
+    ]
+    if masked := list(dense.loc[dense["layout"] == "masked", "variant"]):
+        statements.append(say("finding.flops_of_masked", variants=masked))
+    models = study.variants.set_index("variant")["fingerprint"]
+    bases = dict(zip(models[dense["variant"]][::-1], [*dense.itertuples()][::-1], strict=True))
+    for row in totals[totals["layout"] == "csr"].itertuples():
+        base, flops = bases.get(models[row.variant]), row.flops_per_token
+        if base and (times := ratio(flops, base.flops_per_token)) is not None:
+            figures = {"flops": flops, "base": base.variant, "fewer": 1 - times}
+            statements.append(say("finding.flops_of_csr", variant=row.variant, **figures))
+        elif flops:
+            statements.append(say("finding.flops_performed", variants=[row.variant], flops=flops))
+    if statements:
+        yield say("format.sentences", statements=statements)
 
 
 def _spread(study: StudyFigures) -> Iterator[str]:

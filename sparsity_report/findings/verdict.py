@@ -15,6 +15,7 @@ from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
+from sparsity_report.words.number_format import quantities
 from sparsity_report.words.sentences import say
 
 #: Relative change of a size up to which it counts as the same.
@@ -215,11 +216,11 @@ def _change_of_sparsity(study: StudyFigures, variant: str, share: float) -> str:
 def _size(study: StudyFigures, names: Sequence[str], share: float | None) -> Iterator[str]:
     """Yield the size of the whole model in the layout of the variants, and in the smallest one."""
     facts = study.facts
-    layout, dense = facts.common_layout(names), facts.size(names[0], "dense")
-    if not dense or layout is None:
+    layout, before = facts.common_layout(names), facts.size_before(names[0])
+    if not before or layout is None:
         return
     csr, smallest = (
-        [size / dense for name in names if (size := facts.size(name, each)) is not None]
+        [size / before for name in names if (size := facts.size(name, each)) is not None]
         for each in ("csr", layout)
     )
     claims, joined = [size_change(max(csr))] if csr else [], "verdict.and"
@@ -236,8 +237,8 @@ def _size(study: StudyFigures, names: Sequence[str], share: float | None) -> Ite
     claim = claims[0]
     if claims[1:]:
         claim = say(joined, claim=claim, other=claims[1])
-    if dtypes := facts.unpacked_dtypes(names[0]):
-        claim = say("verdict.of_unpacked", claim=claim, dtypes=dtypes)
+    if facts.packings(names[0]):
+        claim = say("verdict.of_packed", claim=claim, before=before)
     yield claim if share is None else say("verdict.at_sparsity", share=share, claim=claim)
 
 
@@ -299,6 +300,9 @@ def comparison_title(study: StudyFigures) -> str:
         places = {"first": levels[ends["low"]], "last": levels[ends["high"]]}
         return say("page.hero_levels", **values, **places)
     layouts = ((name, facts.smallest_layout(name, "model")) for name in facts.contenders)
-    sizes = [facts.size(name, layout) for name, layout in layouts if layout]
-    dense = facts.total(facts.baseline, "stored_bytes")
-    return say("page.hero_size", sizes=sizes, before=dense)
+    known = [size for name, layout in layouts if layout and (size := facts.size(name, layout))]
+    ends = [*dict.fromkeys((min(known), max(known)))] if known else [None]
+    low, *high, before = quantities([*ends, facts.size_before(facts.baseline)], "B", " ")
+    sizes = say("format.range", low=low, high=high[0]) if high else low
+    key = "page.hero_size_packed" if facts.packings(facts.baseline) else "page.hero_size"
+    return say(key, sizes=sizes, before=before)

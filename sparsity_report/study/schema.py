@@ -24,7 +24,7 @@ from sparsity_report.words.value_formats import Format
 
 BLOCKS = (4, 8, 16, 32)
 LAYOUTS = (
-    *("dense", "csr_int32", "csr_int64"),
+    *("file", "dense", "csr_int32", "csr_int64"),
     *(f"bsr_{size}" for size in BLOCKS),
     *("bitmask", "2:4"),
 )
@@ -138,7 +138,7 @@ COLUMNS = {
         Column("total", low=0, is_metric=True),
         *_columns("int64", "nonzero flops_per_token", is_metric=True, **_POSITIVE),
         *_columns("int64", "stored_bytes", formats.BYTES, is_metric=True, **_POSITIVE),
-        *_columns("float64", "bytes_ratio", formats.TIMES, is_metric=True,
+        *_columns("float64", "bytes_ratio", formats.MULTIPLE, is_metric=True,
                   ratio=("stored_bytes", "dense_bytes")),
         *_columns("float64", "difference", formats.POINTS, is_metric=True),
         *_columns("float64", "sensitivity", _NATS, is_metric=True),
@@ -200,8 +200,9 @@ COLUMNS = {
             dense_perplexity stderr norm gate_mass output_norm saliency
         """, **_POSITIVE),
         *_columns("float64", "threshold", formats.THRESHOLD, **_POSITIVE),
+        *_columns("float64", "ratio", formats.MULTIPLE, **_POSITIVE),
         *_columns("float64", """
-            ratio promised_speedup realised_low realised_high
+            promised_speedup realised_low realised_high
         """, formats.TIMES, **_POSITIVE),
         *_columns("float64", "mean_abs std kl", formats.figures("#.3g"), **_POSITIVE),
         *_columns("float64", "least_abs", **_POSITIVE),
@@ -236,7 +237,7 @@ COLUMNS = {
         *_columns("text", "pair outcome", formats.WORDS),
         *_columns("float64", "gone_of_base zeros", formats.SHARE),
         *_columns("float64", "accuracy", formats.SCORE),
-        *_columns("float64", "ratio_to_dense model_ratio", formats.TIMES),
+        *_columns("float64", "ratio_to_dense model_ratio", formats.MULTIPLE),
         *_columns("float64", "increase_low increase_high", _NATS),
         *_columns("float64", "perplexity_ratio", formats.figures(".3f")),
         *_columns("float64", "perplexity_difference", formats.figures(",.2f")),

@@ -30,7 +30,7 @@ def say(key: str, /, **values: object) -> str:
         ``{name}`` or ``{name:format}``. The formats are:
 
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
-          ``perplexity`` (alone, or with the size of the vocabulary),
+          ``multiple``, ``perplexity`` (alone, or with the size of the vocabulary),
           ``perplexity_gap`` (``perplexity_change`` with its sign), ``threshold``, ``duration``,
           ``points``, ``scaled UNIT``, or a Python format such as ``,`` or ``.2f``;
         - names of raw values: ``variant`` (shortened), ``group``, ``layout``, ``method``, ``part``,
@@ -195,6 +195,7 @@ _NUMBERS: Mapping[str, Callable[..., str]] = {
     "level": number_format.level,
     "perplexity": number_format.perplexity,
     "times": number_format.times,
+    "multiple": number_format.multiple,
     "duration": number_format.duration,
 }
 _TEMPLATES = _Templates()

@@ -210,8 +210,11 @@ class Facts:
         return _known(self._totals[column][variant])
 
     def ratio(self, variant: str, column: str) -> float | None:
-        """Return a figure of ``study.totals`` ÷ the baseline's."""
-        return ratio(self._totals[column][variant], self._totals[column][self.baseline])
+        """Return a figure of ``study.totals`` ÷ the baseline's; bytes ÷ those of a packed file."""
+        base = self._totals[column][self.baseline]
+        if column == "stored_bytes" and self.packings(self.baseline):
+            base = self.size(self.baseline, "file")
+        return ratio(self._totals[column][variant], base)
 
     def vocabulary(self, variant: str) -> int | None:
         """Return the number of tokens that a variant's model chooses from; None if unknown.
@@ -372,10 +375,26 @@ class Facts:
         return None if name is None else self.total(name, column)
 
     def size(self, variant: str, layout: str) -> float | None:
-        """Return the bytes of a variant's whole model in a layout; ``"csr"`` as its CSR variant."""
+        """Return the bytes of a variant's whole model in a layout; ``"csr"`` as its CSR variant.
+
+        ``"file"`` is null for models whose file packs no weights.
+        """
         if layout == "csr":
             return self.as_csr(variant, "stored_bytes")
         return _known(self.storage(variant, "model")["bytes"].get(layout))
+
+    def size_before(self, variant: str) -> float | None:
+        """Return the bytes of a variant's model that layouts are compared with.
+
+        They are those in the file that packs its weights, of which other layouts hold unpacked
+        values, else the dense bytes.
+        """
+        return self.size(variant, "file" if self.packings(variant) else "dense")
+
+    def size_as_stored(self, variant: str) -> float | None:
+        """Return the bytes of a variant, in the file if it was opened from one that packs it."""
+        in_file = self.total(variant, "file_bytes") if self.packings(variant) else None
+        return self.total(variant, "stored_bytes") if in_file is None else in_file
 
     @cached_property
     def original(self) -> str | None:
@@ -431,11 +450,11 @@ class Facts:
         return defaultdict(lambda: frame.iloc[:0], list(tables))
 
     def break_even(self, variant: str, layout: str = "csr_int32") -> float | None:
-        """Return the sparsity from which a layout of the prunable weights beats dense.
+        """Return the sparsity of prunable weights from which a model in a layout is smaller.
 
-        None where it never does or is unknown.
+        It is compared with :meth:`size_before`. None where it never is smaller or is unknown.
         """
-        return _known(self.storage(variant)["break_even"].get(layout))
+        return _known(self.storage(variant, "model")["break_even"].get(layout))
 
     @cached_property
     def speeds(self) -> pd.DataFrame | None:
