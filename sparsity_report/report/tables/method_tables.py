@@ -108,9 +108,9 @@ def _figures_of(study: StudyFigures) -> dict[str, _Figures]:
             **scores.get(name, {}),
         }
         if (layout := facts.smallest_layout(name, "model")) is not None:
-            sizes = facts.storage(name, "model")["bytes"]
-            is_common = sizes[layout] == sizes.get(_smallest(study))
-            row["smallest"] = Cell(int(sizes[layout]), "" if is_common else layout_name(layout))
+            size = int(facts.storage(name, "model")["bytes"][layout])
+            is_common = size == facts.size(name, _smallest(study) or "")
+            row["smallest"] = Cell(size, "" if is_common else layout_name(layout))
         if (dead := facts.dead(name)) is not None:
             row |= {"dead_rows": int(dead.rows.sum()), "dead_heads": int(dead.heads.sum())}
         speeds = facts.whole_speeds(name)
