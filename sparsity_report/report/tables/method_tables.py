@@ -109,8 +109,8 @@ def _figures_of(study: StudyFigures) -> dict[str, _Figures]:
         }
         if (layout := facts.smallest_layout(name, "model")) is not None:
             size = int(facts.storage(name, "model")["bytes"][layout])
-            note = "" if layout == _smallest(study) else layout_name(layout)
-            row["smallest"] = Cell(size, note)
+            is_common = size == facts.size(name, _smallest(study) or "")
+            row["smallest"] = Cell(size, "" if is_common else layout_name(layout))
         if (dead := facts.dead(name)) is not None:
             row |= {"dead_rows": int(dead.rows.sum()), "dead_heads": int(dead.heads.sum())}
         speeds = facts.whole_speeds(name)
@@ -179,9 +179,12 @@ def _mean_accuracies(study: StudyFigures) -> dict[str, tuple[float, float]]:
 
 
 def _smallest(study: StudyFigures) -> str | None:
-    """Return the smallest layout of all prunings; None if they have several."""
-    layouts = {study.facts.smallest_layout(name, "model") for name in study.facts.prunings}
-    return layouts.pop() if len(layouts) == 1 else None
+    """Return the layout that is smallest for each pruning, or as small; None without one."""
+    facts = study.facts
+    common = facts.common_layout(facts.prunings) if facts.prunings else None
+    own = {name: facts.smallest_layout(name, "model") or "" for name in facts.prunings}
+    is_smallest = common and all(facts.size(n, common) == facts.size(n, own[n]) for n in own)
+    return common if is_smallest else None
 
 
 def _result_columns(study: StudyFigures, by_variant: Mapping[str, _Figures]) -> list[Column]:
