@@ -100,6 +100,8 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         figures["performed_flops"] = "flops_per_token"
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
+    sizes = map(facts.size_as_stored, facts.sides)
+    sums["stored_bytes"] = dict(zip(("before", "after"), sizes, strict=True))
     more = {"note": "strip.of_model"}
     for key, figure in figures.items():
         before, after = sums[figure]["before"], sums[figure]["after"]
