@@ -60,7 +60,7 @@ def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
         (tmp_path / "thesis" / "example.tex").read_text()
     )
     stored = int(study.totals["stored_bytes"].iloc[2])
-    ratio = f"\\newcommand{{\\CSRFiftyStoredBytesRatio}}{{\\num{{{stored / FILE:.2f}}}}}"
+    ratio = f"\\newcommand{{\\CSRFiftyStoredBytesToFileRatio}}{{\\num{{{stored / FILE:.2f}}}}}"
     assert ratio in numbers
 
 
