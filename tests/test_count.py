@@ -1,12 +1,15 @@
 """``count``: figures against opened models, announced sparsity, and bad input."""
 
 import json
+import re
+import shutil
 import struct
 
 import packing
 import pytest
 from helpers import command, small_llama
 from hubs import Hub
+from safetensors.torch import load_file, save_file
 from wording import key_of, wording
 
 import sparsity_report as sr
@@ -173,3 +176,18 @@ def test_damaged_files(tmp_path, harm):
     done = command("count", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_bits_per_weight_leave_out_the_copy_of_a_tied_head(tmp_path):
+    """The file stores the table of the embedding twice; the model counts it once."""
+    tensors = load_file(DEMO / "model.safetensors")
+    table = tensors["model.decoder.embed_tokens.weight"]
+    save_file({**tensors, "lm_head.weight": table.clone()}, tmp_path / "model.safetensors")
+    shutil.copy(DEMO / "config.json", tmp_path)
+    total = sum(tensor.numel() for tensor in tensors.values())
+    (counts,) = counted(tmp_path)
+    assert counts["tied"]["reason"] == "equal"
+    assert counts["tensor_bytes"] == 4 * (total + table.numel())
+    assert counts["bits_per_weight"] == 32
+    size = f"{4 * total / 1e6:.2f}"
+    assert re.search(rf"^all .* {size}\s+MB +32\.00\b", command("count", tmp_path).stdout, re.M)

@@ -73,7 +73,9 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
     heads += [*[say("count.zeros")] * is_read, head("stored_as")]
     rows = [(group_name(key), row) for key, row in (counts["groups"] or {}).items()]
     formats = () if rows else counts["formats"]
-    row = {**counts, "stored_bytes": counts["tensor_bytes"], "formats": formats}
+    # Without the duplicates of tied tensors, which are counted once.
+    size = sum(row["stored_bytes"] for row in counts["formats"].values())
+    row = {**counts, "stored_bytes": size, "formats": formats}
     cells = [
         (name, written(row["parameters"]), scaled(row["stored_bytes"], "B"),
          figures(row["bits_per_weight"], ".2f"),

@@ -41,8 +41,8 @@ def model_counts(
     dict
         ``model``, ``source``, ``files``, ``file_bytes``, ``tensor_bytes`` (with duplicates),
         ``parameters``, ``active_parameters`` (null without experts), ``stored_values`` (null for
-        GGUF), ``bits_per_weight``, ``zeros``, ``patterns``, ``groups`` and ``formats`` (rows by
-        name), ``tied``, ``experts``, ``differences`` and ``notes``.
+        GGUF), ``bits_per_weight`` (without duplicates), ``zeros``, ``patterns``, ``groups`` and
+        ``formats`` (rows by name), ``tied``, ``experts``, ``differences`` and ``notes``.
     """
     notes, on_file = weights.notes, set[str]()
     if isinstance(weights, CheckpointWeights):
@@ -57,17 +57,17 @@ def model_counts(
     groups = None if weights.undecided else _sums(weights, lambda module, _: module.group)
     for group, row in (groups or {}).items():
         row["zeros"] = zeros and zeros["groups"].get(group, 0)
-    tensor_bytes = sum(p.stored_bytes for p in (*weights.stored, *twins))
+    stored_bytes = sum(p.stored_bytes for p in weights.stored)
     return {
         "model": weights.name,
         "source": weights.source,
         "files": len(weights.files),
         "file_bytes": sum(file.size for file in weights.files),
-        "tensor_bytes": tensor_bytes,
+        "tensor_bytes": stored_bytes + sum(p.stored_bytes for p in twins),
         "parameters": weights.total,
         "active_parameters": active_total(weights),
         "stored_values": stored_values(weights),
-        "bits_per_weight": bits_per_weight(tensor_bytes, weights.total),
+        "bits_per_weight": bits_per_weight(stored_bytes, weights.total),
         "zeros": zeros and sum(zeros["groups"].values()),
         "patterns": groups and zeros and {key: zeros[key] for key in ("matrices", "patterns")},
         "groups": groups and {group: groups[group] for group in GROUPS if group in groups},

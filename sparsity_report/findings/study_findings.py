@@ -117,8 +117,9 @@ def _arithmetic(study: StudyFigures) -> Iterator[str]:
     bases = dict(zip(models[dense["variant"]][::-1], [*dense.itertuples()][::-1], strict=True))
     for row in totals[totals["layout"] == "csr"].itertuples():
         base, flops = bases.get(models[row.variant]), row.flops_per_token
-        if base and (times := ratio(flops, base.flops_per_token)) is not None:
-            figures = {"flops": flops, "base": base.variant, "fewer": 1 - times}
+        if base and flops < base.flops_per_token:
+            fewer = 1 - flops / base.flops_per_token
+            figures = {"flops": flops, "base": base.variant, "fewer": fewer}
             statements.append(say("finding.flops_of_csr", variant=row.variant, **figures))
         elif flops:
             statements.append(say("finding.flops_performed", variants=[row.variant], flops=flops))

@@ -203,7 +203,7 @@ def commands_of(study: StudyFigures) -> list[tuple[Tex, Tex]]:
 
 def _variant_numbers(study: StudyFigures) -> _Numbers:
     """Yield the numbers of the tables of totals and of groups, then those of measurements."""
-    variants = variant_commands(study)
+    variants, is_packed = variant_commands(study), study.facts.packings(study.facts.baseline)
     totals = (total.column.name for total in study_tables.total_rows(study))
     names = " ".join(name for name in totals if name in COLUMNS)
     for row, (name, command) in zip(study_tables.by_variant(study), variants.items(), strict=True):
@@ -211,7 +211,8 @@ def _variant_numbers(study: StudyFigures) -> _Numbers:
         yield from _cells(command, row, names)
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(name, column)
-            yield f"{command}{_camel(column)}Ratio", quantity(ratio, MULTIPLE)
+            to_file = "ToFile" if is_packed and column == "stored_bytes" else ""
+            yield f"{command}{_camel(column)}{to_file}Ratio", quantity(ratio, MULTIPLE)
     groups = latex.group_commands(study.groups["group"].unique())
     columns = study_tables.group_columns(study).removeprefix("group ")
     for group in records(study.groups):

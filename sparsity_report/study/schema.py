@@ -139,7 +139,7 @@ COLUMNS = {
         *_columns("int64", "nonzero flops_per_token", is_metric=True, **_POSITIVE),
         *_columns("int64", "stored_bytes", formats.BYTES, is_metric=True, **_POSITIVE),
         *_columns("float64", "bytes_ratio", formats.MULTIPLE, is_metric=True,
-                  ratio=("stored_bytes", "dense_bytes")),
+                  ratio=("stored_bytes", "bytes_before")),
         *_columns("float64", "difference", formats.POINTS, is_metric=True),
         *_columns("float64", "sensitivity", _NATS, is_metric=True),
         *_columns("text", """

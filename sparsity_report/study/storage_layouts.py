@@ -241,7 +241,6 @@ def _others(layers: pd.DataFrame) -> pd.DataFrame:
     sizes = dict.fromkeys(("bytes", "empty", "full"), beside)
     rest = layers[["variant"]].assign(total=total, nonzero=nonzero, lossless=True, **sizes)
     rest = rest.assign(base=base).merge(pd.DataFrame({"layout": LAYOUTS}), how="cross")
-    columns = rest[["bytes", "empty", "full"]]
-    in_file = rest["layout"].eq("file")
-    rest[columns.columns] = columns.mask(in_file, rest["base"], axis=0)
+    for name in sizes:
+        rest[name] = rest[name].mask(rest["layout"].eq("file"), rest["base"])
     return rest

@@ -11,7 +11,7 @@ const AMOUNTS = { zeros: (f, c, i) => c.weights[i] - c.left[i],
   squares: (f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN,
   nonzero: (f, c, i) => c.nonzero[i], flops_per_token: (f, c, i, layout) => f.flops(c, i, layout),
   stored_bytes: (f, c, i, layout) => f.bytes(c, i, layout),
-  dense_bytes: (f, c, i) => c.of.base[i] };
+  bytes_before: (f, c, i) => c.of.base[i] };
 
 export const ratio = (part, whole) => known(part) && known(whole) && whole ? part / whole : null;
 const certain = (value) => (Number.isNaN(value) ? null : value);

@@ -26,9 +26,8 @@ from sparsity_report.study.derived.tradeoff import measured_levels
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
-from sparsity_report.study.levels import Levels, bytes_beside, in_layout
+from sparsity_report.study.levels import Levels, bytes_beside
 from sparsity_report.study.policy_names import GLOBAL, selection_rule
-from sparsity_report.study.storage_layouts import with_packed_bytes
 from sparsity_report.study.sweep import ladders, thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import CopiedCode
@@ -235,7 +234,7 @@ def _variants(
     for row, label in zip(records(study.variants), labels, strict=True):
         name, method, threshold = row["variant"], row["method"], row["threshold"]
         rows = study.facts.layers(name)
-        rows = rows.assign(base=_bytes_before(study, name), rest=bytes_beside(rows))
+        rows = rows.assign(base=study.facts.bytes_before(name), rest=bytes_beside(rows))
         rows = rows.set_index("module_name").reindex(names)
         yield {
             "name": name,
@@ -251,16 +250,6 @@ def _variants(
             "shapes": [each if isinstance(each, tuple) else None for each in rows["shape"]],
             "dtypes": [None if pd.isna(dtype) else dtype for dtype in rows["dtype"]],
         }
-
-
-def _bytes_before(study: StudyFigures, variant: str) -> pd.Series:
-    """Return the bytes of a variant's layers dense, or in the file that packs them."""
-    rows = study.facts.layers(variant)
-    if study.facts.packings(variant):
-        layers = with_packed_bytes(study.layers, study.variants)
-        return layers.loc[layers["variant"] == variant, "packed_bytes"]
-    is_sparse = rows["prunable"] & rows["layout"].eq("csr")
-    return rows["stored_bytes"].mask(is_sparse, in_layout(rows, "dense")["stored_bytes"])
 
 
 def _arrays(rows: pd.DataFrame, arrays: Arrays) -> dict[str, int]:

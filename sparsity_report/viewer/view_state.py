@@ -151,8 +151,8 @@ class LayerValues:
         """Return every layer of the variant or level in view.
 
         The columns are those of ``study.layers`` or of a level, with bytes and FLOPs in the byte
-        layout, and ``dense_bytes``. For two checkpoints they are those of ``study.matches``, and
-        the metrics.
+        layout, and ``bytes_before``: dense, or in the file that packs the weights. For two
+        checkpoints they are those of ``study.matches``, and the metrics.
         """
         if self._study.matches is not None:
             rows = compared_layers(self._study)
@@ -160,17 +160,17 @@ class LayerValues:
         first = str(self._study.variants["variant"].iloc[0])
         variant = first if self._is_level else self._state["variant"]
         rows = modules = self._study.facts.layers(variant).reset_index(drop=True)
+        before = self._study.facts.bytes_before(variant).array
         layout = self._state["layout"]
         if self._is_level:
             rows = self._study.by_policy[self._state["policy"]].at(self._state["sparsity"])
-            dense = in_layout(modules, "dense")["stored_bytes"]
         else:
-            sparse = rows["prunable"] & rows["layout"].eq("csr")
-            dense = rows["stored_bytes"].mask(sparse, in_layout(rows, "dense")["stored_bytes"])
             is_csr = self._study.facts.layouts[variant] == "csr"
             if layout == ("csr" if is_csr else "dense"):
-                return rows.assign(dense_bytes=dense)
-        return rows.assign(dense_bytes=dense, **in_layout(modules, layout, rows["weight_nonzero"]))
+                return rows.assign(bytes_before=before)
+        return rows.assign(
+            bytes_before=before, **in_layout(modules, layout, rows["weight_nonzero"])
+        )
 
     def in_view(self) -> pd.DataFrame:
         """Return the selected layers, or those that the search finds in the scope, sorted."""

@@ -303,9 +303,10 @@ def stores(study, said):
         rest = whole["stored_bytes"].sum() - size_of_csr(rows)
         base = layers(study, dense_name(study))["file_bytes"].sum()
         dense, full, empty = base, full + rest, empty + rest
+    digits = next(d for d in range(2, 9) if size == base or float(f"{size / base:.{d}f}") != 1)
     expected = {
         "variant": said["variant"],
-        "ratio": f"{size / base:.2f} ×",
+        "ratio": f"{size / base:.{digits}f} ×",
         "base": f"the file of {dense_name(study)}" if packed else dense_name(study),
         "bytes": si(size, "B"),
         "reference": si(base, "B"),
@@ -350,13 +351,13 @@ def rounded(study, said):
 
 
 def performed_flops(study, said):
-    """The first variant of the sentence; all have its FLOPs and are not CSR."""
-    sums = study.layers[
-        study.layers["layout"].ne("csr").groupby(study.layers["variant"]).transform("all")
-    ]
-    sums = sums.groupby("variant", sort=False)["flops_per_token"].sum()
-    mine = sums[split(said["variants"])[0]]
-    return {"variants": listed(list(sums[sums == mine].index)), "flops": si(mine, "FLOPs")}
+    """All variants with the FLOPs of the first one, but those of CSR are alone."""
+    sums = study.layers.groupby("variant", sort=False)["flops_per_token"].sum()
+    first, *_ = split(said["variants"])
+    csr = set(study.variants.loc[study.variants["layout"] == "csr", "variant"])
+    alike = [name for name in sums[sums == sums[first]].index if name not in csr]
+    names = [first] if first in csr else alike
+    return {"variants": listed(names), "flops": si(sums[first], "FLOPs")}
 
 
 def masked_flops(study, _):

@@ -12,7 +12,7 @@ from papers import text_of
 import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.findings.strip_text import strip_texts
-from sparsity_report.report.tables import study_tables
+from sparsity_report.report.tables import checkpoint_tables, study_tables
 from sparsity_report.viewer.study_payload import packed_note
 from sparsity_report.words.sentences import say
 
@@ -60,7 +60,7 @@ def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
         (tmp_path / "thesis" / "example.tex").read_text()
     )
     stored = int(study.totals["stored_bytes"].iloc[2])
-    ratio = f"\\newcommand{{\\CSRFiftyStoredBytesRatio}}{{\\num{{{stored / FILE:.2f}}}}}"
+    ratio = f"\\newcommand{{\\CSRFiftyStoredBytesToFileRatio}}{{\\num{{{stored / FILE:.2f}}}}}"
     assert ratio in numbers
 
 
@@ -108,3 +108,13 @@ def test_plain_model_has_no_sentence_about_files(studies, tmp_path):
     assert packed_note(study) is None
     for word in ("unpacked", "in the file", "Bits per weight"):
         assert word not in page
+
+
+def test_a_pair_has_the_bytes_of_the_file(tmp_path):
+    """The other checkpoint holds the same values in float32."""
+    packed, plain = packing.packed_llama(tmp_path, "gptq-4-v1")
+    pair = sr.compare_checkpoints(packed, plain)
+    (size,) = (tile for tile in pair.strip if tile.key == "size")
+    assert (size.before, size.after) == (FILE, (4 * (WEIGHTS + PLAIN),) * 2)
+    heads = [row.cells[0].text for row in checkpoint_tables.changes(pair).rows]
+    assert "Stored bytes, unpacked" in heads

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import packing
 import pandas as pd
 import pytest
 import torch
@@ -290,7 +291,7 @@ def check_budgets(study, state, answer):
             unit = "FLOPs" if "FLOPs" in budget else "B"
             written = number_format.scaled(solved.value, unit, " ")
             if "×" in budget or "x" in budget or "%" in budget:
-                written = number_format.times(solved.value, " ")
+                written = number_format.multiple(solved.value, " ")
             assert written in have["text"].replace("\u202f", " "), budget
 
 
@@ -300,7 +301,7 @@ def check_texts(answer, space):
             number_format.percent(value, space=space),
             number_format.percent(value, 2, space=space),
             number_format.points(value),
-            number_format.times(value, space),
+            number_format.multiple(value, space),
             number_format.level(value, space),
             number_format.scaled(value * 1e9, "B", space),
             number_format.scaled(value * 1e5, "", space),
@@ -312,7 +313,7 @@ def check_texts(answer, space):
     assert answer["written"] == [
         number_format.percent(sums["share"], space=space),
         number_format.scaled(sums["bytes"], "B", space),
-        number_format.times(sums["ratio"], space),
+        number_format.multiple(sums["ratio"], space),
     ]
 
 
@@ -380,7 +381,7 @@ def sentence(study, state):
         prunable=number_format.scaled(sums["prunable_total"], "", space),
         layout=say(f"viewer.as_{layout}"),
         bytes=number_format.scaled(size, "B", space),
-        ratio=number_format.times(size / dense, space),
+        ratio=number_format.multiple(size / dense, space),
     )
     return text[0].upper() + text[1:]
 
@@ -405,3 +406,26 @@ def test_chromium_shows_the_sentence_of_python(chromium, smollm2, tmp_path):
         )
         assert page.locator(".sv-sentence").text_content() == sentence(study, state)
     page.close()
+
+
+def test_bytes_of_packed_weights_are_compared_with_the_file(tmp_path):
+    """Sums, metrics and budgets of a GPTQ model, whose file is smaller than its float32."""
+    folder, _ = packing.packed_llama(tmp_path / "llama", "gptq-4-v1")
+    study = study_of(sr.load(folder, name="packed"), 0.5)
+    contents, in_file = study_contents(study), int(study.totals["file_bytes"].iloc[0])
+    names = contents.header["modules"]["names"]
+    files = study.facts.layers("Dense").set_index("module_name")["file_bytes"]
+    start = {**contents.header["start"], "selection": [], "detail": names[2]}
+    some = {"selection": names[2:5], "variant": "CSR50", "layout": "csr"}
+    states = [start, {**start, "variant": AT_LEVEL, "layout": "bitmask"}, {**start, **some}]
+    given = answers(contents, [asked(state, {}, names) for state in states], tmp_path)
+    for state, answer in zip(states, given, strict=True):
+        base = int(files[state["selection"] or names].sum())
+        assert answer["sums"]["base"] == base
+        assert answer["sums"]["ratio"] == answer["sums"]["bytes"] / base
+        check_metrics(study, contents, state, answer)
+        check_texts(answer, " ")
+    assert [answer["sums"]["base"] for answer in given[:2]] == [in_file] * 2
+    assert contents.header["words"]["sentence"].endswith("{ratio} the file.")
+    assert sr.level_within(study, f"{in_file} B").layout == "file"
+    assert sr.level_within(study, f"{in_file + 1} B", layout="bitmask").value == in_file

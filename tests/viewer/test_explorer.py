@@ -87,7 +87,7 @@ def test_bytes_and_flops_are_those_of_the_layout(explorer, layout, variant):
     }
     expected = beside + size[layout].where(rows["prunable"], 4 * weights)
     assert rows["stored_bytes"].tolist() == expected.tolist()
-    assert rows["dense_bytes"].tolist() == (4 * rows["total"]).tolist()
+    assert rows["bytes_before"].tolist() == (4 * rows["total"]).tolist()
     flops = 2 * (left if layout == "csr" else weights)
     inside = rows["prunable"]
     assert rows["flops_per_token"][inside].tolist() == flops[inside].tolist()

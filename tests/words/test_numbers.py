@@ -1,12 +1,15 @@
 """Each kind of number in one way: thin spaces in cells, a plain space in sentences."""
 
 import math
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sparsity_report.words import number_format
 from sparsity_report.words.catalogue import catalogue
@@ -141,3 +144,31 @@ def test_words_need_no_library():
     code = "import sparsity_report.words.display_names, sys; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pandas", "numpy", "markupsafe", "jinja2"} & set(run.stdout.split())
+
+
+def read_back(texts):
+    """Return the numbers that a reader takes from quantities: a bare one has the next unit."""
+    numbers, last = [], ""
+    for text in reversed(texts):
+        digits, prefix = re.fullmatch(rf"([\d.{THIN}]*\d)(?:{THIN}([kMGTP]?)B?)?", text).groups()
+        last = last if prefix is None else prefix
+        numbers.append(float(digits.replace(THIN, "")) * 1000 ** " kMGTP".index(last or " "))
+    return numbers[::-1]
+
+
+@given(st.lists(st.integers(0, 10**15), min_size=1, max_size=3), st.sampled_from(["", "B"]))
+@example([1_835_008, 731_136, 1_363_148], "")
+@example([500, 1_230], "")
+@example([90_852_864, 90_937_492], "B")
+def test_quantities_read_together_keep_their_units_and_differ(values, unit):
+    texts = number_format.unit_once(number_format.quantities(values, unit))
+    found = read_back(texts)
+    assert found == [pytest.approx(value, rel=0.006) for value in values]
+    assert len({*found}) == len({*values})
+
+
+@given(st.floats(0.5, 2) | st.sampled_from([1.0, 1.0004, 0.9996, 1 + 2**-40, 1 - 2**-40]))
+def test_no_exact_ratio_but_one_reads_as_one(ratio):
+    number = float(number_format.multiple(ratio, " ").removesuffix(" ×"))
+    assert (number == 1) == (ratio == 1)
+    assert number == pytest.approx(ratio, abs=0.005)

@@ -40,7 +40,7 @@ def changes(study: StudyFigures) -> Table:
     caption = say("caption.removed_totals")
     frame = _changes(study)
     values = frame[frame["group"].isna()]
-    values = values.assign(figure=values["figure"].replace(_COLUMNS).map(head))
+    values = values.assign(figure=_heads(study, values["figure"]))
     return table_of("changes", caption, _figure_columns("figure"), values)
 
 
@@ -51,7 +51,7 @@ def changed_groups(study: StudyFigures) -> Table:
     frame = frame.assign(group=frame["group"].map(group_name))
     frame = frame[~frame[sides].eq(0).fillna(False).all(axis=1)]
     is_known = frame[sides].fillna(0).any(axis=1).groupby(frame["figure"]).transform("any")
-    rows = frame[is_known].assign(title=frame["figure"].replace(_COLUMNS).map(head))
+    rows = frame[is_known].assign(title=_heads(study, frame["figure"]))
     caption, columns = say("caption.removed_groups"), _figure_columns("group")
     return table_of("changed_groups", caption, columns, rows, title="title", style="groups")
 
@@ -60,6 +60,12 @@ def _changes(study: StudyFigures) -> pd.DataFrame:
     """Return the changes; bytes in the files differ from stored bytes only for packed weights."""
     frame = study.facts.table("changes")
     return frame if study.facts.packings() else frame[frame["figure"] != "file_bytes"]
+
+
+def _heads(study: StudyFigures, figures: pd.Series) -> pd.Series:
+    """Return the names of figures; stored bytes of packed weights are those unpacked."""
+    unpacked = {"stored_bytes": "stored_bytes_unpacked"} if study.facts.packings() else {}
+    return figures.replace(_COLUMNS | unpacked).map(head)
 
 
 def _figure_columns(first: str) -> list[Column]:

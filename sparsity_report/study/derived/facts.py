@@ -31,10 +31,11 @@ from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import records
+from sparsity_report.study.levels import in_layout
 from sparsity_report.study.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.study.schema import TABLES
-from sparsity_report.study.storage_layouts import layout_curve
+from sparsity_report.study.storage_layouts import layout_curve, with_packed_bytes
 from sparsity_report.study.survival import base_shares
 
 # Largest distance of zeros from a target that is reached.
@@ -390,6 +391,15 @@ class Facts:
         values, else the dense bytes.
         """
         return self.size(variant, "file" if self.packings(variant) else "dense")
+
+    def bytes_before(self, variant: str) -> pd.Series:
+        """Return the bytes of each layer of a variant that layouts are compared with."""
+        rows = self.layers(variant)
+        if self.packings(variant):
+            layers = with_packed_bytes(self.study.layers, self.study.variants)
+            return layers["packed_bytes"][rows.index]
+        is_sparse = rows["prunable"] & rows["layout"].eq("csr")
+        return rows["stored_bytes"].mask(is_sparse, in_layout(rows, "dense")["stored_bytes"])
 
     def size_as_stored(self, variant: str) -> float | None:
         """Return the bytes of a variant, in the file if it was opened from one that packs it."""

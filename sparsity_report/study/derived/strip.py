@@ -76,18 +76,16 @@ def _opened(facts: Facts, fewer: tuple[str, ...]) -> tuple[Tile, ...]:
     """Return quality and sizes of a model, before and after the removal of experts if any lack."""
     second = {"active": "active_total"} if fewer else {"prunable": "prunable_total"}
     variants = fewer or (facts.headline,)
-
-    def tile(key: str, figure: Callable[[str], float | None], **more: str) -> Tile:
-        before = figure(facts.baseline) if fewer else None
-        return Tile(key, before, _ends(map(figure, variants)), more)
-
     sums = {"parameters": "total", **second}
-    layout = {"layout": "file"} if all(map(facts.packings, variants)) else {}
-    return (
-        _quality(facts, variants),
-        *(tile(key, partial(facts.total, column=column)) for key, column in sums.items()),
-        tile("size", facts.size_as_stored, **layout),
-    )
+    figures: dict[str, Callable[[str], float | None]]
+    figures = {key: partial(facts.total, column=column) for key, column in sums.items()}
+    figures["size"] = facts.size_as_stored
+    more = {"layout": "file"} if all(map(facts.packings, variants)) else {}
+    tiles = [
+        Tile(key, figure(facts.baseline) if fewer else None, _ends(map(figure, variants)), more)
+        for key, figure in figures.items()
+    ]
+    return (_quality(facts, variants), *tiles)
 
 
 def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
@@ -102,6 +100,8 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         figures["performed_flops"] = "flops_per_token"
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
+    sizes = map(facts.size_as_stored, facts.sides)
+    sums["stored_bytes"] = dict(zip(("before", "after"), sizes, strict=True))
     more = {"note": "strip.of_model"}
     for key, figure in figures.items():
         before, after = sums[figure]["before"], sums[figure]["after"]
