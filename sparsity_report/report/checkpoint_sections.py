@@ -22,8 +22,8 @@ _COLUMNS = {
         "kit": "module gone among numbers",
     },
     "survival": {
-        "paper": "compared kept revived new kept_share iou changed relative_change",
-        "kit": "compared kept revived new kept_share iou changed",
+        "paper": "compared kept revived new kept_share surviving changed relative_change",
+        "kit": "compared kept revived new kept_share surviving changed",
     },
 }
 # Parts that are removed, in the names of LaTeX commands.

@@ -201,6 +201,22 @@ def test_hostile_names_stay_text_within_the_drawing():
     assert [text.text[:9] for text in drawn[:2]] == ['<script>"', '<script>"']
 
 
+def test_a_long_note_has_lines_between_title_and_cells():
+    note = "demo · single threshold |w| ≤ 0.026241649 · 22.8 % to 42.1 % zeros per layer"
+    shape = dataclasses.replace(SHAPE, title="Zeros", note=note)
+    drawn, _, width, height = boxes(shape.svg())
+    lines = drawn[1 : -len(texts(SHAPE))]
+    assert " ".join(line.text for line in lines) == note
+    assert len(lines) > 1
+    assert max(line.right for line in lines) <= width
+    for above, below in itertools.pairwise([drawn[0], *lines]):
+        assert above.bottom < below.top
+    cell, *_ = map_cells(shape.svg()).values()
+    assert lines[-1].bottom < cell.top
+    plain = boxes(SHAPE.svg())[3]
+    assert height - plain > cell.top - 1
+
+
 def test_a_text_that_fits_is_whole():
     assert heat_map_svg.fitting("self_attn.out_proj", 140, LABEL) == "self_attn.out_proj"
     short = heat_map_svg.fitting("W" * 40, 140, LABEL)

@@ -60,6 +60,15 @@ def test_speed_shows_promised_and_realised(study):
     assert masked["realised"] is None
     assert masked["label"] == "same kernels"
     assert "0.98" not in described
+    same = study.latency[study.latency["variant"] != "CSR30"]
+    assert speed_chart(put_in(study, latency=same)) is None
+
+
+def test_a_note_is_whole_in_lines(study):
+    for width in (241, 454):
+        title = speed_chart(study, width).to_dict()["title"]
+        assert " ".join(title["subtitle"]).endswith("machine, 2 threads")
+        assert max(map(len, title["subtitle"])) * 0.44 * 9 <= width
 
 
 def test_noise_has_no_point_and_no_number(study):
@@ -169,6 +178,12 @@ def test_intervals_stand_on_their_points(policies):
     frame = with_losses(quality([(share, 1.0) for share in shares], names), sums)
     chart = measured_charts.quality_chart(put_in(policies, quality=frame))
     spec = chart.to_dict()
+    heard = spec["description"].removeprefix("Perplexity by sparsity: ").split("; ")
+    assert len({*heard}) == len(heard)
+    assert [text.rpartition(":")[0] for text in heard] == [
+        "dense, 0.0 %", "global magnitude, 50.0 %", "global magnitude, 80.0 %",
+        "layerwise magnitude, 49.8 %",
+    ]  # fmt: skip
     (rule,) = [u for u in spec["layer"] if u["encoding"].get("y2", {}).get("field") == "high"]
     bars = {row["variant"]: row for row in spec["datasets"][rule["data"]["name"]]}
     assert {name: bars[name]["x"] for name in bars} == dict(zip(names[1:], shares[1:], strict=True))
@@ -197,6 +212,14 @@ def test_a_model_that_nobody_pruned_is_a_point(demo):
     assert {(row["variant"], row["value"]) for row in points(chart)} == {
         ("Dense", 10.0), ("Again", 10.5),
     }  # fmt: skip
+
+
+def test_models_that_came_pruned_are_named_once(demo):
+    """A line of a model that nobody pruned here has the name of its variant."""
+    came = sr.load(sr.masked(sr.global_magnitude(demo, 0.5)).module(), name="half")
+    study = sr.compare(sr.dense(demo), sr.dense(came, name="half"))
+    chart = measured_charts.quality_chart(scored(study, {"Dense": (0, 10.0), "half": (0.5, 12.0)}))
+    assert {*labels_of(chart).values()} == {"dense, demo 10.0", "half 12.0"}
 
 
 def test_a_row_of_no_variant_is_drawn(policies):

@@ -25,7 +25,7 @@ import transformers
 from helpers import Tiny, small_llama, study_of
 from scipy import stats
 from torch import nn
-from wording import statements_of, wording
+from wording import rule_of, statements_of, wording
 
 import sparsity_report as sr
 from sparsity_report.findings.audit import audit
@@ -395,7 +395,7 @@ def uneven(study, said):
     least, most = (rows.loc[end(rows["share"])] for end in (pd.Series.idxmin, pd.Series.idxmax))
     return {
         "variant": said["variant"],
-        "threshold": f"{row(study, said['variant'])['threshold']:.4g}",
+        "rule": f"single threshold |w| ≤ {rule_of(row(study, said['variant'])['threshold'])}",
         "low": pct(least["share"]),
         "least": least["module_name"],
         "high": pct(most["share"]),

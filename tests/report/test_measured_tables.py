@@ -6,7 +6,6 @@ The numbers measured are made up in ``measurements.py``, so what a cell has to s
 import html
 import re
 from dataclasses import replace
-from decimal import Decimal
 
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ import torch
 from helpers import study_of
 from measurements import latency, put_in, quality, sensitivity, seven, tasks
 from papers import bare, head, tables_of
+from wording import rule_of
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
@@ -209,8 +209,7 @@ def test_models_and_variants(study, page, demo):
         ["demo", "OPTForCausalLM", "safetensors", fingerprint],
     ]
     values = torch.cat([demo.tensor(p.name).flatten().abs() for p in demo.prunable])
-    threshold = Decimal(float(values.sort().values[round(0.3 * len(values)) - 1]))
-    shown = f"{round(threshold, 5)}"
+    shown = rule_of(values.sort().values[round(0.3 * len(values)) - 1])
     assert table(page, ["Variant", "Layout", "Method"]) == [
         [
             "Variant",

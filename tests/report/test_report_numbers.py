@@ -15,6 +15,7 @@ import pytest
 from helpers import study_of
 from measurements import latency, put_in, quality
 from papers import bare, facts, latex_table, poppler, tables_of
+from wording import rule_of
 
 import sparsity_report as sr
 from sparsity_report.words.catalogue import catalogue
@@ -108,11 +109,8 @@ class Writer:
     def times(self, value):
         return "–" if unknown(value) else f"{rounded(Fraction(value), 2)}{THIN}×"
 
-    def four(self, value):
-        if unknown(value):
-            return "–"
-        places = 3 - math.floor(math.log10(value))
-        return str(Decimal(rounded(value, places)).normalize())
+    def rule(self, value):
+        return "–" if unknown(value) else rule_of(value)
 
     def scaled(self, value, unit):
         step = 0
@@ -204,7 +202,7 @@ def totals_grid(study, w):
         ("column.asked_sparsity", "asked_sparsity", w.percent),
         ("column.zeros_before", "zeros_before", w.count),
         ("column.newly_zeroed", "new", w.count),
-        ("column.threshold", "threshold", w.four),
+        ("column.threshold", "threshold", w.rule),
     ):
         grid.append([capital(w.say(label)), *(write(row[column]) for row in variants)])
     for label, column in (
@@ -522,7 +520,7 @@ def test_callouts_and_method(written):
 
     body, shown = bullets("where")
     expected = [
-        (ends, [w.four(threshold), *(w.percent(shares[end]) for end in ends)]),
+        (ends, [w.rule(threshold), *(w.percent(shares[end]) for end in ends)]),
         ([], map(w.percent, groups)),
     ]
     for sentence, (names, numbers) in zip(shown, expected, strict=True):
@@ -633,7 +631,7 @@ def test_captions_of_the_thesis_kit(written):
     first, settings = prunings(study)[0], study.variants.set_index("variant")
     shares = layer_shares(study, first).values()
     numbers = [w.percent0(settings["asked_sparsity"][first])]
-    numbers += [w.four(settings["threshold"][first]), *map(w.percent, (min(shares), max(shares)))]
+    numbers += [w.rule(settings["threshold"][first]), *map(w.percent, (min(shares), max(shares)))]
     assert figures(captions[f"Map{COMMANDS[first]}"]) == figures(" ".join(numbers))
     maps = [name for name in captions if name.startswith("Map")]
     assert len(maps) == sum(is_uneven(map_grid(study, w, name)) for name in prunings(study))
@@ -680,7 +678,7 @@ def test_every_number_by_name(written):
                 value = share(row["total"], row["nonzero"])
             known = f"\\qty{{{siunitx(w.percent(value))}}}{{\\percent}}"
         elif column == "threshold":
-            known = f"\\num{{{siunitx(w.four(value))}}}"
+            known = f"\\num{{{siunitx(w.rule(value))}}}"
         else:
             known = f"\\num{{{'' if unknown(value) else int(value)}}}"
             unit = "B" if column.endswith("_bytes") else "FLOPs" if "per_token" in column else ""

@@ -2,13 +2,27 @@
 
 import re
 import string
+from decimal import ROUND_CEILING, Decimal
 from functools import cache
+
+import numpy as np
 
 from sparsity_report.words.catalogue import catalogue
 
 # Placeholders that hold another statement of the verdict, and keys of statements around others.
 NESTED = ("claim", "other", "cause")
 OUTER = ("verdict.at_sparsity", "verdict.of_unpacked", "verdict.while", "verdict.and")
+
+
+def rule_of(threshold):
+    """The shortest decimal from a float32 threshold up that is nearest to it in float32."""
+    exact = Decimal(float(threshold))
+    for digits in range(3, 10):
+        unit = Decimal(1).scaleb(exact.adjusted() + 1 - digits)
+        written = exact.quantize(unit, rounding=ROUND_CEILING)
+        if np.float32(written) == np.float32(threshold):
+            return f"{written.normalize():f}"
+    raise AssertionError(f"{threshold} is no float32 number")
 
 
 def fields(key):
