@@ -64,7 +64,9 @@ def statements(out):
 
 def test_run_counts_the_zeros_as_they_are(full_run):
     run, out = full_run
-    assert run.stdout.startswith("The model came with 50.0 % of its prunable weights zero. ")
+    assert run.stdout.startswith(
+        "The model came with 50.0 % of its prunable weights zero, including "
+    )
     text = statements(out)
     assert f"{WEIGHTS // 2} of {WEIGHTS} prunable weights (50.0 %) were zero when" in text
     assert "Pruning zeroed" not in text
@@ -82,7 +84,7 @@ def test_page_pdf_and_thesis_name_what_they_found(full_run):
     texts = [(out / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")]
     for text in texts:
         plain = re.sub(r"\s+", " ", re.sub("<[^>]*>", "", text))
-        assert "The model came with 50.0 % of its prunable weights zero. " in plain
+        assert "The model came with 50.0 % of its prunable weights zero, including " in plain
         assert "were zero when the model was opened, and Pruned50 and CSR50 add none" in plain
         assert "pruned to" not in plain
         assert not re.search(r"Masked\d", plain)
@@ -141,7 +143,7 @@ def test_sensitivity_and_curve_need_a_level(checkpoint, tmp_path):
 
 def test_another_model_is_reported(checkpoint, tmp_path):
     run = command("run", DEMO, checkpoint, *QUICK, "--out", tmp_path / "o")
-    assert run.stdout.startswith("Half came with 50.0 % of its prunable weights zero. ")
+    assert run.stdout.startswith("Half came with 50.0 % of its prunable weights zero, including ")
     study = sr.read_study(tmp_path / "o" / "study.json")
     assert study.variants["variant"].tolist() == ["Dense", "half"]
     text = statements(tmp_path / "o")

@@ -1,8 +1,10 @@
 """A model that holds NaN or infinity is counted and shown everywhere; only NaN cannot be pruned."""
 
 import json
+import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import Tiny, command, count, study_of
@@ -10,6 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.counting.counts import count_weights
+from sparsity_report.study.derived import existing_zeros
 from sparsity_report.words.sentences import say
 
 NAN = say(
@@ -138,3 +142,28 @@ def test_infinite_elements():
     assert count(torch.tensor([3e38])).infinite == 0
     assert count(torch.ones(0)).infinite == 0
     assert sr.dense(nn.Linear(2, 2)).layers()["total"].sum() == 6
+
+
+@pytest.mark.parametrize("size", [1e300, 1.7e308, 1e-200, 5e-324])
+def test_extremes_of_float64_are_counted_and_have_no_false_deviation(size, tmp_path):
+    """Squares of these values leave float64, and values leave float32."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"fc1": nn.Linear(8, 8, bias=False, dtype=torch.float64)})
+    with torch.no_grad():
+        model["fc1"].weight[:] = size
+        model["fc1"].weight[0, :4] = 0
+    study = sr.compare(sr.dense(sr.load(model, name="extreme")), patterns=True)
+    assert study.totals["nonzero"].tolist() == [60]
+    row = study.patterns.iloc[0]
+    assert row["least_abs"] == size
+    assert pd.isna(row["std"])
+    assert existing_zeros.smallest_kept(study.patterns) is None
+    weights = sr.load(model)
+    (counted,) = count_weights(weights).values()
+    assert not math.isfinite(counted.root_mean_square)
+    is_beyond = size > float(np.finfo(np.float32).max)
+    notes = [note for note in study.notes if "infinite or exceed float32" in note]
+    assert len(notes) == is_beyond
+    mask = sr.global_magnitude(weights, 0.5).mask(weights.prunable[0].name)
+    assert int(mask.sum()) == 32
+    sr.write_report(study, tmp_path / "page.html")

@@ -320,7 +320,7 @@ def compare(
         several.
     convention : {"standard", "notebook"}
         ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
-        and shares.
+        and shares. Prunable weights are those chosen by ``blacklist`` of :func:`load`.
     context : int, optional
         Number of positions a token attends to. The column ``attention_flops_per_token`` of
         ``totals`` then holds the FLOPs of scores and weighted values, ``2·context·(query width +

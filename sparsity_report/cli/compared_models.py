@@ -52,7 +52,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     from sparsity_report.counting.pruning import Inputs
 
     first, others = (models[0], models[1:]) if models else (None, ())
-    reading: dict[str, Any] = {"blacklist": analysis.blacklist, "stream": analysis.stream}
+    reading: dict[str, Any] = {"blacklist": analysis.blacklist or None, "stream": analysis.stream}
     reading["config"] = not analysis.by_names
     weights = sr.load(first, name=analysis.name, **reading, **analysis.opening)
     names = [_model_name(model) for model in others]

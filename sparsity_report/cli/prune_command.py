@@ -32,7 +32,7 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
     from sparsity_report.cli.policy_grid import chosen_experts
 
     with quiet_libraries():
-        weights = _opened(model, options, blacklist=options.blacklist)
+        weights = _opened(model, options, blacklist=options.blacklist or None)
         variant = sr.dense(weights)
         if options.keep_experts is not None:
             variant = sr.without_experts(chosen_experts(weights, options, options.score))

@@ -170,6 +170,8 @@ class ThresholdCut(Cut):
         Number of pruned elements.
     ties : int
         Pruned elements exactly on the threshold, the first by position.
+    spared : int
+        Kept elements exactly on the threshold.
     changes : bool
         False for a cut that takes the zeros that a tensor has.
     """
@@ -177,6 +179,7 @@ class ThresholdCut(Cut):
     threshold: float
     pruned: int
     ties: int
+    spared: int
     changes: bool = True
 
     def nonzero_after(self, before: Magnitudes) -> int:

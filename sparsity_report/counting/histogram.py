@@ -42,6 +42,7 @@ _CHUNK = 2**20
 _RUN = 2**15
 _TOP_HALF = 1 if sys.byteorder == "little" else 0
 _NO_SIGN, _INFINITE = np.int16(0x7FFF), 0x7F80
+_LEAST_SQUARE = sys.float_info.min / sys.float_info.epsilon
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -185,7 +186,9 @@ class Magnitudes:
         if not self.exact:
             middles = (middles + smallest_of(bucket_of(middles) + 1)) / 2
         squares = np.square(middles[self.values > 0]) @ self.counts[self.values > 0]
-        return float(np.sqrt(squares / self.total)) if self.total else 0.0
+        if not squares:  # nonzero values are too small for a bucket
+            return math.nan if self.nonzero else 0.0
+        return float(np.sqrt(squares / self.total))
 
 
 def bucket_of(values: Floats) -> Integers:
@@ -276,6 +279,8 @@ class Moments:
     ----------
     least_abs : float
         Smallest nonzero magnitude; infinite if there is none.
+    pairs, equal : int
+        Neighbors in the order of storage that are both nonzero, and those of equal magnitude.
     """
 
     count: int = 0
@@ -283,6 +288,8 @@ class Moments:
     absolute: float = 0.0
     squares: float = 0.0
     least_abs: float = math.inf
+    pairs: int = 0
+    equal: int = 0
 
     def add(self, tensor: torch.Tensor) -> None:
         """Add the values of a tensor."""
@@ -294,9 +301,12 @@ class Moments:
                 self.total += float(values.sum())
                 sizes = np.abs(values)
                 self.absolute += float(sizes.sum())
-                least = sizes.min(where=sizes > 0, initial=math.inf)
+                nonzero = sizes > 0
+                least = sizes.min(where=nonzero, initial=math.inf)
                 self.least_abs = min(self.least_abs, float(least))
                 self.squares += float(np.square(values).sum())
+            self.pairs += int(np.count_nonzero(nonzero[1:] & nonzero[:-1]))
+            self.equal += int(np.count_nonzero((sizes[1:] == sizes[:-1]) & nonzero[1:]))
 
     @property
     def mean_abs(self) -> float:
@@ -305,10 +315,12 @@ class Moments:
 
     @property
     def std(self) -> float:
-        """Population standard deviation of the values; not finite if a value is not."""
-        if not self.count:
+        """Population standard deviation; not finite if a value is not, or its square unknown."""
+        if not self.absolute:
             return 0.0
-        return math.sqrt(max(self.squares / self.count - (self.total / self.count) ** 2, 0.0))
+        mean, square = self.total / self.count, self.squares / self.count
+        # Squares of smaller values lose digits in double precision.
+        return math.sqrt(max(square - mean * mean, 0.0)) if square > _LEAST_SQUARE else math.nan
 
 
 def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator[Magnitudes]:

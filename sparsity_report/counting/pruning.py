@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from sparsity_report.counting.allocation import WORDS
 from sparsity_report.counting.count_cache import CacheFolder
-from sparsity_report.counting.cuts import Cut, InputNorms
+from sparsity_report.counting.cuts import Cut, InputNorms, ThresholdCut
 from sparsity_report.counting.histogram import Integers
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.counting.progress import Progress
@@ -413,6 +413,21 @@ class Pruning:
         thresholds = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
         has_one = self.policy.has_target and len(thresholds) == 1
         return thresholds.pop() if has_one else None
+
+    @property
+    def ties(self) -> tuple[int, int] | None:
+        """Weights exactly on the threshold, and those of them that are kept; None without one.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> sr.global_magnitude(sr.load(), sparsity=0.25).ties
+        (1, 0)
+        """
+        cuts = [cut for cut in self.cuts.values() if isinstance(cut, ThresholdCut)]
+        if not self.threshold:
+            return None
+        return sum(cut.ties + cut.spared for cut in cuts), sum(cut.spared for cut in cuts)
 
     @property
     def label(self) -> str:

@@ -29,6 +29,8 @@ class Level:
     below, ties : numpy.ndarray of int64
         Per tensor: magnitudes below the threshold (below its bucket, if not `exact`), and
         magnitudes on it (in it), the first by order of tensors and position.
+    on : numpy.ndarray of int64
+        Per tensor: all magnitudes on the threshold (in its bucket, if not `exact`).
     slack : numpy.ndarray of int64
         Possible error of ``below + ties`` per tensor; their sum is always `target`.
     exact : bool
@@ -40,6 +42,7 @@ class Level:
     threshold: float
     below: Integers
     ties: Integers
+    on: Integers
     slack: Integers
     exact: bool
 
@@ -93,11 +96,11 @@ def _roughly(
     rank = target - int(before.sum()) - int(sure.sum())
     if rank <= 0:
         first = _first(zeros, target)
-        return Level(target, bucket, 0.0, before, first, np.zeros_like(zeros), exact=True)
+        return Level(target, bucket, 0.0, before, first, zeros, np.zeros_like(zeros), exact=True)
     ties = apportion(on, rank)
     least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
     slack = np.maximum(ties - least, most - ties)
-    return Level(target, bucket, edge, before, sure + ties, slack, exact=False)
+    return Level(target, bucket, edge, before, sure + ties, sure + on, slack, exact=False)
 
 
 def apportion(on: Integers, rank: int) -> Integers:
@@ -184,7 +187,7 @@ def _exactly(
     below = before + _sums(owner[smaller], many[smaller], before.size)
     on = _sums(owner[equal], many[equal], before.size)
     ties = _first(on, target - int(below.sum()))
-    return Level(target, bucket, threshold, below, ties, np.zeros_like(on), exact=True)
+    return Level(target, bucket, threshold, below, ties, on, np.zeros_like(on), exact=True)
 
 
 def _first(many: Integers, rank: int) -> Integers:

@@ -24,6 +24,7 @@ from sparsity_report.study.derived.removed_strips import block_shares
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import clip, distinct_names
+from sparsity_report.words import number_format
 from sparsity_report.words.display_names import group_name, head, layout_name
 from sparsity_report.words.sentences import join, say
 
@@ -43,10 +44,10 @@ def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.Layer
     Returns
     -------
     altair.LayerChart or None
-        None if nothing is prunable.
+        None if nothing is prunable, or if a file packs the weights: nobody stores them as dense.
     """
     facts, frame = study.facts, study.facts.curve()
-    if frame.empty:
+    if frame.empty or facts.packings(facts.baseline):
         return None
     names = {layout: _line_name(layout) for layout in dict.fromkeys(frame["layout"])}
     levels, evens = _levels(study), _break_evens(study)
@@ -55,14 +56,11 @@ def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.Layer
     rows = frame.assign(line=frame["layout"].map(names), value=frame["ratio"])
     data = marks.inline(rows[["sparsity", "line", "value"]])
     chart = marks.curve(data, lines, size, evens=marks.inline(evens), levels=marks.inline(levels))
-    packed = facts.unpacked_dtypes(facts.baseline)
-    dtype = join(
-        [say("name.unpacked_dtype", dtype=d) if d in packed else d for d in facts.dtypes()]
-    )
+    dtype = join(facts.dtypes())
     texts = [
         say("chart.csr_bytes_curve_alt", dtype=dtype),
         *(say("chart.layout_break_even_alt", layout=e["line"], share=e["label"]) for e in evens),
-        *(say("chart.study_level_alt", share=p["sparsity"], ratio=p["value"]) for p in levels),
+        *(say("chart.study_level_alt", share=p["sparsity"], ratio=p["label"]) for p in levels),
     ]
     title, note = say("chart.csr_bytes_curve_title"), say("chart.csr_bytes_curve_note", dtype=dtype)
     return theme.titled(chart, title, note, " ".join(texts))
@@ -175,7 +173,8 @@ def _break_evens(study: StudyFigures) -> Rows:
         {
             "sparsity": share,
             "value": 1.0,
-            "label": theme.write(share, "share"),
+            "label": (text := theme.write(share, "share")),
+            "tip": text,
             "line": _line_name(layout),
         }
         for layout in ("csr_int32", "csr_int64")
@@ -184,13 +183,14 @@ def _break_evens(study: StudyFigures) -> Rows:
 
 
 def _levels(study: StudyFigures) -> Rows:
-    """Return the points of the study on the line of CSR, those with one label once."""
+    """Return the points of the study on the line of CSR, those of one whole percent once."""
     points = {}
     for variant, share in study.facts.marks():
         ratio = study.facts.storage(variant)["ratio"].get("csr_int32")
-        if share > 0 and pd.notna(ratio):
-            label = theme.write(ratio, "ratio")
-            points[label] = {"sparsity": share, "value": float(ratio), "label": label}
+        if share > 0 and pd.notna(ratio) and not study.facts.packings(variant):
+            label = number_format.multiple(ratio, " ")
+            texts = {"tip": theme.write(share, "share"), "label": label}
+            points[f"{share:.2f}"] = {"sparsity": share, "value": float(ratio), **texts}
     return sorted(points.values(), key=lambda row: row["sparsity"])
 
 

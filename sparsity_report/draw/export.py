@@ -26,8 +26,6 @@ _BARE = {"class", "role", "pointer-events"}
 # Coordinates with more digits than a screen shows.
 _LONG = re.compile(r"\d+\.\d{3,}(?=[^<>]*>)")
 _RGB = re.compile(r"rgb\((\d+), (\d+), (\d+)\)(?=[^<>]*>)")
-# Marks whose names are those of one of their many points.
-_UNNAMED = {"line mark", "rule mark", "text mark"}
 # Margin of a heat map on paper, as in the theme of charts.
 _MARGIN = 4
 _DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
@@ -86,13 +84,22 @@ def svg(chart: Picture, key: str = "part") -> str:
 
     check_room()
     spec = chart if isinstance(chart, Mapping) else chart.to_dict(validate=False)
-    drawn = vl_convert.vegalite_to_svg(dict(spec), **_DRAWING)
+    layers = [*map(_named_or_silent, spec.get("layer", ()))]
+    drawn = vl_convert.vegalite_to_svg({**spec, "layer": layers}, **_DRAWING)
     names: dict[str, str] = {}
     return re.sub(
         r'(id="|url\(#)((?:clip|gradient)_?\d+)',
         lambda match: match[1] + names.setdefault(match[2], f"{key}-{len(names)}"),
         drawn,
     )
+
+
+def _named_or_silent(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keep Vega-Lite from naming marks without a description by their data in all digits."""
+    if "description" in layer.get("encoding", ()):
+        return layer
+    mark = layer["mark"] if isinstance(layer["mark"], Mapping) else {"type": layer["mark"]}
+    return {**layer, "mark": {**mark, "aria": False}}
 
 
 def pdf(drawn: str) -> bytes:
@@ -131,7 +138,7 @@ def _name(element: ET.Element) -> None:
     """Turn names of marks into tooltips, and drop invisible parts and superfluous attributes."""
     for child in [*element]:
         attrs = child.attrib
-        name, kind = attrs.get("aria-label"), attrs.get("aria-roledescription")
+        name = attrs.get("aria-label")
         for key in [key for key in attrs if key in _BARE or key.startswith("aria-")]:
             del attrs[key]
         if attrs.get("opacity") == "1":
@@ -139,7 +146,7 @@ def _name(element: ET.Element) -> None:
         _name(child)
         if child.tag == "path" and (not attrs.get("d") or attrs.keys() <= {"d", "transform"}):
             element.remove(child)
-        elif child.tag == "path" and name and kind not in _UNNAMED:
+        elif child.tag == "path" and name:
             ET.SubElement(child, "title").text = name
 
 

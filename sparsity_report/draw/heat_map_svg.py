@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 from typing import NamedTuple
 
 import numpy as np
@@ -109,10 +110,10 @@ class HeatMap:
         """Return the drawing without a background; the margin is a part of its width."""
         inner, bottom, left = self.width - 2 * margin, 0.0, 10.0
         parts: list[str] = []
-        for text, size, style in (
-            (self.title, TITLE, f'fill="{INK}" font-size="{TITLE}" font-weight="bold"'),
-            (self.note, LABEL, f'fill="{MUTED}"'),
-        ):
+        bold, muted = f'fill="{INK}" font-size="{TITLE}" font-weight="bold"', f'fill="{MUTED}"'
+        notes = wrap(self.note, int(inner / text_width("n", 1.06 * LABEL)))
+        lines = [(self.title, TITLE, bold), *((note, LABEL, muted) for note in notes)]
+        for text, size, style in lines:
             if text:
                 bottom += size + (4 if bottom else -1)
                 parts.append(_text(0, bottom, fitting(text, inner, 1.06 * size), style))

@@ -16,6 +16,8 @@ from sparsity_report.draw.heat_map_svg import HeatMap, MapCell
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.figures import StudyFigures
+from sparsity_report.study.heatmap_grid import OUTSIDE
+from sparsity_report.study.policy_names import threshold_rule
 from sparsity_report.study.schema import Column
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
@@ -188,18 +190,23 @@ def sparsity_map(study: StudyFigures, variant: str, width: float = TEXT_WIDTH) -
         return None
     tips = {**_TIPS, "label": "chart.zeros_label"}
     if (layers := int(cells["layers"].max())) > 1:
-        ends = zip(cells["low"], cells["high"], strict=True)
-        cells = cells.assign(range=[say("format.percent_range", low=a, high=b) for a, b in ends])
+        spans = zip(cells["low"], cells["high"], strict=True)
+        cells = cells.assign(range=[say("format.percent_range", low=a, high=b) for a, b in spans])
         tips |= {"layers": "chart.layers_in_cell", "range": "chart.zeros_range_per_layer"}
-    numbers: dict[str, Any] = {"blocks": len(grid.blocks), "projections": len(grid.projections)}
+    ends: dict[str, str] = {}
     for end, place in (("low", cells["sparsity"].argmin()), ("high", cells["sparsity"].argmax())):
         row = cells.iloc[int(place)]
-        numbers |= {end: theme.write(row["sparsity"], "share")}
-        numbers |= {f"{end}_{axis}": row[axis] for axis in ("block", "projection")}
+        ends |= {end: theme.write(row["sparsity"], "share"), f"{end}_part": part_of(row)}
     title, note = _map_title(study, variant, layers)
-    options = {"title": title, "note": note, "alt": say("chart.zeros_map_alt", **numbers)}
+    options = {"title": title, "note": note, "alt": say("chart.zeros_map_alt", **ends)}
     options |= {"axis": say(_AXIS), "legend": say("chart.zeros_label")}
     return _map(cells, (grid.blocks, grid.projections), tips=tips, width=width, **options)
+
+
+def part_of(cell: pd.Series) -> str:
+    """Return the name of a cell of the map: its projection, and its block unless outside."""
+    outside = cell["block"] == OUTSIDE
+    return say("map.part_outside" if outside else "map.part_in_block", **cell)
 
 
 def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str]:
@@ -210,7 +217,7 @@ def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str
         method = method_name(str(facts["method"] or ""))
         heading = say("chart.pruned_zeros_map_title", asked=facts["asked_sparsity"], method=method)
         if pd.notna(facts["threshold"]):
-            notes[1] = say("chart.single_threshold_note", threshold=facts["threshold"])
+            notes[1] = threshold_rule(facts)
     if spread := study.facts.spread(variant):
         notes.append(say("chart.zeros_per_layer_range", low=spread.low, high=spread.high))
     if layers > 1:

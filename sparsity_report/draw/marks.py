@@ -82,7 +82,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Lines(Shape):
-    """Lines with their names at their ends.
+    """Lines over a logarithmic axis, with their names at their ends.
 
     Rows have ``x``, ``value``, ``line``, the fields of `tips`, and ``form``: the shape of the
     point, ``"triangle-up"`` for a value beyond the axis, empty without a point. A line needs two.
@@ -96,7 +96,7 @@ class Lines(Shape):
     y_title : str
     x_domain, y_domain : tuple of float
     ticks : tuple of float
-        Ticks of y, which is then logarithmic.
+        Ticks of y.
     edge : str
         Text at the upper edge of y, where values beyond it are.
     """
@@ -106,7 +106,7 @@ class Lines(Shape):
     y_title: str
     x_domain: tuple[float, float]
     y_domain: tuple[float, float]
-    ticks: tuple[float, ...] = ()
+    ticks: tuple[float, ...]
     edge: str = ""
 
 
@@ -129,7 +129,7 @@ def share_axis(
     """Return a horizontal axis of numbers."""
     scale = alt.Scale(domain=list(domain))
     count = {} if "values" in axis else {"tickCount": 6}
-    options = {**count, "labelExpr": theme.tick(kind), "grid": False, **axis}
+    options = {**count, "labelExpr": theme.tick(kind), "labelSeparation": 4, "grid": False, **axis}
     return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**options))
 
 
@@ -261,7 +261,7 @@ def curve(
     size : tuple of float
         Width in points, and upper end of y.
     evens, levels : altair.InlineData
-        Rows with ``sparsity``, ``value`` and ``label``.
+        Rows with ``sparsity``, ``value``, ``label``, and ``tip``, the sparsity in words.
     """
     width, top = size
     x = share_axis("sparsity", say("chart.x_prunable_sparsity"), (0.0, 1.0))
@@ -276,12 +276,15 @@ def curve(
     halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **place)
     level = alt.Chart(levels).encode(x=x, y=y)
     text = level.mark_text(align="right", dx=-4, dy=11, fontSize=SMALL, color=INK)
+    share, ratio = tips(tip="chart.x_prunable_sparsity", label="label.bytes_ratio")
     layers = [
         base.mark_line(clip=True, strokeWidth=1.6).encode(**_strokes(lines, width)),
-        even.mark_point(color=BLACK, size=34, **ring),
+        even.mark_point(color=BLACK, size=34, **ring).encode(**tooltips([share])),
         halo.encode(text="label:N"),
         even.mark_text(color=INK, **place).encode(text="label:N"),
-        level.mark_point(color=BLACK, filled=True, size=44, opacity=1),
+        level.mark_point(color=BLACK, filled=True, size=44, opacity=1).encode(
+            **tooltips([share, ratio])
+        ),
         text.encode(text="label:N"),
     ]
     return alt.LayerChart(layer=layers, width=width, height=_CURVE)
@@ -289,11 +292,10 @@ def curve(
 
 def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
     """Return lines, each with its name right of the plot and a rule from its end to the name."""
-    form: dict[str, Any] = {"type": "log"} if shape.ticks else {}
-    y_scale = alt.Scale(domain=list(shape.y_domain), **form)
-    axis: dict[str, Any] = {"values": list(shape.ticks)} if shape.ticks else {"tickCount": 5}
+    y_scale = alt.Scale(type="log", domain=list(shape.y_domain))
     x = share_axis("x", say("chart.x_prunable_sparsity"), shape.x_domain)
-    values = alt.Axis(labelExpr=theme.tick(shape.kind), **axis)
+    ticks: dict[str, Any] = {"values": list(shape.ticks), "format": ".3~s"}
+    values = alt.Axis(labelExpr=theme.tick(shape.kind), **ticks)
     y = alt.Y("value:Q", title=shape.y_title, scale=y_scale, axis=values)
     names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
     encoding = channels("line", names, None, color=colors, strokeDash=dashes)
@@ -311,9 +313,10 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
     ]
     if spans := _intervals(rows, 0.01 * (shape.x_domain[1] - shape.x_domain[0])):
         span = alt.Chart(inline(spans)).encode(x=x, color=encoding["color"])
-        low, high = alt.Y("low:Q", title=shape.y_title, scale=y_scale, axis=values), "high:Q"
-        layers.append(span.mark_rule(strokeWidth=1.2).encode(y=low, y2=high))
-        layers.append(span.mark_tick(orient="horizontal", bandSize=5, opacity=1).encode(y=y))
+        low = alt.Y("low:Q", title=shape.y_title, scale=y_scale, axis=values)
+        wide = alt.StrokeWidth("wide:Q", scale=None)
+        bar = span.mark_rule(opacity=0.6)
+        layers.append(bar.encode(y=low, y2="high:Q", strokeWidth=wide))
     layers += [
         base.transform_filter(f"datum.form == '{form}'")
         .mark_point(filled=True, size=44, opacity=1, shape=form)
@@ -331,34 +334,31 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
 
 
 def _intervals(rows: Rows, step: float) -> Rows:
-    """Return rows with intervals; those that overlap stand side by side, left of their points."""
+    """Return rows with intervals, each wider than the later ones that it meets."""
     # Layouts of one pruning have one interval.
     alone = {(row["line"], row["x"], row["low"]): row for row in rows if "low" in row}
-    spans, moved = [*alone.values()], []
-    lanes: list[int] = []
-    for row in spans:
-        meet = [
+    spans = [*alone.values()]
+    later = [
+        sum(
             abs(other["x"] - row["x"]) < step
             and other["low"] <= row["high"]
             and row["low"] <= other["high"]
-            for other in spans
-        ]
-        taken = {lane for lane, is_near in zip(lanes, meet, strict=False) if is_near}
-        lanes.append(min({*range(2, len(spans) + 2)} - taken) if sum(meet) > 1 else 0)
-        moved.append({**row, "x": row["x"] - step * lanes[-1]})
-    return moved
+            for other in spans[place:]
+        )
+        for place, row in enumerate(spans, 1)
+    ]
+    return [{**row, "wide": 1.5 + 2.5 * n} for row, n in zip(spans, later, strict=True)]
 
 
 def _ends(rows: Rows, shape: Lines) -> Rows:
     """Return the last point of each line with its name and the name's place on y."""
     last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
     low, high = shape.y_domain
-    bend, unbend = (math.log, math.exp) if shape.ticks else (float, float)
-    scale = _CURVE / (bend(high) - bend(low))
-    heights = [(bend(high) - bend(row["value"])) * scale for row in last.values()]
+    scale = _CURVE / math.log(high / low)
+    heights = [math.log(high / row["value"]) * scale for row in last.values()]
     places = spaced(heights, 1.3 * LABEL, _CURVE)
     return [
-        {**row, "name": shape.names[line], "place": unbend(bend(high) - place / scale)}
+        {**row, "name": shape.names[line], "place": high * math.exp(-place / scale)}
         for (line, row), place in zip(last.items(), places, strict=True)
     ]
 

@@ -26,10 +26,8 @@ from sparsity_report.words.sentences import say
 
 # Most parts of a model in a chart.
 _PARTS = 40
-# Ratio of the ends of a vertical axis from which it is logarithmic.
-_FAR = 10
 # Letters of names on narrow and on wide charts.
-_SHORT, _LONG = 24, 40
+_SHORT, _LONG = 26, 40
 
 
 def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -49,7 +47,8 @@ def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerCh
     if len({row["label"] for row in drawn}) < 2:
         return None
     if len({row["model"] for row in drawn} - {""}) > 1:
-        drawn = [{**r, "name": ", ".join(filter(None, (r["name"], r["model"])))} for r in drawn]
+        models = [dict.fromkeys(filter(None, (row["name"], row["model"]))) for row in drawn]
+        drawn = [{**r, "name": ", ".join(parts)} for r, parts in zip(drawn, models, strict=True)]
     lines = {(row["model"], row["name"]): row["policy"] for row in drawn}
     limit = _LONG if width > NARROW else _SHORT
     names = dict(zip(lines, distinct_names([name for _, name in lines], limit), strict=True))
@@ -66,7 +65,10 @@ def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerCh
         f"{r['variant']} ({r['label']})" for r in points if None in (r["value"], r["x"])
     ]:
         notes.append(say("chart.omitted_points_note", names=[*map(short_name, omitted)]))
-    texts = [f"{row['line']}, {theme.write(row['x'], 'share')}: {row['label']}" for row in drawn]
+    order = [*names.values()]
+    ranked = sorted(drawn, key=lambda row: (order.index(row["line"]), row["x"]))
+    # Layouts of one pruning have one text.
+    texts = dict.fromkeys(f"{row['line']}, {row['tip']}: {row['label']}" for row in ranked)
     styles = theme.styles(study, lines.values())
     strokes = tuple(marks.Line(names[key], *styles[policy]) for key, policy in lines.items())
     chart = marks.lines(_from_dense(drawn), _shape(drawn, strokes, width))
@@ -93,44 +95,42 @@ def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
         "variant": variant, "policy": policy, "model": clip(model),
         "name": method_name(method) if method else short_name(policy) or layout_name("dense"),
         "x": float(row["sparsity"]) if known(row["sparsity"]) else None,
-        "value": float(place) if known(place) and math.isfinite(place) else None,
+        "tip": theme.write(row["sparsity"], "share"),
+        "value": float(place) if known(place) and 0 < place < math.inf else None,
         "label": label,
         "form": "triangle-up" if is_beyond else "circle",
     }  # fmt: skip
-    ends = () if is_beyond else study.facts.score_ends(variant, value) or ()
-    return point | {key: end for key, end in zip(("low", "high"), ends, strict=False) if known(end)}
+    low, high = study.facts.score_ends(variant, value) or (0, 0)
+    is_drawn = not is_beyond and 0 < low <= high < math.inf
+    return point | ({"low": low, "high": high} if is_drawn else {})
 
 
 def _from_dense(rows: Rows) -> Rows:
     """Return the rows of each line from dense on, and a line at the height of dense."""
     dense = [row for row in rows if not row["policy"]]
     pruned = sorted((row for row in rows if row["policy"]), key=lambda row: row["x"])
-    starts = {row["model"]: row for row in reversed(dense)}
+    plain = [{key: row[key] for key in row if key not in ("low", "high")} for row in dense]
+    starts = {row["model"]: row for row in reversed(plain)}
     levels: dict[tuple[str, str], set[float]] = {}
     for row in pruned:
         levels.setdefault((row["model"], row["line"]), set()).add(round(row["x"], 4))
     begun = [
-        {**starts[model], "line": line}
+        {**starts[model], "line": line, "form": ""}
         for (model, line), shares in levels.items()
         if len(shares) > 1 and model in starts
     ]
     right = max(row["x"] for row in rows)
     ends = [{**row, "x": right, "form": ""} for row in starts.values()]
-    begun = [{key: row[key] for key in row if key not in ("low", "high")} for row in begun]
     return [*begun, *pruned, *dense, *ends]
 
 
 def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lines:
     values = [row[key] for row in rows for key in ("value", "low", "high") if key in row]
     low, high = min(values), max(values)
-    room, ticks = (high - low) / 8, []
-    ends, edge = (low - room, high + room), ""
-    if 0 < low < high / _FAR:
-        ends = (low / 1.3, high * 1.3)
+    room, edge = (high / low) ** 0.1, ""
+    ends = (low / room, high * room)
     if any(row["form"] == "triangle-up" for row in rows):
         ends, edge = (ends[0], high), say("name.worse_than_uniform_guessing")
-    if 0 < low < high / _FAR:
-        ticks = theme.log_ticks(*ends)
     right = max(0.1, *(row["x"] for row in rows))
     last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
     return marks.Lines(
@@ -140,13 +140,18 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lin
             for line, row in last.items()
         },
         width=width,
-        kind="number" if ticks else "plain",
+        kind="number",
         y_title=say("label.perplexity"),
         x_domain=(-0.03 * right, right),
         y_domain=ends,
-        ticks=tuple(ticks),
+        ticks=tuple(theme.log_ticks(*ends)),
         edge=edge,
-        tips=marks.tips(line="label.policy", variant="label.variant", label="label.perplexity"),
+        tips=marks.tips(
+            line="label.policy",
+            variant="label.variant",
+            tip="chart.x_prunable_sparsity",
+            label="label.perplexity",
+        ),
     )
 
 
@@ -172,14 +177,14 @@ def speed_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChar
     Returns
     -------
     altair.LayerChart or None
-        None if the latency of fewer than two variants was measured.
+        None if the latency of fewer than two variants was measured, or all run the same kernels.
     """
     frame = study.facts.speeds
     if frame is None:
         return None
     base = study.facts.speed_base
     rows = _speeds(frame[(frame["scope"] == "model") & (frame["variant"] != base)])
-    if not rows:
+    if all(row["label"] == say(_WITHHELD["same"]) for row in rows):
         return None
     machine, threads = frame["machine"].iloc[0], int(frame["threads"].iloc[0])
     notes = (
@@ -222,7 +227,7 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt
     numbers = [row[key] for row in rows for key in _SPEEDS if row[key]] or [1.0]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
     ticks = theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW)
-    axis = alt.Axis(labelExpr=theme.tick("ratio"), values=ticks, grid=False)
+    axis = alt.Axis(labelExpr=theme.tick("ratio"), values=ticks, grid=False, format=".3~r")
     scale = alt.Scale(type="log", domain=domain)
     x = alt.X("realised:Q", title=say("label.speed_up"), scale=scale, axis=axis)
     names = [say("chart.speed_promised_by_flops"), say("label.realised_speed_up")]

@@ -94,7 +94,7 @@ def figure_of(chart: alt.LayerChart | HeatMap, family: str | None) -> Figure:
     title = spec.pop("title")
     if family:
         spec["config"]["font"] = family
-    return Figure(title["text"], title.get("subtitle", ""), spec)
+    return Figure(title["text"], " ".join(title.get("subtitle", ())), spec)
 
 
 def files_of(chart: Mapping[str, Any] | HeatMap) -> dict[str, str | bytes]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparsity_report.findings.checkpoint_findings import both
@@ -92,13 +93,24 @@ def quoted(text: str) -> str:
 
 
 def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
-    """Return ticks of a logarithmic axis at 1, 2 and 5: fewer on a long axis."""
+    """Return ticks of a logarithmic axis at 1, 2 and 5: fewer on a long axis, even ones on a short.
+
+    Examples
+    --------
+    >>> log_ticks(12.3, 80), log_ticks(12.9, 15.2)
+    ([15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0], [13.0, 13.5, 14.0, 14.5, 15.0])
+    """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps: tuple[float, ...] = (1, 2, 5) if high / low < 1000 else (1,)
     if high / low < 8 and not few:
         steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
     marks = [float(f"{step}e{power}") for power in powers for step in steps]
-    return [mark for mark in marks if low <= mark <= high]
+    ticks = [mark for mark in marks if low <= mark <= high]
+    if few or len(ticks) > 2:
+        return ticks
+    unit = 10 ** math.floor(math.log10(high - low))
+    step = next(step for step in (0.2 * unit, 0.5 * unit, unit, 2 * unit) if high - low < 6 * step)
+    return [round(k * step, 12) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 class Style(NamedTuple):
@@ -178,11 +190,12 @@ def config() -> dict[str, Any]:
 
 
 def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt.LayerChart:
-    """Return the chart with a title, a note under it and alternative text, all shortened.
+    """Return the chart with a title, a note in lines under it, and alternative text.
 
-    Its width includes everything, and its paper is white.
+    Title and text are shortened. Its width includes everything, and its paper is white.
     """
-    chart.title = {"text": clip(heading, 100), **({"subtitle": note} if note else {})}
+    lines = wrap(note, int(float(chart.width) / (0.44 * LABEL)))
+    chart.title = {"text": clip(heading, 100), **({"subtitle": lines} if lines else {})}
     chart.description = clip(alt_text, 1500)
     settings = config()
     settings["title"] |= {"limit": float(chart.width) - 8}

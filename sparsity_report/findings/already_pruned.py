@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from sparsity_report.study.derived.existing_zeros import uneven_lines
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.rounded_zeros import origin, rounded
@@ -11,15 +12,14 @@ _FIGURES = [
     "prunable_total", "prunable_nonzero",
     "sparsity_prunable", "sparsity_non_embedding", "sparsity_model",
 ]  # fmt: skip
-_POSITIONS = {
-    "n_m": "existing.n_m_groups",
-    "heads": "existing.whole_heads",
-    "rows": "existing.whole_rows",
-    "even": "existing.even_layers",
-    "uneven": "existing.uneven_layers",
-    "even_unsearched": "existing.even_unsearched",
-    "uneven_unsearched": "existing.uneven_unsearched",
+_PLACES = {
+    "n_m": "existing.in_n_m_groups",
+    "heads": "existing.in_heads",
+    "rows": "existing.in_lines",
+    "blocks": "existing.in_blocks",
 }
+_SPREADS = {"even": "existing.even_layers", "uneven": "existing.uneven_layers"}
+_WHOLE = {"rows": "existing.whole_rows", "columns": "existing.whole_columns"}
 _SMALLEST_KEPT = {
     "global": "existing.one_threshold",
     "layerwise": "existing.layer_thresholds",
@@ -45,12 +45,47 @@ def already_pruned(study: StudyFigures) -> Iterator[str]:
         key = "existing.zeros_of_model" if variant in opened else "existing.zeros"
         yield say(key, variants=names, zeros=zeros, **row)
         if zeros and (pattern := study.facts.positions(variant)):
-            statements = [say(_POSITIONS[pattern.key], variant=variant, **pattern.figures)]
-            # Whole rows, heads and groups are chosen by other scores.
-            unstructured = pattern.key in ("even", "uneven")
-            if unstructured and (kept := study.facts.smallest_kept(variant)):
-                statements.append(say(_SMALLEST_KEPT[kept.key], **kept._asdict()))
+            if pattern.key in _SPREADS:
+                spread = say(_SPREADS[pattern.key], variant=variant, **pattern.figures)
+                statements = [spread, *_inside(study, variant)]
+            else:
+                # Whole rows, heads and groups are chosen by other scores than magnitude.
+                place = place_of_zeros(study, variant)
+                statements = [say("existing.place", variant=variant, place=place)]
             yield say("format.sentences", statements=statements)
+
+
+def place_of_zeros(study: StudyFigures, variant: str) -> str:
+    """Return where the zeros of a variant are, to end a sentence; empty if in no pattern."""
+    pattern, lines = study.facts.positions(variant), _zero_lines(study, variant)
+    if pattern and (pattern.key in _PLACES or lines):
+        key = _PLACES.get(pattern.key, "existing.including_lines")
+        return say(key, **{**pattern.figures, "lines": lines})
+    return ""
+
+
+def _zero_lines(study: StudyFigures, variant: str) -> list[str]:
+    """Return the numbers of whole rows and of whole columns of zeros, if there are any."""
+    dead = study.facts.dead(variant)
+    counts = {"rows": dead.rows, "columns": dead.columns} if dead else {}
+    numbers = {kind: int(each.sum()) for kind, each in counts.items()}
+    return [say(_WHOLE[kind], number=number) for kind, number in numbers.items() if number]
+
+
+def _inside(study: StudyFigures, variant: str) -> Iterator[str]:
+    """Yield the zeros within matrices: their rows and columns, and the magnitudes beside them."""
+    patterns = study.facts.patterns(variant)
+    if patterns.empty:
+        yield say("existing.unsearched")
+        return
+    if lines := _zero_lines(study, variant):
+        yield say("existing.zero_lines", lines=lines)
+    if uneven := uneven_lines(patterns):
+        yield say("existing.uneven_lines", lines=say(f"column.{uneven.key}"), **uneven.figures)
+    else:
+        yield say("existing.lines_as_random")
+    if kept := study.facts.smallest_kept(variant):
+        yield say(_SMALLEST_KEPT[kept.key], **kept.figures)
 
 
 # Share of zeros from which their origin is reported.

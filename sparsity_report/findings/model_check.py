@@ -167,7 +167,7 @@ def check(
         Open PyTorch pickles, with ``weights_only=True``.
     **wanted : str or bool
         Rules by name. ``zeros`` bounds the share of zeros among the prunable weights, which are
-        those of linear layers without embeddings, output head, norms and routers: ``">=50%"``,
+        those of linear layers inside the blocks, without norms and routers: ``">=50%"``,
         ``"<=0.6"``, ``"40%..60%"``, or ``"==50%"``, at the precision written. ``layers`` bounds
         the share of each prunable matrix. ``pattern`` is the pattern of each along the inputs,
         such as ``"2:4"``. ``mask_of`` is a model whose zeros must be zero here. ``params`` bounds

@@ -6,6 +6,7 @@ from sparsity_report.sparse.runtime_support import LOOKED_AT, MISREAD, RUNTIMES,
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
+from sparsity_report.words.number_format import quantities
 from sparsity_report.words.sentences import say
 
 
@@ -32,12 +33,12 @@ def csr_bytes(study: StudyFigures) -> Iterator[str]:
             continue
         level = facts.break_even(variant)
         key = "finding.csr_no_break_even" if level is None else "finding.csr_break_even"
-        base = facts.baseline
-        if packed := facts.unpacked_dtypes(base):
-            base = say("name.unpacked_to", name=base, dtypes=packed)
+        base, reference = facts.baseline, facts.total(facts.baseline, "stored_bytes")
+        if facts.packings(base):
+            base, reference = say("name.file_of", name=base), facts.size(base, "file")
         types = [say("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in dtypes]
-        size, reference = (facts.total(v, "stored_bytes") for v in (variant, facts.baseline))
-        sizes = {"ratio": times, "bytes": size, "reference": reference, "level": level}
+        texts = quantities([facts.total(variant, "stored_bytes"), reference], "B", " ")
+        sizes = {"ratio": times, "bytes": texts[0], "reference": texts[1], "level": level}
         yield say(key, variant=variant, base=base, dtypes=types, **sizes)
 
 

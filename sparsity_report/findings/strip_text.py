@@ -1,6 +1,6 @@
 """Texts of the figures at the head of a report, and of measured scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsity_report.study.derived.facts import Facts
@@ -10,12 +10,12 @@ from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import (
-    THIN,
     percent,
     perplexity,
     plus_minus,
-    scaled,
+    quantities,
     times,
+    unit_once,
     with_error,
 )
 from sparsity_report.words.sentences import say
@@ -37,7 +37,7 @@ def strip_texts(facts: Facts) -> list[dict[str, str]]:
 
 
 def _title(tile: Tile) -> str:
-    layout = tile.more.get("layout", "dense")
+    layout = tile.more.get("layout") or "dense"
     if tile.key == "size" and layout != "dense":
         return say("strip.size_as", layout=layout_name(layout))
     return say(f"strip.{tile.key}")
@@ -50,30 +50,23 @@ def _number(tile: Tile) -> str:
         return times(tile.after[0]) if tile.after else say(_SPEEDS.get(reason, "strip.unsound"))
     if not tile.after:
         return say("strip.not_measured" if tile.key == "quality" else "strip.unknown")
-    before, low, high = (
-        None if value is None else _write(tile, value) for value in (tile.before, *tile.after)
-    )
-    after = high if low == high else f"{_bare(low, high)}–{high}"
-    if low != high and not str(high)[0].isdigit():
-        after = say("format.range", low=low, high=high)
-    if before is None or ("note" in tile.more and before == after):
-        return str(after)
-    return f"{_bare(before, high)} → {after}"
+    known = [] if tile.before is None else [tile.before]
+    texts = _write(tile, [*known, *dict.fromkeys(tile.after)])
+    before, after = texts[: len(known)], [*dict.fromkeys(texts[len(known) :])]
+    if "note" in tile.more and before == after:
+        before = []
+    shown = unit_once([*before, *after])
+    low, high = shown[len(before)], shown[-1]
+    number = f"{low}–{high}" if high[0].isdigit() else say("format.range", low=low, high=high)
+    return " → ".join([*shown[: len(before)], high if len(after) == 1 else number])
 
 
-def _write(tile: Tile, value: float) -> str:
+def _write(tile: Tile, values: Sequence[float]) -> list[str]:
     if tile.key == "perplexity":
-        return perplexity((value, tile.more["vocabulary"]))
+        return [perplexity((value, tile.more["vocabulary"])) for value in values]
     if tile.key in {"accuracy", "zeros", "revived"}:
-        return percent(value)
-    return scaled(value, "B" if tile.key == "size" else "")
-
-
-def _bare(text: str | None, other: str | None) -> str:
-    """Return a quantity without its unit if another one has the same."""
-    number, _, unit = str(text).rpartition(THIN)
-    is_unit = number and not unit.isdigit() and str(other).endswith(f"{THIN}{unit}")
-    return number if is_unit else str(text)
+        return [*map(percent, values)]
+    return quantities(values, "B" if tile.key == "size" else "")
 
 
 def _note(tile: Tile, facts: Facts) -> str:
@@ -91,11 +84,16 @@ def _note(tile: Tile, facts: Facts) -> str:
     if tile.key == "size":
         variant = next(iter(facts.contenders), facts.headline)
         unpacked = facts.unpacked_dtypes(variant)
+        if more.get("layout") == "file":
+            return say("strip.of_model")
         key = "strip.size_unpacked_note" if unpacked else "strip.size_note"
         dtypes = unpacked or facts.dtypes(variant)[:1]
         return say(key, dtypes=dtypes) if dtypes else ""
-    if tile.key == "flops" and tile.before and tile.after:
-        return say("strip.flops_note", fewer=[1 - value / tile.before for value in tile.after])
+    if tile.key == "performed_flops" and tile.before and tile.after:
+        fewer = [1 - value / tile.before for value in tile.after]
+        return say("strip.performed_flops_note", fewer=fewer)
+    if tile.key == "useful_flops" and more["performed"]:
+        return say("strip.useful_flops_note", **more)
     return ""
 
 

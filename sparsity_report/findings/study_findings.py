@@ -20,12 +20,12 @@ from sparsity_report.study.derived.heads_experts import fewer_experts, router_us
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.study.layers import records
-from sparsity_report.study.policy_names import EXISTING
+from sparsity_report.study.policy_names import EXISTING, threshold_rule
 from sparsity_report.words.sentences import say
 
 _COUNTING = (
     *("convention.flops", "convention.useful_flops"),
-    *("convention.csr_bytes", "convention.sparsity_denominators"),
+    *("convention.csr_bytes", "convention.sparsity_denominators", "convention.prunable"),
 )
 _TIES = {"standard": "convention.tied_head_standard", "notebook": "convention.tied_head_notebook"}
 # Columns about zeros: variants that agree in all of them share one finding.
@@ -67,8 +67,7 @@ def conventions(study: StudyFigures) -> list[str]:
     keys = [*_COUNTING, _TIES[study.convention]]
     if study.matches is not None:
         keys.remove("convention.csr_bytes")  # two checkpoints are compared as they are stored
-    uses = study.layers["uses"].fillna(1)
-    if ((uses > 0) & (uses < 1) & (study.layers["group"] == "mlp_linear")).any():
+    if any(map(study.facts.is_mixture, study.facts.layouts)):
         keys.append("convention.mixture_of_experts")
     if (study.layers["flops_per_sequence"] > 0).any():
         keys.append("convention.flops_per_sequence")
@@ -105,33 +104,38 @@ def _zeros(study: StudyFigures) -> Iterator[str]:
 
 
 def _arithmetic(study: StudyFigures) -> Iterator[str]:
-    facts = study.facts
-    if not (flops := facts.total(facts.baseline, "flops_per_token")):
-        return
-    statements = [say("finding.flops_of_base", base=facts.baseline, flops=flops)]
-    masked = [name for name, layout in facts.layouts.items() if layout == "masked"]
-    others = [name for name in masked if name != facts.baseline]
-    if same := [name for name in others if facts.total(name, "flops_per_token") == flops]:
-        statements.append(say("finding.flops_of_masked", variants=same))
-    for variant in facts.csr_variants:
-        times = facts.ratio(variant, "flops_per_token")
-        # A CSR variant of a larger model than the baseline saves none of its FLOPs.
-        if times is not None and times <= 1:
-            figures = {"flops": facts.total(variant, "flops_per_token"), "fewer": 1 - times}
-            statements.append(say("finding.flops_of_csr", variant=variant, **figures))
-    yield say("format.sentences", statements=statements)
+    """Yield the FLOPs that each variant performs, those of CSR beside its own model's."""
+    totals = study.totals.dropna(subset="flops_per_token")
+    dense = totals[totals["layout"] != "csr"]
+    statements = [
+        say("finding.flops_performed", variants=names, flops=row["flops_per_token"])
+        for names, row in _alike(dense[dense["flops_per_token"] > 0], ["flops_per_token"])
+    ]
+    if masked := list(dense.loc[dense["layout"] == "masked", "variant"]):
+        statements.append(say("finding.flops_of_masked", variants=masked))
+    models = study.variants.set_index("variant")["fingerprint"]
+    bases = dict(zip(models[dense["variant"]][::-1], [*dense.itertuples()][::-1], strict=True))
+    for row in totals[totals["layout"] == "csr"].itertuples():
+        base, flops = bases.get(models[row.variant]), row.flops_per_token
+        if base and (times := ratio(flops, base.flops_per_token)) is not None:
+            figures = {"flops": flops, "base": base.variant, "fewer": 1 - times}
+            statements.append(say("finding.flops_of_csr", variant=row.variant, **figures))
+        elif flops:
+            statements.append(say("finding.flops_performed", variants=[row.variant], flops=flops))
+    if statements:
+        yield say("format.sentences", statements=statements)
 
 
 def _spread(study: StudyFigures) -> Iterator[str]:
     """Yield the layers that a single threshold of the headline's pruning prunes least and most."""
     if (variant := study.facts.pruning) is None:
         return
-    threshold = study.variants.set_index("variant")["threshold"][variant]
+    row = study.variants.set_index("variant").loc[variant]
     spread, layers = study.facts.spread(variant), study.facts.layers(variant)
     # A threshold of zero pruned nothing.
-    is_single = pd.notna(threshold) and threshold > 0
+    is_single = pd.notna(row["threshold"]) and row["threshold"] > 0
     if is_single and spread and spread.is_uneven and spread.layers >= layers["prunable"].sum():
-        figures = {"variant": variant, "threshold": threshold}
+        figures = {"variant": variant, "rule": threshold_rule(row)}
         yield say("finding.uneven_sparsity", **figures, **spread._asdict())
 
 

@@ -1,16 +1,21 @@
 """Verdict on a study: at most two sentences that answer what pruning did to the model.
 
-Quality comes first, then size, then speed. A sentence about several prunings gives the range at the
-highest sparsity that they share.
+The key fact about an unusual model comes first, then quality, size and speed. A sentence about
+several prunings gives the range at the highest sparsity that they share.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import pandas as pd
+
+from sparsity_report.findings.already_pruned import place_of_zeros
 from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
 from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.figures import StudyFigures
+from sparsity_report.study.layers import records
+from sparsity_report.words.number_format import quantities
 from sparsity_report.words.sentences import say
 
 #: Relative change of a size up to which it counts as the same.
@@ -52,28 +57,47 @@ def verdict(study: StudyFigures) -> str:
 def _statements(study: StudyFigures) -> Iterator[str]:
     facts = study.facts
     if not facts.contenders:
-        yield from _fewer_experts(study) or [_zeros(study, facts.headline)]
+        zeros = [*_key_fact(study, facts.headline), _zeros(study, facts.headline)]
+        yield from _fewer_experts(study) or zeros
         return
     share, names = study.facts.main_level
     # Nothing was pruned where the highest sparsity is 0 %.
     opening = [*_quality(study, share, names)] if share else [_zeros(study, names[0])]
-    if not opening and names[0] in facts.already_pruned:
-        is_alone = study.variants["fingerprint"].nunique() == 1
-        key = "verdict.already_pruned" if is_alone else "verdict.variant_already_pruned"
-        opening = [_zeros(study, names[0], key)]
+    yield from _key_fact(study, names[0], has_opening=bool(opening))
     yield from opening
-    yield from _size(study, names, None if opening else share)
+    yield from _size(study, names, None if opening or names[0] in facts.already_pruned else share)
     yield from _speed(study)
 
 
-def _zeros(study: StudyFigures, variant: str, key: str = "verdict.sparsity") -> str:
+def _key_fact(study: StudyFigures, variant: str, has_opening: bool = False) -> Iterator[str]:
+    """Yield what sets the model of a variant apart: zeros as opened, experts, packing, no head."""
+    facts = study.facts
+    is_pruned = variant in facts.already_pruned
+    opened = variant if is_pruned else facts.original or variant
+    is_alone = study.variants["fingerprint"].nunique() == 1
+    name = say("verdict.the_model") if is_alone else opened
+    (figures,) = records(study.totals[study.totals["variant"] == opened])
+    figures |= {"model": name, "packings": facts.packings(opened)}
+    place, groups = place_of_zeros(study, opened), {*facts.layers(opened)["group"]}
+    if is_pruned and (place or not has_opening):
+        key = "verdict.came_pruned_in" if place else "verdict.came_pruned"
+        yield say(key, place=place, **figures)
+    elif facts.is_mixture(opened) and pd.notna(figures["active_total"]):
+        yield say("verdict.mixture", **figures)
+    elif figures["packings"] and pd.notna(figures["file_bytes"]):
+        yield say("verdict.packed", **figures)
+    elif not has_opening and "embedding" in groups and groups.isdisjoint({"lm_head", "other"}):
+        yield say("verdict.no_head", **figures)
+
+
+def _zeros(study: StudyFigures, variant: str) -> str:
     """Return the share of zeros of a variant, or why it is unknown."""
     facts = study.facts
     number, share = (facts.total(variant, f) for f in ("prunable_total", "sparsity_prunable"))
     if not number:
         return say("verdict.nothing_prunable", variant=variant)
     if share is not None:
-        key = key if share else "verdict.no_zeros"
+        key = "verdict.sparsity" if share else "verdict.no_zeros"
         return say(key, share=share, number=number, variant=variant)
     return say("verdict.zeros_without_values", variant=variant)
 
@@ -171,7 +195,17 @@ def _as_written(perplexity: float) -> float:
 
 
 def _cause(study: StudyFigures, variant: str, share: float) -> str:
-    """Return the change of sparsity by a pruning, from the zeros before it."""
+    """Return the change of sparsity by a pruning, from the zeros before it.
+
+    It names the method where the study has several.
+    """
+    cause = _change_of_sparsity(study, variant, share)
+    if study.facts.first_prunings["policy"].nunique() < 2:
+        return cause
+    return say("verdict.with_method", cause=cause, method=labels_of(study, [variant])[0])
+
+
+def _change_of_sparsity(study: StudyFigures, variant: str, share: float) -> str:
     before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
     if before and number and before > number / 1000:
         return say("verdict.raising", before=before / number, share=share)
@@ -182,11 +216,11 @@ def _cause(study: StudyFigures, variant: str, share: float) -> str:
 def _size(study: StudyFigures, names: Sequence[str], share: float | None) -> Iterator[str]:
     """Yield the size of the whole model in the layout of the variants, and in the smallest one."""
     facts = study.facts
-    layout, dense = facts.common_layout(names), facts.size(names[0], "dense")
-    if not dense or layout is None:
+    layout, before = facts.common_layout(names), facts.size_before(names[0])
+    if not before or layout is None:
         return
     csr, smallest = (
-        [size / dense for name in names if (size := facts.size(name, each)) is not None]
+        [size / before for name in names if (size := facts.size(name, each)) is not None]
         for each in ("csr", layout)
     )
     claims, joined = [size_change(max(csr))] if csr else [], "verdict.and"
@@ -203,8 +237,8 @@ def _size(study: StudyFigures, names: Sequence[str], share: float | None) -> Ite
     claim = claims[0]
     if claims[1:]:
         claim = say(joined, claim=claim, other=claims[1])
-    if dtypes := facts.unpacked_dtypes(names[0]):
-        claim = say("verdict.of_unpacked", claim=claim, dtypes=dtypes)
+    if facts.packings(names[0]):
+        claim = say("verdict.of_packed", claim=claim, before=before)
     yield claim if share is None else say("verdict.at_sparsity", share=share, claim=claim)
 
 
@@ -266,6 +300,9 @@ def comparison_title(study: StudyFigures) -> str:
         places = {"first": levels[ends["low"]], "last": levels[ends["high"]]}
         return say("page.hero_levels", **values, **places)
     layouts = ((name, facts.smallest_layout(name, "model")) for name in facts.contenders)
-    sizes = [facts.size(name, layout) for name, layout in layouts if layout]
-    dense = facts.total(facts.baseline, "stored_bytes")
-    return say("page.hero_size", sizes=sizes, before=dense)
+    known = [size for name, layout in layouts if layout and (size := facts.size(name, layout))]
+    ends = [*dict.fromkeys((min(known), max(known)))] if known else [None]
+    low, *high, before = quantities([*ends, facts.size_before(facts.baseline)], "B", " ")
+    sizes = say("format.range", low=low, high=high[0]) if high else low
+    key = "page.hero_size_packed" if facts.packings(facts.baseline) else "page.hero_size"
+    return say(key, sizes=sizes, before=before)

@@ -66,7 +66,8 @@ def typeset(templates: Environment, document: Mapping[str, Any]) -> bytes:
                 f"cannot typeset the report: {first}; check template_dir"
             ) from error
     assert isinstance(paper, bytes)
-    return paper
+    # Without the entry it is false as well, and poppler reports an error for a stated false.
+    return paper.replace(b"/Marked true/Suspects false", b"/Marked true" + 15 * b" ", 1)
 
 
 def _readable(value: Any) -> Any:

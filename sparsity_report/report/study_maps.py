@@ -11,7 +11,6 @@ from sparsity_report.report.tables.latex import variant_commands
 from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.csv_files import variant_stems
-from sparsity_report.study.heatmap_grid import OUTSIDE
 from sparsity_report.words.sentences import say
 
 _TOO_MANY = {"heads": "map.too_many_heads", "experts": "map.too_many_experts"}
@@ -37,8 +36,7 @@ def map_title(study: StudyFigures) -> str:
         cells = study.facts.cells(variant)
         if not cells.empty and heat_maps.even(study, variant) is None:
             top = cells.iloc[int(cells["sparsity"].argmax())]
-            key = "map.sparsest_outside" if top["block"] == OUTSIDE else "map.sparsest_in_block"
-            return say(key, **top[["block", "projection", "sparsity"]])
+            return say("map.sparsest", part=heat_maps.part_of(top), sparsity=top["sparsity"])
     return say("page.where_heading")
 
 

@@ -236,10 +236,11 @@ def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
             yield study_tables.storage(study, variant).only(*_STORAGE)
         return
     yield from (Text(" ".join(sentences[key])) for key in ("storage", "flops") if sentences[key])
-    if (curve := charts.csr_bytes_curve(study)) is None:
+    if study.storage.empty:
         yield Text(say("page.storage_empty"))
         return
-    yield sections.chart_of(curve, None, "curve", study_tables.curve_caption(study))
+    if (curve := charts.csr_bytes_curve(study)) is not None:
+        yield sections.chart_of(curve, None, "curve", say("caption.layout_bytes"))
     for variant in prunings or [study.facts.headline]:
         yield study_tables.storage(study, variant)
 

@@ -32,7 +32,7 @@ from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.sentences import say
-from sparsity_report.words.value_formats import COUNT, SHARE, TIMES, Format
+from sparsity_report.words.value_formats import COUNT, MULTIPLE, SHARE, TIMES, Format
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
 
@@ -42,8 +42,12 @@ _UNITS = {
     **dict.fromkeys(("stored_bytes", "file_bytes"), "B"),
     **dict.fromkeys(("flops_per_token", "useful_flops_per_token"), "FLOPs"),
 }
-# Keeps the command apart from that of the group called attention.
-_RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
+# Columns whose commands have other names. That of attention is not one of the group attention.
+_RENAMED = {
+    "attention_flops_per_token": "attention_itself_flops_per_token",
+    "flops_per_token": "performed_flops_per_token",
+    "flops_per_sequence": "performed_flops_per_sequence",
+}
 
 _Numbers = Iterator[tuple[str, Tex]]
 
@@ -74,7 +78,7 @@ def write_thesis(
     - ``numbers.tex``, a command for each number of totals, groups and results, such as
       ``\MaskedThirtySparsityModel`` or, of two checkpoints, ``\PrunableWeightsRemoved``.
     - ``findings.tex`` with the verdict and the sentences of :func:`summarize`,
-      ``sparsity-report.bib`` for citations, and ``example.tex``, which uses all of them.
+      ``sparsity-report.bib`` for citations, and ``example.tex``, a document with all the others.
 
     Parameters
     ----------
@@ -127,6 +131,7 @@ def write_thesis(
             f"tables/{table.key}.tex": to_latex(table, table.key.replace("_", "-"), widths["text"]),
             f"tables/{table.key}.md": to_markdown(table),
         }
+    packings = value.facts.packings(value.facts.baseline)
     variables = {
         "numbers": commands_of(value),
         "captions": captions,
@@ -138,7 +143,8 @@ def write_thesis(
         "fingerprint": value.fingerprint,
         "weights": tex(weights(value)),
         "conventions": conventions(value),
-        "packed": bool(value.facts.packings(value.facts.baseline)),
+        "packed": bool(packings),
+        "size": Tex("FileBytes" if packings else "StoredBytes"),
         "base": Tex(variant_commands(value)[value.facts.baseline]),
         **{f"{place}_cm": width for place, width in widths.items()},
     }
@@ -205,7 +211,7 @@ def _variant_numbers(study: StudyFigures) -> _Numbers:
         yield from _cells(command, row, names)
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(name, column)
-            yield f"{command}{_camel(column)}Ratio", quantity(ratio, TIMES)
+            yield f"{command}{_camel(column)}Ratio", quantity(ratio, MULTIPLE)
     groups = latex.group_commands(study.groups["group"].unique())
     columns = study_tables.group_columns(study).removeprefix("group ")
     for group in records(study.groups):
@@ -241,7 +247,7 @@ def _measured_numbers(study: StudyFigures, variants: Mapping[str, str]) -> _Numb
 def _cells(stem: str, row: Mapping[str, Any], columns: str) -> _Numbers:
     """Yield columns of a row, and in short those of large quantities."""
     for column in columns.split():
-        command = stem + _camel(_RENAMED.get(column, column))
+        command = stem + _camel(column)
         yield from _number(command, row[column], column, COLUMNS[column].format)
 
 
@@ -273,4 +279,5 @@ def _number(command: str, value: Any, key: str, form: Format = COUNT) -> _Number
 
 def _camel(column: str) -> str:
     """Return the name of a column as a part of a command: ``StoredBytes``."""
-    return "".join(word.capitalize() for word in column.split("_"))
+    name = _RENAMED.get(column, column)
+    return "".join(word.capitalize() for word in name.split("_"))

@@ -10,7 +10,7 @@ from markupsafe import escape
 from sparsity_report.draw.heat_map_svg import NAMESPACE, HeatMap, MapCell
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report.tables import checkpoint_tables
+from sparsity_report.report.tables import checkpoint_tables, study_tables
 from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.table_model import Table, table_of
 from sparsity_report.report.template_files import template_text
@@ -88,9 +88,11 @@ def _pruned(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
     maps = [] if cells.empty else [_map(title, grid, cells, "sparsity")]
     ratios = [ratio(name, "stored_bytes") for name in study.totals["variant"]]
     frame = study.totals.assign(ratio=pd.Series(ratios, dtype="float64"))
+    base, packed = study.facts.baseline, study.facts.packings(study.facts.baseline)
     columns = columns_of(
         "variant sparsity_prunable sparsity_model stored_bytes ratio flops_per_token",
-        ratio=say("column.ratio_to_variant", variant=study.facts.baseline),
+        ratio=say("column.ratio_to_file" if packed else "column.ratio_to_variant", variant=base),
+        **study_tables.unpacked_labels(study),
     )
     more = len(frame) - _ROWS
     caption = say("format.count_more", count=more) if more > 0 else ""

@@ -53,8 +53,9 @@ class Within(NamedTuple):
     most : float
         The most that the uncertainty of the level allows; it keeps the budget. It equals `value`
         if the study has its weights.
-    layout : {"csr", "bitmask", "dense"}
-        Layout of the prunable matrices; ``"dense"`` if the unpruned model keeps the budget.
+    layout : {"csr", "bitmask", "dense", "file"}
+        Layout of the prunable matrices. If the unpruned model keeps the budget, it is ``"dense"``,
+        or ``"file"`` where a file packs its weights.
 
     Examples
     --------
@@ -107,7 +108,9 @@ def level_within(
         A study with levels; they are those of its first variant.
     budget : str
         ``"100 MB"``, ``"1.5 GiB"``, ``"0.5 × bytes"``, ``"50 % FLOPs"`` or ``"2 GFLOPs"``. Bytes
-        and FLOPs per token are those of the whole model with its prunable matrices in the layout.
+        and performed FLOPs per token are those of the whole model with its prunable matrices in the
+        layout. A share of the bytes is one of the dense bytes, or of those in the file that packs
+        the weights.
     policy : str
         A pruning policy, one of ``study.by_policy``.
     layout : {"csr", "bitmask", "dense"}
@@ -144,21 +147,24 @@ def level_within(
             f"layout: {str(layout)[:40]!r} is not one of {', '.join(_LAYOUTS)}; use one of these"
         )
     levels = study.by_policy[policy]
-    dense = levels.total(quantity, "dense").iloc[0]
-    if pd.isna(dense):
+    base, unpruned = levels.total(quantity, "dense").iloc[0], "dense"
+    first = str(study.variants["variant"].iloc[0])
+    if quantity == "stored_bytes" and study.facts.packings(first):
+        base, unpruned = study.facts.size_before(first), "file"
+    if pd.isna(base):
         raise SparsityReportError(
             f"budget: {quantity} of the levels are unknown; give a budget of another quantity"
         )
-    scale = float(dense) if is_relative else 1.0
-    if dense / scale <= limit:
-        return Within(levels.sparsities[0], dense / scale, dense / scale, "dense")
+    scale = float(base) if is_relative else 1.0
+    if base / scale <= limit:
+        return Within(levels.sparsities[0], base / scale, base / scale, unpruned)
     value, most = (
         (costs / scale).to_numpy(dtype=float)
         for costs in (levels.total(quantity, layout), levels.at_most(quantity, layout))
     )
     place = int(np.append(most <= limit, True).argmax())
     if (weights := study.weights) is not None:
-        layers = study.facts.layers(str(study.variants["variant"].iloc[0])).reset_index(drop=True)
+        layers = study.facts.layers(first).reset_index(drop=True)
 
         def exact(place: int) -> float:
             if value[place] < most[place]:
@@ -173,7 +179,7 @@ def level_within(
     if place == most.size:
         raise SparsityReportError(
             f"budget: {budget[:80]!r} is out of reach; the least in layout {layout} is at most "
-            f"{most.min():,.6g}, at {levels.sparsities[int(most.argmin())]:.0%}, and dense "
-            f"{dense / scale:,.6g}: give a larger budget"
+            f"{most.min():,.6g}, at {levels.sparsities[int(most.argmin())]:.0%}, and {unpruned} "
+            f"{base / scale:,.6g}: give a larger budget"
         )
     return Within(levels.sparsities[place], float(value[place]), float(most[place]), layout)

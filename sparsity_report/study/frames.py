@@ -13,7 +13,7 @@ from sparsity_report.study.layers import group_frame, total_frame
 from sparsity_report.study.levels import Levels, level_rows
 from sparsity_report.study.losses import losses_frame
 from sparsity_report.study.schema import TABLES, plain_table, typed
-from sparsity_report.study.storage_layouts import storage_frame
+from sparsity_report.study.storage_layouts import storage_frame, with_packed_bytes
 from sparsity_report.study.survival import change_frame, survival_frame
 from sparsity_report.study.sweep import ladders
 from sparsity_report.weights.weights import Weights
@@ -154,8 +154,12 @@ class StudyFrames:
         nonzero, null if unknown.
 
         ``break_even`` is the sparsity from which the layout is smaller than dense, row pointers
-        included. For BSR it assumes zeros in whole blocks; for 2:4 it is the sparsity of the
-        layout.
+        included. For 2:4 it is the sparsity of the layout; for BSR, whose bytes depend on the
+        places of zeros, it is null.
+
+        Where a file packs the weights, other layouts hold the unpacked values. Then ``ratio`` and
+        ``break_even`` compare with the bytes in that file before pruning, the layout ``file``. They
+        are null in a study without the opened model.
 
         Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int32`` holds
         at most 2³¹ − 1 nonzeros and columns in a tensor.
@@ -170,7 +174,7 @@ class StudyFrames:
         >>> bool(size["csr_int32"] > size["dense"])
         True
         """
-        return storage_frame(self.layers, self.patterns)
+        return storage_frame(with_packed_bytes(self.layers, self.variants), self.patterns)
 
     @property
     def fingerprint(self) -> str:

@@ -86,7 +86,7 @@ def block_labels(numbers: Sequence[int], merged: int) -> dict[int, str]:
 
 
 def _projections(layers: pd.DataFrame) -> list[str]:
-    """Return the shortest distinct name of each row's projection.
+    """Return the shortest distinct name of each row's projection; the whole name outside blocks.
 
     If there are more than 40, such as the experts of a mixture, names without numbers replace them,
     then names of groups.
@@ -97,7 +97,7 @@ def _projections(layers: pd.DataFrame) -> list[str]:
         rows = in_block == numbered
         part = layers[rows]
         paths = [path_of(name) for name in part["module_name"]]
-        short = _short_names(paths)
+        short = _short_names(paths) if numbered else [".".join(words) for _, *words in paths]
         if len(set(short)) > _PROJECTIONS:
             short = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
         if len(set(short)) > _PROJECTIONS:

@@ -332,7 +332,7 @@ def _bytes(parameter: Parameter, nonzero: int | None, layout: str) -> int | None
 def _rounding(counted: Magnitudes, steps: Steps) -> tuple[float | None, int | None]:
     """Return the expected zeros by rounding, and the weights near zero if zero is no level."""
     deviation = counted.root_mean_square
-    if not deviation or counted.nan or counted.infinite:
+    if not deviation > 0 or counted.nan or counted.infinite:
         return None, None
     return steps.expected_zeros(deviation), None if steps.rounding.has_zero else steps.near
 

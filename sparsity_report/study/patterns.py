@@ -22,7 +22,7 @@ from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.workers import unflushed
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, within_memory
-from sparsity_report.sparse.shares import zero_share
+from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.matrix_direction import Matrix
@@ -58,7 +58,11 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
         2:4 and 4:8 that 99 % of the groups of M weights along the input comply with, or else the
         pattern that most groups comply with; ``n_m_share`` is the share of groups that comply.
 
-        ``fill_b`` is the share of b × b blocks with a nonzero.
+        ``fill_b`` is the share of b × b blocks with a nonzero. ``row_std`` and ``column_std`` are
+        the standard deviations of the sparsity of the rows and of the columns.
+
+        ``equal_neighbors`` is the share of weights with their neighbor's magnitude, among those
+        that are nonzero, as is their neighbor. It is high where weights have few magnitudes.
 
     Raises
     ------
@@ -162,6 +166,7 @@ def _patterns(
                 "mean_abs": values[number].mean_abs,
                 "std": std,
                 "least_abs": values[number].least_abs,
+                "equal_neighbors": ratio(values[number].equal, values[number].pairs),
             }
             rows_of[key].append(row | zero_figures(zeros[key], number, parameter))
     return rows_of
@@ -206,6 +211,8 @@ def zero_figures(count: MatrixCount, expert: int, parameter: Parameter) -> dict[
         "n_m": str(pattern) if pattern else None,
         "n_m_share": shares[pattern] if pattern else None,
         **{f"fill_{b}": _fill(count, expert, b) for b in BLOCKS},
+        "row_std": float((rows / columns.size).std()) if total else None,
+        "column_std": float((columns / rows.size).std()) if total else None,
     }
 
 

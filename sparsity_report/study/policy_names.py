@@ -8,6 +8,7 @@ from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern
 from sparsity_report.counting.policies.magnitude_policies import ExistingZeros, GlobalMagnitude
 from sparsity_report.counting.policies.policy_registry import read_method
 from sparsity_report.study.layers import records
+from sparsity_report.words.sentences import say
 
 GLOBAL, EXISTING = GlobalMagnitude.name, ExistingZeros.name
 
@@ -36,6 +37,14 @@ def selection_rule(method: str | None) -> str:
     """
     policy = read_method(method)
     return policy.ranking if policy else method or ""
+
+
+def threshold_rule(variant: pd.Series) -> str:
+    """Return the threshold of a row of variants, with the weights on it if some are kept."""
+    spared = variant["spared"]
+    is_whole = pd.isna(spared) or not spared
+    key = "name.single_threshold" if is_whole else "name.single_threshold_spared"
+    return say(key, **variant[["threshold", "at_threshold", "spared"]])
 
 
 def is_level_of(method: str | None, policy: str) -> bool:

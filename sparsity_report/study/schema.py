@@ -24,7 +24,7 @@ from sparsity_report.words.value_formats import Format
 
 BLOCKS = (4, 8, 16, 32)
 LAYOUTS = (
-    *("dense", "csr_int32", "csr_int64"),
+    *("file", "dense", "csr_int32", "csr_int64"),
     *(f"bsr_{size}" for size in BLOCKS),
     *("bitmask", "2:4"),
 )
@@ -138,7 +138,7 @@ COLUMNS = {
         Column("total", low=0, is_metric=True),
         *_columns("int64", "nonzero flops_per_token", is_metric=True, **_POSITIVE),
         *_columns("int64", "stored_bytes", formats.BYTES, is_metric=True, **_POSITIVE),
-        *_columns("float64", "bytes_ratio", formats.TIMES, is_metric=True,
+        *_columns("float64", "bytes_ratio", formats.MULTIPLE, is_metric=True,
                   ratio=("stored_bytes", "dense_bytes")),
         *_columns("float64", "difference", formats.POINTS, is_metric=True),
         *_columns("float64", "sensitivity", _NATS, is_metric=True),
@@ -185,10 +185,12 @@ COLUMNS = {
         *_columns("Int64", "block", formats.WORDS, **_POSITIVE),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
         *_columns("Int64", "removed", optional=True),
+        *_columns("Int64", "at_threshold spared", **_POSITIVE),
         *_columns("float64", """
             asked_sparsity expected_rounding_sparsity near_zero_share param_frac
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
             zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32
+            row_std column_std equal_neighbors
             crossover_low crossover_high certainty kept_share iou
         """, formats.SHARE, **_SHARES),
         *_columns("float64", "crossover_sparsity", formats.share(0), **_SHARES),
@@ -198,8 +200,9 @@ COLUMNS = {
             dense_perplexity stderr norm gate_mass output_norm saliency
         """, **_POSITIVE),
         *_columns("float64", "threshold", formats.THRESHOLD, **_POSITIVE),
+        *_columns("float64", "ratio", formats.MULTIPLE, **_POSITIVE),
         *_columns("float64", """
-            ratio promised_speedup realised_low realised_high
+            promised_speedup realised_low realised_high
         """, formats.TIMES, **_POSITIVE),
         *_columns("float64", "mean_abs std kl", formats.figures("#.3g"), **_POSITIVE),
         *_columns("float64", "least_abs", **_POSITIVE),
@@ -234,7 +237,7 @@ COLUMNS = {
         *_columns("text", "pair outcome", formats.WORDS),
         *_columns("float64", "gone_of_base zeros", formats.SHARE),
         *_columns("float64", "accuracy", formats.SCORE),
-        *_columns("float64", "ratio_to_dense model_ratio", formats.TIMES),
+        *_columns("float64", "ratio_to_dense model_ratio", formats.MULTIPLE),
         *_columns("float64", "increase_low increase_high", _NATS),
         *_columns("float64", "perplexity_ratio", formats.figures(".3f")),
         *_columns("float64", "perplexity_difference", formats.figures(",.2f")),
@@ -300,7 +303,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "variants": _table(
         "variant layout model architecture source fingerprint method asked_sparsity zeros_before "
         "pruned threshold attention_width attention_flops_per_token basis basis_fingerprint "
-        "basis_windows basis_window",
+        "basis_windows basis_window at_threshold spared",
         layout={"among": ("dense", "masked", "csr")},
         zeros_before=_NULLABLE,
     ),
@@ -332,7 +335,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "patterns": _table(
         "variant module_name parameter expert block group rows columns sparsity "
         "expected_sparsity mean_abs std least_abs zero_rows zero_columns head_sparsity n_m "
-        "n_m_share " + " ".join(f"fill_{size}" for size in BLOCKS),
+        "n_m_share " + " ".join(f"fill_{size}" for size in BLOCKS) + " "
+        "row_std column_std equal_neighbors",
         columns={"dtype": "int64", "optional": False},
     ),
     "storage": _table(

@@ -16,7 +16,7 @@ from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
 _Size = Callable[[Any], Any]
 # Layouts of the curve of bytes against sparsity.
 _CURVE = ("dense", "csr_int32", "csr_int64", "bitmask")
-_SUMMED = ["total", "nonzero", "bytes", "dense", "empty", "full"]
+_SUMMED = ["total", "nonzero", "bytes", "base", "empty", "full"]
 
 
 def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -57,10 +57,24 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
         ],
         ignore_index=True,
     )
-    frame["ratio"] = frame["bytes"] / frame["dense"]
-    frame["break_even"] = break_even(frame["dense"], frame["full"], frame["empty"])
-    frame.loc[frame["layout"].eq("2:4") & frame["bytes"].notna(), "break_even"] = 0.5
-    return typed("storage", frame)
+    frame["ratio"] = frame["bytes"] / frame["base"]
+    share = break_even(frame["base"], frame["full"], frame["empty"])
+    frame["break_even"] = share.mask(frame["layout"].str.startswith("bsr"))
+    is_smaller = (frame["bytes"] < frame["base"]).fillna(False).astype(bool)
+    frame.loc[frame["layout"].eq("2:4") & is_smaller, "break_even"] = 0.5
+    return typed("storage", _of_packed(frame, layers))
+
+
+def with_packed_bytes(layers: pd.DataFrame, variants: pd.DataFrame) -> pd.DataFrame:
+    """Return layers with ``packed_bytes``, the bytes in the file of a packed layer before pruning.
+
+    They are null for layers that no file packs, and unknown without a variant of the opened model.
+    """
+    model = ["model", "source", "fingerprint"]
+    rows = layers[["variant", "module_name", "file_bytes"]]
+    rows = rows.merge(variants[["variant", *model]], on="variant", how="left")
+    opened = rows.groupby([*model, "module_name"], sort=False)["file_bytes"].transform("first")
+    return layers.assign(packed_bytes=opened.array)
 
 
 def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
@@ -74,11 +88,12 @@ def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        By ``layout``: ``total`` weights, and the bytes if ``dense``, without zeros (``full``) and
-        with only zeros (``empty``). With z zeros, ``full − z·(full − empty) ÷ total`` bytes.
+        By ``layout``: ``total`` weights, and the bytes if dense, or in the file that packs them
+        (``base``), without zeros (``full``) and with only zeros (``empty``). With z zeros,
+        ``full − z·(full − empty) ÷ total`` bytes.
     """
     sizes = _layer_sizes(_matrices(layers)).groupby("layout", sort=False)
-    return summed(sizes[["total", "dense", "full", "empty"]])
+    return summed(sizes[["total", "base", "full", "empty"]])
 
 
 def layout_curve(layers: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +111,7 @@ def layout_curve(layers: pd.DataFrame) -> pd.DataFrame:
     """
     shares = np.arange(101) / 100
     lines = layout_ends(layers).reindex([*_CURVE]).dropna().astype("int64")
-    total, dense, full, empty = (lines[[name]].to_numpy() for name in lines)
+    total, base, full, empty = (lines[[name]].to_numpy() for name in lines)
     # Both weights and bytes are whole numbers.
     left = total - np.rint(total * shares)
     size = empty + np.rint((full - empty) * left / total).astype(np.int64)
@@ -105,7 +120,7 @@ def layout_curve(layers: pd.DataFrame) -> pd.DataFrame:
             "sparsity": np.tile(shares, len(lines)),
             "layout": lines.index.repeat(len(shares)),
             "bytes": size.ravel(),
-            "ratio": (size / dense).ravel(),
+            "ratio": (size / base).ravel(),
         }
     )
 
@@ -117,6 +132,21 @@ def _matrices(layers: pd.DataFrame) -> pd.DataFrame:
 
 def _prunable(layers: pd.DataFrame) -> pd.Series:
     return layers["prunable"] & layers["row_pointers"].notna()
+
+
+def _is_packed(layers: pd.DataFrame) -> pd.Series:
+    return layers["packing"].fillna("").ne("")
+
+
+def _packed_bytes(layers: pd.DataFrame) -> pd.Series:
+    """Return the bytes in the file of layers that it packs, of opened layers without a column."""
+    return layers.get("packed_bytes", layers["file_bytes"]).astype("Int64")
+
+
+def _of_packed(frame: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+    """Return sizes without the layout ``file`` of variants whose weights no file packs."""
+    packed = layers.loc[_is_packed(layers), "variant"]
+    return frame[frame["layout"].ne("file") | frame["variant"].isin(packed)]
 
 
 def _summed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -137,7 +167,8 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
     rows: Any = layers["row_pointers"] - 1
     dense, runs = cost.dense_bytes(n, v), layers["runs_as_csr"].astype(bool)
     facts = layers[["variant", "module_name", "group"]].rename(columns={"module_name": "name"})
-    facts = facts.assign(scope="layer", total=n, nonzero=z, dense=dense)
+    base = dense.mask(_is_packed(layers), _packed_bytes(layers) - bytes_beside(layers))
+    facts = facts.assign(scope="layer", total=n, nonzero=z, base=base)
     sums = _pattern_sums(facts, patterns)
 
     def csr(i: int) -> _Size:
@@ -148,6 +179,7 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
 
     # The stored values or blocks, the most of them, and the bytes of a number of them.
     formulas: dict[str, tuple[Any, Any, _Size]] = {
+        "file": (z, n, lambda _: base),
         "dense": (z, n, lambda _: dense),
         "csr_int32": (z, n, csr(4)),
         "csr_int64": (z, n, csr(8)),
@@ -161,6 +193,8 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
         lossless = sums["two_four"] if layout == "2:4" else pd.Series(True, facts.index, "boolean")
         if layout.startswith("bsr"):  # patterns may be unknown
             lossless = lossless.where(figures["bytes"].notna())
+        if layout == "file":  # whether its format can hold other values is unknown
+            lossless = lossless.where(layers["file_bytes"].notna())
         part = pd.DataFrame({"layout": layout, **figures, "lossless": lossless})
         if layout == "csr_int32":
             fits = (z < 2**31) & (layers["columns"] < 2**31)
@@ -196,12 +230,18 @@ def _all(grouped: Any, size: pd.Series) -> Any:
 
 
 def _others(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the parameters outside prunable matrices, with the same bytes in every layout."""
+    """Return the parameters outside prunable matrices, the same in every layout but the file."""
     inside = _prunable(layers)
     total, nonzero = (
         (layers[name] - layers[f"weight_{name}"].where(inside, 0)).astype("Int64")
         for name in ("total", "nonzero")
     )
-    sizes = dict.fromkeys(("bytes", "dense", "empty", "full"), bytes_beside(layers))
+    beside = bytes_beside(layers)
+    base = beside.mask(_is_packed(layers) & ~inside, _packed_bytes(layers))
+    sizes = dict.fromkeys(("bytes", "empty", "full"), beside)
     rest = layers[["variant"]].assign(total=total, nonzero=nonzero, lossless=True, **sizes)
-    return rest.merge(pd.DataFrame({"layout": LAYOUTS}), how="cross")
+    rest = rest.assign(base=base).merge(pd.DataFrame({"layout": LAYOUTS}), how="cross")
+    columns = rest[["bytes", "empty", "full"]]
+    in_file = rest["layout"].eq("file")
+    rest[columns.columns] = columns.mask(in_file, rest["base"], axis=0)
+    return rest

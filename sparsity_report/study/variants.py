@@ -20,6 +20,7 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import LayerTable, csr_parameters, group_frame
 from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.sentences import say
@@ -343,7 +344,8 @@ def analyze_layers(
     label : str
         Content of the column ``variant``.
     convention : {"standard", "notebook"}
-        The convention of counting, see :func:`compare`.
+        The convention of counting, see :func:`compare`. With ``"notebook"``, all linear layers but
+        the output head are prunable.
 
     Returns
     -------
@@ -361,7 +363,9 @@ def analyze_layers(
     """
     from sparsity_report.weights.sources.memory import ModuleWeights
 
-    layers = Variant(label, ModuleWeights(model), None, "dense").layers(convention)
+    blacklist = ("lm_head",) if convention == "notebook" else None
+    weights = ModuleWeights(model, ReaderOptions(blacklist=blacklist))
+    layers = Variant(label, weights, None, "dense").layers(convention)
     return layers, group_frame(layers)
 
 
@@ -416,6 +420,7 @@ def variant_row(
     """Return the row of a variant in the table ``variants``."""
     pruning, basis, weights = variant.pruning, variant.basis, variant.weights
     zeros = sum(p.total - counts[p.name].nonzero for p in weights.prunable) if pruning else None
+    at_threshold, spared = (pruning.ties if pruning else None) or (None, None)
     return {
         "variant": variant.name,
         "layout": variant.layout,
@@ -434,6 +439,8 @@ def variant_row(
         "basis_fingerprint": basis.fingerprint if basis else None,
         "basis_windows": basis.windows if basis else None,
         "basis_window": basis.window if basis else None,
+        "at_threshold": at_threshold,
+        "spared": spared,
     }
 
 

@@ -47,7 +47,7 @@ export function solve(figures, state, text) {
 function byCost(figures, state, policy, budget, layout) {
   const { text } = figures;
   const levels = figures.curve({ ...state, selection: [] });
-  const [cost, whole] = budget.kind === "bytes" ? ["bytes", "dense"] : ["flops", "denseFlops"];
+  const [cost, whole] = budget.kind === "bytes" ? ["bytes", "base"] : ["flops", "denseFlops"];
   const scale = budget.relative ? levels[0][whole] : 1;
   const most =
     policy.most[budget.kind === "flops" ? (state.layout === "csr" ? "flops" : "") : state.layout]
@@ -56,10 +56,13 @@ function byCost(figures, state, policy, budget, layout) {
     return { text: text.say("budget_unknown") };
   }
   const limit = write(text, budget, budget.most);
-  const dense = ratio(levels[0][whole], scale);
-  if (dense <= budget.most) {
-    return { level: levels[0].level, dense: true,
-      text: text.say("budget_dense", { limit, value: write(text, budget, dense) }) };
+  const base = ratio(levels[0][whole], scale);
+  if (base <= budget.most) {
+    const words = { limit, value: write(text, budget, base) };
+    // No layout in view is that of a file that packs the weights.
+    const isShown = whole === "denseFlops" || !figures.data.packed;
+    return { ...(isShown && { level: levels[0].level, dense: true }),
+      text: text.say("budget_dense", words) };
   }
   const place = most.findIndex((value) => value / scale <= budget.most);
   if (place < 0) {

@@ -45,7 +45,7 @@ export function histogram(figures, state, i, width) {
   if (end !== null && share) {
     const label = cut === null
       ? text.say("smallest_share", { share: text.percent(share) })
-      : text.say("threshold", { value: text.significant(cut, 4) });
+      : text.say("threshold", { value: text.significant(cut, 3) });
     const at = x(Math.min(1, end));
     shapes.push({ t: "line", x1: at, x2: at, y1: 4, y2: floor + 3, stroke: "ink" });
     shapes.push({ t: "text", x: at + (end > 0.55 ? -5 : 5), y: 14,
@@ -352,7 +352,7 @@ export function quality(figures, state, width) {
   const { points, name, moreIsBetter } = data.quality;
   const [left, right, top, bottom, height] = [52, width - 24, 24, 216, 252];
   const wide = points.flatMap(({ value, ends }) => [value, ...(ends ?? [])]);
-  const isLog = Math.min(...wide) > 0 && Math.max(...wide) / Math.min(...wide) > 20;
+  const isLog = moreIsBetter === false && Math.min(...wide) > 0;
   const scaled = isLog ? Math.log10 : Number;
   let [low, high] = [Math.min(...wide.map(scaled)), Math.max(...wide.map(scaled))];
   [low, high] = [low - 0.08 * (high - low || 1), high + 0.12 * (high - low || 1)];
@@ -367,30 +367,19 @@ export function quality(figures, state, width) {
     xTitle: text.say("smallest_bytes_axis"),
     yTitle: `${name}${moreIsBetter === false ? ` ↓` : moreIsBetter ? ` ↑` : ""}` });
   const labels = [];
-  // Intervals that overlap stand side by side, left of their points.
+  // Earlier intervals are wider where intervals overlap.
   const spans = points.filter(({ ends }) => ends);
   const meet = (one, other) =>
     Math.abs(x(one.bytes) - x(other.bytes)) < 6 && one.ends[0] <= other.ends[1]
     && other.ends[0] <= one.ends[1];
-  const lanes = new Map();
-  for (const span of spans) {
-    const near = spans.filter((other) => other !== span && meet(span, other));
-    const taken = near.map((other) => lanes.get(other));
-    lanes.set(span, near.length
-      ? [...spans, 0].findIndex((_, lane) => !taken.includes(lane + 1)) + 1
-      : 0);
-  }
   for (const point of points) {
     const { variants: members, bytes, value, ends, text: score } = point;
     const names = members.map((k) => variants[k].label);
     const isNow = members.some((k) => variants[k].name === state.variant);
     if (ends) {
-      const [lane, stroke] = [lanes.get(point), isNow ? "accent" : "ink"];
-      const at = x(bytes) - (lane && 5 + 6 * lane);
-      shapes.push({ t: "line", x1: at, x2: at, y1: y(ends[0]), y2: y(ends[1]), stroke });
-      if (lane) {
-        shapes.push({ t: "line", x1: at - 2, x2: at + 2, y1: y(value), y2: y(value), stroke });
-      }
+      const later = spans.slice(spans.indexOf(point) + 1).filter((other) => meet(point, other));
+      shapes.push({ t: "line", x1: x(bytes), x2: x(bytes), y1: y(ends[0]), y2: y(ends[1]),
+        stroke: isNow ? "accent" : "ink", width: 1 + 3 * later.length, opacity: 0.6 });
     }
     shapes.push({ t: "circle", x: x(bytes), y: y(value), r: isNow ? 6 : 4,
       fill: isNow ? "accent" : "ink", tip: `${names.join(", ")}: ${score}` });

@@ -11,7 +11,7 @@ const AMOUNTS = { zeros: (f, c, i) => c.weights[i] - c.left[i],
   squares: (f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN,
   nonzero: (f, c, i) => c.nonzero[i], flops_per_token: (f, c, i, layout) => f.flops(c, i, layout),
   stored_bytes: (f, c, i, layout) => f.bytes(c, i, layout),
-  dense_bytes: (f, c, i) => f.dense(c, i) };
+  dense_bytes: (f, c, i) => c.of.base[i] };
 
 export const ratio = (part, whole) => known(part) && known(whole) && whole ? part / whole : null;
 const certain = (value) => (Number.isNaN(value) ? null : value);
@@ -130,16 +130,6 @@ export class Figures {
     return slack === null && layout === (of.layout === "csr" ? "csr" : "dense");
   }
 
-  /** Bytes of a module with nothing stored sparse. @param {Counts} counts @param {number} i */
-  dense(counts, i) {
-    const { of, slack } = counts;
-    return slack !== null
-      ? this.bytes(counts, i, "dense")
-      : of.sparse[i]
-      ? of.dense[i]
-      : of.stored[i];
-  }
-
   /**
    * Bytes of a module with its prunable matrices in a layout.
    * @param {Counts} counts @param {number} i @param {Layout} layout
@@ -181,7 +171,7 @@ export class Figures {
 
   summed(counts, layout, members = null) {
     const { of, left, weights, slack } = counts;
-    const sum = { zeros: 0, prunable: 0, bytes: 0, dense: 0, flops: 0, denseFlops: 0, slack: 0 };
+    const sum = { zeros: 0, prunable: 0, bytes: 0, base: 0, flops: 0, denseFlops: 0, slack: 0 };
     const add = (i) => {
       if (Number.isNaN(of.total[i])) return;
       if (of.prunable[i]) {
@@ -189,7 +179,7 @@ export class Figures {
         sum.prunable += weights[i];
       }
       sum.bytes += this.bytes(counts, i, layout);
-      sum.dense += this.dense(counts, i);
+      sum.base += of.base[i];
       sum.flops += this.flops(counts, i, layout);
       sum.denseFlops += this.flops(counts, i, "dense");
       if (slack) sum.slack = Math.max(sum.slack, slack[i]);
@@ -197,8 +187,8 @@ export class Figures {
     if (members) members.forEach(add);
     else for (let i = 0; i < this.size; i += 1) add(i);
     for (const key of Object.keys(sum)) sum[key] = certain(sum[key]);
-    const { zeros, prunable, bytes, dense, flops, denseFlops } = sum;
-    return { ...sum, share: ratio(zeros, prunable), ratio: ratio(bytes, dense),
+    const { zeros, prunable, bytes, base, flops, denseFlops } = sum;
+    return { ...sum, share: ratio(zeros, prunable), ratio: ratio(bytes, base),
       flopsRatio: ratio(flops, denseFlops) };
   }
 
@@ -214,17 +204,15 @@ export class Figures {
         ));
   }
 
-  // The sparsity from which a layout is smaller than dense; null if it never is.
+  // The sparsity from which a layout is smaller than dense or the file; null if it never is.
   breakEven(layout, members = null, of = this.variants[this.data.baseline] ?? this.variants[0]) {
     if (layout === "dense" || !of) return null;
-    const matrices = [...(members ?? this.modules.names.keys())].filter((i) =>
-      of.prunable[i] && of.weightTotal[i] && known(of.pointers[i])
-    );
-    const total = (left, name) =>
-      matrices.reduce((sum, i) => sum + this.bytes({ of, left }, i, name) - of.rest[i], 0);
-    const [dense, full, empty] = [total(of.weightTotal, "dense"), total(of.weightTotal, layout),
-      total(new Float64Array(this.size), layout)];
-    return full > empty && empty < dense ? Math.max(0, (full - dense) / (full - empty)) : null;
+    const all = [...(members ?? this.modules.names.keys())].filter((i) => known(of.total[i]));
+    const total = (size) => all.reduce((sum, i) => sum + size(i), 0);
+    const bytes = (left) => total((i) => this.bytes({ of, left }, i, layout));
+    const [base, full, empty] = [total((i) => of.base[i]), bytes(of.weightTotal),
+      bytes(new Float64Array(this.size))];
+    return full > empty && empty < base ? Math.max(0, (full - base) / (full - empty)) : null;
   }
 
   // Text of the name of a layer.
@@ -360,7 +348,7 @@ export class Figures {
   }
 
   /**
-   * Bytes of a module's matrices in each layout, relative to dense.
+   * Bytes of a module's matrices in each layout, relative to dense or to the file.
    * @param {State} state @param {number} i
    */
   layouts(state, i) {
@@ -368,7 +356,7 @@ export class Figures {
     const { of, left, slack } = counts;
     if (!of.prunable[i] || !known(of.pointers[i]) || !of.weightTotal[i]) return [];
     const size = (layout) => certain(this.bytes({ of, left }, i, layout) - of.rest[i]);
-    const [dense, n] = [size("dense"), of.weightTotal[i]];
+    const [base, n] = [certain(of.base[i] - of.rest[i]), of.weightTotal[i]];
     const rows = ["dense", "csr", "bitmask"].map((key) => ({ key, bytes: size(key), fits: true }));
     const policy = this.isLevel(state) ? this.policyOf(state) : null;
     const pattern = policy?.patterns?.[this.place(policy, state.sparsity)] ?? "";
@@ -378,7 +366,7 @@ export class Figures {
       || (!policy && listed === false);
     const fits = listed || /^[12]:[48]$/.test(pattern) || (isUnfit ? false : null);
     rows.push({ key: "two_four", bytes: Math.floor(n / 2) * of.value[i] + Math.ceil(n / 8), fits });
-    return rows.map((row) => ({ ...row, ratio: ratio(row.bytes, dense) }));
+    return rows.map((row) => ({ ...row, ratio: ratio(row.bytes, base) }));
   }
 
   /**

@@ -74,8 +74,12 @@ export class Text {
     return [this.figures(quantity, digits), name].filter(Boolean).join(space);
   }
 
+  // Write a ratio; digits are added until one other than 1 reads so.
   times(ratio) {
-    return known(ratio) ? `${this.figures(ratio, 2)} ×` : UNKNOWN;
+    if (!known(ratio)) return UNKNOWN;
+    let digits = 2;
+    while (ratio !== 1 && digits < 17 && Number(fixed(ratio, digits)) === 1) digits += 1;
+    return `${this.figures(ratio, digits)} ×`;
   }
 
   // Write a number with some significant digits, without trailing zeros of the exponent form.

@@ -28,6 +28,7 @@ from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels import Levels, bytes_beside, in_layout
 from sparsity_report.study.policy_names import GLOBAL, selection_rule
+from sparsity_report.study.storage_layouts import with_packed_bytes
 from sparsity_report.study.sweep import ladders, thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import CopiedCode
@@ -196,6 +197,8 @@ def _opening(kind: str, layers: pd.DataFrame) -> dict[str, Any]:
         ``module_name``, ``block``, ``group`` and ``prunable``; of a module that occurs again, the
         first counts.
     """
+    is_packed = "packing" in layers and layers["packing"].fillna("").ne("").any()
+    base = say("viewer.base_file" if is_packed else "viewer.base_dense")
     rows = layers.drop_duplicates("module_name").reset_index(drop=True)
     grid = Grid(rows)
     projections = [grid.cells[code].projection for code in grid.codes]
@@ -206,7 +209,7 @@ def _opening(kind: str, layers: pd.DataFrame) -> dict[str, Any]:
         "format": FORMAT,
         "kind": kind,
         "words": {
-            key.removeprefix("viewer."): text
+            key.removeprefix("viewer."): text.replace("{base}", base)
             for key, text in catalogue().items()
             if key.startswith("viewer.")
         },
@@ -232,7 +235,7 @@ def _variants(
     for row, label in zip(records(study.variants), labels, strict=True):
         name, method, threshold = row["variant"], row["method"], row["threshold"]
         rows = study.facts.layers(name)
-        rows = rows.assign(dense=in_layout(rows, "dense")["stored_bytes"], rest=bytes_beside(rows))
+        rows = rows.assign(base=_bytes_before(study, name), rest=bytes_beside(rows))
         rows = rows.set_index("module_name").reindex(names)
         yield {
             "name": name,
@@ -248,6 +251,16 @@ def _variants(
             "shapes": [each if isinstance(each, tuple) else None for each in rows["shape"]],
             "dtypes": [None if pd.isna(dtype) else dtype for dtype in rows["dtype"]],
         }
+
+
+def _bytes_before(study: StudyFigures, variant: str) -> pd.Series:
+    """Return the bytes of a variant's layers dense, or in the file that packs them."""
+    rows = study.facts.layers(variant)
+    if study.facts.packings(variant):
+        layers = with_packed_bytes(study.layers, study.variants)
+        return layers.loc[layers["variant"] == variant, "packed_bytes"]
+    is_sparse = rows["prunable"] & rows["layout"].eq("csr")
+    return rows["stored_bytes"].mask(is_sparse, in_layout(rows, "dense")["stored_bytes"])
 
 
 def _arrays(rows: pd.DataFrame, arrays: Arrays) -> dict[str, int]:
@@ -268,12 +281,11 @@ def _arrays(rows: pd.DataFrame, arrays: Arrays) -> dict[str, int]:
         "restFlops": rows["flops_per_token"].mask(prunable, 0),
         "flops": rows["flops_per_token"],
         "stored": rows["stored_bytes"],
-        "dense": rows["dense"],
+        "base": rows["base"],
     }
     flags = {
         "prunable": prunable,
         "runs": rows["runs_as_csr"].eq(True).fillna(False),
-        "sparse": prunable & rows["layout"].eq("csr"),
     }
     places = {
         key: arrays.numbers(column.to_numpy(dtype=float, na_value=np.nan))

@@ -68,10 +68,9 @@ export interface Variant {
   restFlops: Numbers;
   flops: Numbers;
   stored: Numbers;
-  dense: Numbers;
+  base: Numbers;
   prunable: Uint8Array;
   runs: Uint8Array;
-  sparse: Uint8Array;
 }
 
 /** Levels of a pruning policy: nonzeros by row of `rows` and level, or why there are none. */

@@ -14,6 +14,7 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import COLUMNS, METRICS, Column
 from sparsity_report.study.survival import gone_weights, zeros_left
 from sparsity_report.viewer.payload import Floats
+from sparsity_report.words import display_names
 from sparsity_report.words.sentences import say
 
 # Metrics whose square is a sum ÷ a sum.
@@ -46,6 +47,12 @@ def study_metrics(study: StudyFigures) -> list[tuple[dict[str, Any], LayerFigure
         for key, column in METRICS.items()
         if key != "sensitivity"
     ]
+    if study.facts.packings():
+        words = {
+            "label": display_names.head("bytes_ratio_packed"),
+            "note": say("note.bytes_ratio_packed"),
+        }
+        metrics = [(m | (words if m["key"] == "bytes_ratio" else {}), f) for m, f in metrics]
     frame = study.sensitivity
     if frame is not None and len(frame):
         cut = layer_metrics.finest(frame)

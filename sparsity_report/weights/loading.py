@@ -44,7 +44,7 @@ def load(
     model: str | os.PathLike[str] | nn.Module | Weights | None = None,
     *,
     name: str | None = None,
-    blacklist: Collection[str] = ("lm_head",),
+    blacklist: Collection[str] | None = None,
     groups: Mapping[str, str] | None = None,
     base: str | os.PathLike[str] | nn.Module | None = None,
     **reading: Unpack[Reading],
@@ -62,9 +62,11 @@ def load(
     name : str, optional
         Name in tables and reports. By default the Hub id, folder or file name; ``model``, the name
         of the default file, has its folder before it.
-    blacklist : collection of str
-        Modules with one of these words in their dotted name are not pruned; ``lm_head`` stands for
-        the output head under any name.
+    blacklist : collection of str, optional
+        Words in the dotted names of linear layers that are not pruned; ``lm_head`` stands for the
+        output head under any name. By default, only linear layers inside blocks are pruned: inside
+        numbered modules such as ``layers.0``. In a model without such layers, all linear layers
+        but the output head are pruned.
     groups : mapping of pattern to group, optional
         Groups of modules by pattern, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match
         wins over the built-in rules.

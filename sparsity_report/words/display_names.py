@@ -59,14 +59,17 @@ def part_name(by: str, part: str) -> str:
 
 
 def method_name(method: str) -> str:
-    """Return the name of a pruning method.
+    """Return the name of a pruning method, without commas; other text as it is.
 
     Examples
     --------
     >>> method_name("global_magnitude"), method_name("2:4"), method_name("random, seed 3")
-    ('global magnitude', '2:4', 'random, seed 3')
+    ('global magnitude', '2:4', 'random with seed 3')
     """
-    return ", ".join(display_name("method", part).replace("_", " ") for part in method.split(", "))
+    policy, *settings = method.split(", ")
+    if f"method.{policy}" not in catalogue():
+        return method
+    return " with ".join(display_name("method", part) for part in (policy, *settings))
 
 
 def text_name(text: str, fingerprint: str, tokens: int | None = None) -> str:

@@ -5,8 +5,9 @@ sentences, :func:`sparsity_report.words.sentences.say` passes a plain space.
 """
 
 import math
-from collections.abc import Iterable
-from decimal import Decimal
+from collections.abc import Iterable, Sequence
+from ctypes import c_float
+from decimal import ROUND_CEILING, Context, Decimal
 from numbers import Integral
 from typing import SupportsFloat, TypeAlias, TypeGuard
 
@@ -187,14 +188,24 @@ def perplexity_gap(difference: float, sign: str = "") -> str:
 
 
 def threshold(magnitude: Number) -> str:
-    """Write the largest pruned magnitude with four digits.
+    """Write the largest pruned magnitude with the digits that make it a rule.
+
+    No larger magnitude of its type is at most the written number, and it is itself, in comparisons
+    of float32 and of float64 alike.
 
     Examples
     --------
-    >>> threshold(0.119629), threshold(0.1196)
-    ('0.1196', '0.1196')
+    >>> threshold(0.026242438703775406), threshold(0.5), threshold(0.1196)
+    ('0.026242439', '0.5', '0.1196')
     """
-    return figures(magnitude, ".4g")
+    if not _is_known(magnitude):
+        return UNKNOWN
+    # Nine digits tell all float32 numbers apart.
+    for digits in range(3, 10):
+        written = float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(magnitude))
+        if c_float(written).value == magnitude:
+            return figures(written, f".{digits}g")
+    return figures(magnitude, "")
 
 
 def level(share: Number, space: str = THIN) -> str:
@@ -223,8 +234,62 @@ def scaled(quantity: Number, unit: str = "", space: str = THIN) -> str:
 
 
 def times(ratio: Number, space: str = THIN) -> str:
-    """Write a ratio, as in 1.33 ×."""
+    """Write a measured ratio, as in 1.33 ×."""
     return _joined(space, figures(ratio, ".2f"), "×") if _is_known(ratio) else UNKNOWN
+
+
+def multiple(ratio: Number, space: str = THIN) -> str:
+    """Write an exact ratio, as in 1.33 ×; digits are added until one other than 1 reads so.
+
+    Examples
+    --------
+    >>> multiple(1.329, " "), multiple(1, " "), multiple(1.0004, " "), multiple(0.99996, " ")
+    ('1.33 ×', '1.00 ×', '1.0004 ×', '0.99996 ×')
+    """
+    if not _is_known(ratio) or ratio == 1 or not math.isfinite(ratio):
+        return times(ratio, space)
+    digits = next(digits for digits in range(2, 18) if round(float(ratio), digits) != 1)
+    return _joined(space, figures(ratio, f".{digits}f"), "×")
+
+
+def quantities(values: Sequence[Number], unit: str = "", space: str = THIN) -> list[str]:
+    r"""Write quantities that are read together: different ones never read the same.
+
+    Three digits with a decimal prefix, or all digits where these read the same or where only some
+    have a unit.
+
+    Examples
+    --------
+    >>> quantities([3_829_760, 5_000_000], "B", " "), quantities([999, 1000], space=" ")
+    (['3.83 MB', '5.00 MB'], ['999', '1\u202f000'])
+    >>> quantities([90_870_144, 90_871_296], "B", " ")
+    ['90\u202f870\u202f144 B', '90\u202f871\u202f296 B']
+    """
+    texts = [scaled(value, unit, space) for value in values]
+    amounts = [value for value in values if _is_known(value)]
+    bare = [not unit and abs(amount) < 999.5 for amount in amounts]
+    if len({*texts}) >= len({*values}) and len({*bare}) < 2:
+        return texts
+    return [_joined(space, count(value), unit) if _is_known(value) else UNKNOWN for value in values]
+
+
+def unit_once(texts: Sequence[str]) -> list[str]:
+    r"""Return quantities without the units that all quantities after them repeat.
+
+    Examples
+    --------
+    >>> unit_once(["1.84\u202fM", "731\u202fk", "1.37\u202fM"])
+    ['1.84\u202fM', '731\u202fk', '1.37\u202fM']
+    >>> unit_once(["538\u202fMB", "339\u202fMB", "424\u202fMB"])
+    ['538', '339', '424\u202fMB']
+    """
+    kept, unit = [], ""
+    for place, text in enumerate(reversed(texts)):
+        number, _, own = text.rpartition(THIN)
+        is_unit = bool(number) and not own.isdigit()
+        unit = own if is_unit and (place == 0 or own == unit) else ""
+        kept.append(number if place and unit else text)
+    return kept[::-1]
 
 
 def duration(seconds: Number, space: str = THIN) -> str:
@@ -253,9 +318,7 @@ def span(low: Number, high: Number) -> str:
     """
     if not (_is_known(low) and _is_known(high)):
         return UNKNOWN
-    first, last = duration(low), duration(high)
-    amount, _, unit = first.rpartition(THIN)
-    return f"{amount}–{last}" if last.endswith(f"{THIN}{unit}") else f"{first}–{last}"
+    return "–".join(unit_once([duration(low), duration(high)]))
 
 
 def shape(sizes: Iterable[int]) -> str:

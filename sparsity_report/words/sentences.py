@@ -14,6 +14,8 @@ from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.number_format import UNKNOWN, figures, known
 
 _Name = TypeVar("_Name")
+# Placeholders of names that a user gave.
+_NAMES = ("variant", "model")
 # A word too long to be read to its end.
 _LONG_WORD = re.compile(r"(\S{200})\S+")
 
@@ -28,7 +30,7 @@ def say(key: str, /, **values: object) -> str:
         ``{name}`` or ``{name:format}``. The formats are:
 
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
-          ``perplexity`` (alone, or with the size of the vocabulary),
+          ``multiple``, ``perplexity`` (alone, or with the size of the vocabulary),
           ``perplexity_gap`` (``perplexity_change`` with its sign), ``threshold``, ``duration``,
           ``points``, ``scaled UNIT``, or a Python format such as ``,`` or ``.2f``;
         - names of raw values: ``variant`` (shortened), ``group``, ``layout``, ``method``, ``part``,
@@ -101,8 +103,20 @@ def first(names: Sequence[_Name], limit: int) -> list[_Name | str]:
     return [*names[:limit], *more]
 
 
+class _NameFirst(str):
+    """Text that begins with the name of a variant or a model, whose case is its own."""
+
+    __slots__ = ()
+
+
 class _Templates(string.Formatter):
     """Formatter that writes each value by the format its placeholder names."""
+
+    def vformat(self, template: str, args: Any, values: Any) -> str:
+        text = super().vformat(template, args, values)
+        fixed, name, *_ = next(iter(self.parse(template)))
+        is_name = name in _NAMES or isinstance(values.get(name), _NameFirst)
+        return _NameFirst(text) if is_name and not fixed else text
 
     def format_field(self, value: Any, spec: str) -> str:
         kind, _, rest = spec.partition(" ")
@@ -149,7 +163,7 @@ def _span(values: Sequence[Any], spec: str) -> str:
 
 def _sentence(value: Any) -> str:
     text = _text(value)
-    return text[:1].upper() + text[1:]
+    return text if isinstance(value, _NameFirst) else text[:1].upper() + text[1:]
 
 
 _LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
@@ -181,6 +195,7 @@ _NUMBERS: Mapping[str, Callable[..., str]] = {
     "level": number_format.level,
     "perplexity": number_format.perplexity,
     "times": number_format.times,
+    "multiple": number_format.multiple,
     "duration": number_format.duration,
 }
 _TEMPLATES = _Templates()

@@ -153,6 +153,8 @@ COUNT = Format(numbers.count, "")
 BYTES = COUNT._replace(axis="bytes")
 SHARE = share()
 TIMES = Format(numbers.times, "×", axis="ratio")
+# Ratios of integers, which are not measured.
+MULTIPLE = TIMES._replace(write=numbers.multiple)
 # Differences of shares in percentage points.
 POINTS = Format(numbers.points, "", axis="points")
 # Any figure, of the user or of the viewer.

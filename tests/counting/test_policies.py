@@ -91,6 +91,27 @@ def test_ties_go_by_position():
     pruning = sr.global_magnitude(sr.load(layer), 0.5)
     assert pruning.mask("weight").tolist() == [[False] * 3 + [True] * 3]
     assert pruning.threshold == 1.0
+    assert pruning.ties == (6, 3)
+
+
+@pytest.mark.parametrize("is_coarse", [False, True])
+def test_weights_at_the_threshold_are_counted_in_all_tensors(is_coarse):
+    torch.manual_seed(3)
+    model = Tiny()
+    if is_coarse:
+        with torch.no_grad():
+            for layer in linears(model):
+                layer.weight.copy_((20 * layer.weight).round())
+    pruning = sr.global_magnitude(sr.load(model), 0.3)
+    sizes = torch.cat([layer.weight.abs().flatten() for layer in linears(model)])
+    kept = torch.cat([pruning.mask(p.name).flatten() for p in pruning.weights.prunable])
+    tied = sizes == pruning.threshold
+    assert pruning.ties == (int(tied.sum()), int((tied & kept).sum()))
+    assert int((sizes <= pruning.threshold).sum()) == pruning.pruned + pruning.ties[1]
+    assert (pruning.ties[1] > 0) == is_coarse
+    row = sr.compare(sr.masked(pruning)).variants.iloc[0]
+    assert (row["at_threshold"], row["spared"]) == pruning.ties
+    assert sr.n_m(pruning.weights, 1, 2).ties is None
 
 
 def test_unprunable_parameters_stay(tiny):

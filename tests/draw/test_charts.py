@@ -418,7 +418,7 @@ class TestBarPlot:
         [
             ("sparsity", "Sparsity"),
             ("param_frac", "Share of parameters"),
-            ("flops_per_token", "FLOPs per token"),
+            ("flops_per_token", "Performed FLOPs per token"),
             ("total", "Parameters"),
         ],
     )

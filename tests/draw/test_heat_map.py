@@ -9,14 +9,16 @@ import re
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browser import node
 from drawings import boxes, contrast, map_cells, width_of
 
 import sparsity_report as sr
-from sparsity_report.draw import heat_map_svg, marks
+from sparsity_report.draw import heat_map_svg, heat_maps, marks
 from sparsity_report.draw.heat_map_svg import PALETTES, HeatMap, MapCell
 from sparsity_report.draw.theme import LABEL, SMALL
+from sparsity_report.study.heatmap_grid import Grid
 
 CELLS = [
     MapCell("0", "q", 0.31, "zeros: 31 %"),
@@ -219,5 +221,17 @@ def test_the_chart_has_the_cells_of_the_drawing():
     assert color["domain"][0] == 0
     assert color["domain"][-1] == 1
     assert color["range"] == [f"#{stop}" for stop in PALETTES["viridis"]]
-    assert (spec["title"]["text"], spec["title"]["subtitle"]) == ("Zeros", "demo")
+    assert (spec["title"]["text"], spec["title"]["subtitle"]) == ("Zeros", ["demo"])
     assert spec["description"] == "A map"
+
+
+def test_a_part_outside_blocks_has_its_whole_name():
+    """BERT's pooler is a module called dense, which is the name of a layout and a variant, too."""
+    names = ["encoder.layer.0.output.dense", "encoder.layer.1.output.dense", "bert.pooler.dense"]
+    rows = pd.DataFrame({"module_name": names, "block": [0, 1, None], "group": "mlp_linear"})
+    grid = Grid(rows)
+    assert [cell.projection for cell in grid.cells] == ["output", "output", "bert.pooler.dense"]
+    cells = pd.DataFrame(grid.cells)
+    assert [*map(heat_maps.part_of, map(cells.loc.__getitem__, cells.index))] == [
+        "output of block 0", "output of block 1", "bert.pooler.dense",
+    ]  # fmt: skip

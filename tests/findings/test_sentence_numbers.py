@@ -190,32 +190,57 @@ def opened_zeros(study, said):
     }
 
 
-def opened_n_m(study, said):
-    tensors = prunable_tensors(study).values()
-    fits = [(np.count_nonzero(t.reshape(-1, 4), axis=1) <= 2).mean() >= 0.99 for t in tensors]
-    return {
-        "variant": said["variant"], "pattern": "2:4",
-        "matrices": whole(sum(fits)), "among": f"{len(fits)} prunable matrices",
-    }  # fmt: skip
+def opened_place(study, said):
+    """Zeros in groups of four, in heads, or else in whole rows and columns."""
+    tensors = prunable_tensors(study)
+    fits = [(np.count_nonzero(t.reshape(-1, 4), axis=1) <= 2).mean() for t in tensors.values()]
+    if min(fits) >= 0.99:
+        counts = {"matrices": whole(len(fits)), "among": f"{len(fits)} prunable matrices"}
+        place = wording("existing.in_n_m_groups", pattern="2:4", **counts)
+    elif "heads" in said["place"]:
+        place = wording("existing.in_heads", heads=whole(whole_heads(tensors)))
+    else:
+        rows = study.patterns[study.patterns["variant"] == said["variant"]]
+        counts = [
+            round((rows[f"zero_{lines}"] * rows[lines].astype(float)).sum())
+            for lines in ("rows", "columns")
+        ]
+        place = wording("existing.in_lines", lines=whole_lines(counts))
+    return {"variant": said["variant"], "place": place}
 
 
-def opened_heads(study, said):
-    width = 128 // 4
-    heads = 0
-    for name, tensor in prunable_tensors(study).items():
+def whole_heads(tensors):
+    heads, width = 0, 128 // 4
+    for name, tensor in tensors.items():
         if "self_attn" in name:
             rows = tensor.T if "out_proj" in name else tensor
             heads += sum(not rows[at : at + width].any() for at in range(0, 128, width))
-    return {"variant": said["variant"], "heads": whole(heads)}
+    return heads
 
 
-def opened_lines(study, said):
-    rows = study.patterns[study.patterns["variant"] == said["variant"]]
-    numbers = {
-        part: round((rows[f"zero_{part}"] * rows[part].astype(float)).sum())
-        for part in ("rows", "columns")
-    }
-    return {"variant": said["variant"], **{part: whole(n) for part, n in numbers.items()}}
+def whole_lines(counts):
+    pairs = zip(counts, ("whole row", "whole column"), strict=True)
+    return listed([counted([number], line) for number, line in pairs if number])
+
+
+def opened_lines(study, _):
+    tensors = prunable_tensors(study).values()
+    counts = [sum(int((~t.any(axis=axis)).sum()) for t in tensors) for axis in (1, 0)]
+    return {"lines": whole_lines(counts)}
+
+
+def opened_uneven_lines(study, _):
+    """The lines whose sparsity has most times the deviation of random zeros."""
+    ratios = {}
+    for name, tensor in prunable_tensors(study).items():
+        zeros, share = tensor == 0, np.mean(tensor == 0)
+        for axis, lines in enumerate(("Rows", "Columns")):
+            random = np.sqrt(share * (1 - share) / tensor.shape[1 - axis])
+            std = zeros.mean(axis=1 - axis).std()
+            module = name.removesuffix(".weight")
+            ratios[std / random] = {"lines": lines, "module": module, "std": pct(std),
+                                    "random_std": pct(random)}  # fmt: skip
+    return ratios[max(ratios)]
 
 
 def opened_shares(study, said):
@@ -252,10 +277,17 @@ def of_smallest(*names):
     return lambda study, said: {name: opened_smallest(study, said)[name] for name in names}
 
 
+def size_of_csr(rows):
+    """Bytes of CSR matrices of one matrix a module, values of four bytes."""
+    pointers = sum(shape[0] + 1 for shape in rows["shape"])
+    return 8 * rows["weight_nonzero"].sum() + 4 * pointers
+
+
 def stores(study, said):
     size, base = (
         layers(study, name)["stored_bytes"].sum() for name in (said["variant"], dense_name(study))
     )
+    whole = layers(study, said["variant"])
     rows = layers(study, said["variant"])
     rows = rows[rows["layout"] == "csr"]
     dense = full = empty = 0
@@ -267,10 +299,14 @@ def stores(study, said):
         full += weights * (BYTES[module.dtype] + 4) + pointers * 4
         empty += pointers * 4
     packed = rows["packing"].ne("").any()
+    if packed:
+        rest = whole["stored_bytes"].sum() - size_of_csr(rows)
+        base = layers(study, dense_name(study))["file_bytes"].sum()
+        dense, full, empty = base, full + rest, empty + rest
     expected = {
         "variant": said["variant"],
-        "ratio": f"{size / base:.2f}",
-        "base": dense_name(study) + (" unpacked to float32" if packed else ""),
+        "ratio": f"{size / base:.2f} ×",
+        "base": f"the file of {dense_name(study)}" if packed else dense_name(study),
         "bytes": si(size, "B"),
         "reference": si(base, "B"),
         "dtypes": "unpacked float32" if packed else listed(list(dict.fromkeys(rows["dtype"]))),
@@ -313,9 +349,14 @@ def rounded(study, said):
     }
 
 
-def dense_flops(study, _):
-    name = dense_name(study)
-    return {"base": name, "flops": si(layers(study, name)["flops_per_token"].sum(), "FLOPs")}
+def performed_flops(study, said):
+    """The first variant of the sentence; all have its FLOPs and are not CSR."""
+    sums = study.layers[
+        study.layers["layout"].ne("csr").groupby(study.layers["variant"]).transform("all")
+    ]
+    sums = sums.groupby("variant", sort=False)["flops_per_token"].sum()
+    mine = sums[split(said["variants"])[0]]
+    return {"variants": listed(list(sums[sums == mine].index)), "flops": si(mine, "FLOPs")}
 
 
 def masked_flops(study, _):
@@ -330,6 +371,7 @@ def csr_flops(study, said):
     return {
         "variant": said["variant"],
         "flops": si(mine, "FLOPs"),
+        "base": dense_name(study),
         "fewer": pct(1 - mine / dense, 0),
     }
 
@@ -795,16 +837,16 @@ def gate_masses(study, name):
     )
 
 
-def busiest_expert(study, said):
-    """The largest gate mass × experts ÷ the module's; the variant has all experts."""
-    rows, masses = gate_masses(study, said["variant"])
+def busiest_expert(study, _):
+    """The largest gate mass × experts ÷ the module's, of a variant that has all experts."""
+    rows, masses = gate_masses(study, "Dense")
     assert rows["is_kept"].all()
     per_module = {name: part["gate_mass"].sum() for name, part in rows.groupby("module_name")}
     counts = rows["module_name"].value_counts()
     uses = {key: mass / per_module[key[0]] * counts[key[0]] for key, mass in masses.items()}
     module, expert = max(uses, key=uses.get)
     return {
-        "variant": said["variant"], "module_name": module, "expert": str(expert),
+        "module_name": module, "expert": str(expert),
         "gate_share": pct(masses[module, expert] / per_module[module]),
         "expert_use": f"{hundredths(uses[module, expert])} ×",
         "experts": whole(int(counts[module])),
@@ -837,13 +879,13 @@ READERS = {
     "finding.zeros_by_group": zeros_by_group,
     "existing.zeros": opened_zeros,
     "existing.zeros_of_model": opened_zeros,
-    "existing.n_m_groups": opened_n_m,
-    "existing.whole_heads": opened_heads,
-    "existing.whole_rows": opened_lines,
+    "existing.place": opened_place,
     "existing.even_layers": opened_shares,
     "existing.uneven_layers": opened_shares,
-    "existing.even_unsearched": opened_shares,
-    "existing.uneven_unsearched": opened_shares,
+    "existing.unsearched": lambda study, _: {} if study.patterns is None else None,
+    "existing.zero_lines": opened_lines,
+    "existing.uneven_lines": opened_uneven_lines,
+    "existing.lines_as_random": lambda *_: {},
     "existing.one_threshold": of_smallest("ends", "matrices"),
     "existing.layer_thresholds": of_smallest("least", "expected"),
     "existing.not_by_magnitude": of_smallest("least", "expected"),
@@ -855,7 +897,7 @@ READERS = {
         for near in ("", "near_")
         for outcome in ("explained", "before_packing", "undecided")
     },
-    "finding.flops_of_base": dense_flops,
+    "finding.flops_performed": performed_flops,
     "finding.flops_of_masked": masked_flops,
     "finding.flops_of_csr": csr_flops,
     "finding.layers_kept_masked": kept_masked,

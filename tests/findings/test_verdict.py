@@ -111,13 +111,14 @@ def test_prunings_to_one_sparsity_have_their_range(rivals):
         "against 10.0 dense. " in verdict(two)
     )
     lost = scored(rivals, Masked50=2000.0, Pattern=1024.0)
-    assert keys(lost)[:2] == ["guessing", "removing_50"]
+    assert keys(lost)[:2] == ["guessing", "with_method"]
+    assert "Removing half the prunable weights with 2:4 " in verdict(lost)
 
 
 def test_prunings_by_one_method_have_their_names(demo):
     seeds = {f"Seed{n}": sr.random_unstructured(demo, 0.5, seed=n) for n in (1, 2)}
     study = scored(pruned(demo, **seeds), Seed1=30.0, Seed2=20.0)
-    assert "20.0 with random, seed 2 and 30.0 with random, seed 1" in verdict(study)
+    assert "20.0 with random with seed 2 and 30.0 with random with seed 1" in verdict(study)
     # As Wanda calibrated on two texts.
     method = study.variants["method"]
     wanda = method.mask(method.notna(), "wanda")
@@ -278,11 +279,21 @@ def test_a_sparsity_that_only_masks_have_is_not_that_of_csr(demo):
     assert values_in(study, "at_sparsity")["share"] == "60"
 
 
-def test_sizes_of_packed_weights_name_what_they_are_relative_to(tmp_path):
+def test_no_saving_is_claimed_against_bytes_that_nobody_stores(tmp_path):
+    """A bitmask of float32 values is smaller than dense float32, and larger than the 4-bit file."""
     folder, _ = packing.packed_llama(tmp_path, "gptq-4-v1")
-    study = study_of(sr.load(folder, name="packed"), 0.5)
-    assert keys(study)[:2] == ["at_sparsity", "of_unpacked"]
-    assert verdict(study).endswith("(relative to unpacked float32).")
+    weights = sr.load(folder, name="packed")
+    masked = pruned(weights, 0.5)
+    assert keys(masked)[0] == "packed"
+    in_file, dense = (masked.totals[name].iloc[0] for name in ("file_bytes", "stored_bytes"))
+    assert in_file < masked.facts.size("Masked50", "bitmask") < dense
+    assert verdict(masked).endswith(
+        "At 50 % sparsity, no lossless layout saves space "
+        f"(against {in_file / 1000:.1f} kB in the file)."
+    )
+    csr = study_of(weights, 0.5)
+    times = csr.totals["stored_bytes"].iloc[2] / in_file
+    assert f"CSR makes the model {times:.1f} times as large" in verdict(csr)
 
 
 # Models.
@@ -295,7 +306,8 @@ def test_zeros_of_rounding_are_no_pruning(tmp_path):
     share = 1 - own["weight_nonzero"].sum() / own["weight_total"].sum()
     assert share > 0.05
     assert study.facts.contenders == ()
-    assert verdict(study).startswith(f"{100 * share:.1f} % of the ")
+    assert keys(study) == ["packed", "sparsity"]
+    assert f" {100 * share:.1f} % of the " in verdict(study)
 
 
 def test_a_pruning_is_compared_with_its_own_model(demo):
@@ -326,10 +338,10 @@ def test_a_model_pruned_elsewhere_is_compared_with_the_baseline(demo):
         verdict(study)
     )
     unscored = sr.compare(sr.dense(demo), other)
-    assert keys(unscored) == ["variant_already_pruned", "other_layout"]
+    assert keys(unscored) == ["came_pruned", "other_layout"]
     assert verdict(unscored).startswith("Theirs came with 50.0 % of its prunable weights zero")
     alone = scored(sr.compare(other, sr.masked(sr.existing_zeros(other.weights))), Theirs=12.0)
-    assert keys(alone)[0] == "already_pruned"
+    assert keys(alone)[0] == "came_pruned"
 
 
 def test_a_model_without_zeros_is_not_called_pruned(demo):
@@ -366,6 +378,80 @@ def test_a_speed_ends_the_verdict_where_quality_or_size_leave_room(demo):
     busy = measurements.latency().assign(others=3.9)
     assert keys(measurements.put_in(study, latency=busy)) == keys(study_of(demo))
     assert keys(scored(study, Masked30=12.0))[-1] == "other_layout"
+
+
+# The key fact of a model.
+
+
+def saved_and_opened(change):
+    """Return a study of the demo model with a change, as opened, with patterns."""
+    module = sr.load().module()
+    with torch.no_grad():
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Linear) and "layers" in name:
+                change(name, layer.weight)
+    return sr.compare(sr.dense(sr.load(module, name="theirs")), patterns=True)
+
+
+def two_four(_, weight):
+    groups = weight.view(-1, 4)
+    groups.scatter_(1, groups.abs().argsort(dim=1)[:, :2], 0.0)
+
+
+def half_of_the_heads(name, weight):
+    if "self_attn" in name:
+        (weight.T if "out_proj" in name else weight)[:64] = 0
+
+
+def blocks_of_eight(_, weight):
+    rows, columns = weight.shape
+    mask = torch.rand(rows // 8, columns // 8) > 0.5
+    weight *= mask.repeat_interleave(8, 0).repeat_interleave(8, 1)
+
+
+def random_and_dead_columns(name, weight):
+    weight *= torch.rand(weight.shape) > 0.5
+    if name.endswith("1.fc2"):
+        weight[:, :273] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (two_four, "in the pattern 2:4 in 24 of 24 prunable matrices"),
+        (half_of_the_heads, "in whole attention heads (32 in all projections)"),
+        (blocks_of_eight, "in whole blocks of 8 × 8 weights"),
+        (random_and_dead_columns, "including 273 whole columns"),
+    ],
+)  # fmt: skip
+def test_the_zeros_of_an_opened_model_have_their_place_in_the_verdict(change, place):
+    torch.manual_seed(0)
+    study = saved_and_opened(change)
+    assert keys(study)[0] == "came_pruned_in"
+    assert values_in(study, "came_pruned_in")["place"] == place
+    assert verdict(study).startswith("The model came with ")
+
+
+def test_of_layouts_of_one_size_2_4_is_named():
+    """Half of each group of four is zero, so that 2:4 takes the bytes of a bitmask."""
+    torch.manual_seed(0)
+    study = saved_and_opened(two_four)
+    sizes = study.storage.query("scope == 'model'").set_index("layout")["bytes"]
+    assert sizes["2:4"] == sizes["bitmask"] == sizes.min()
+    assert values_in(study, "other_layout")["layout"] == "2:4"
+    assert study.facts.smallest_layout("Dense") == "2:4"
+
+
+def test_a_model_without_head_has_no_perplexity():
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=24, max_position_embeddings=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    encoder = pruned(sr.load(transformers.BertModel(config), name="bert"), 0.5)
+    assert keys(encoder)[:2] == ["no_head", "at_sparsity"]
+    decoder = pruned(sr.load(transformers.BertLMHeadModel(config), name="bert"), 0.5)
+    assert keys(decoder)[0] == "at_sparsity"
 
 
 # Unpruned, unknown and odd.
@@ -420,7 +506,7 @@ ODD = {
                      "At 50 % sparsity, CSR makes the model 4 % larger, while "
                      "bitmask storage saves 47 %."),
     "one block": (lambda _: study_of(sr.load(Tiny(blocks=1), name="one"), 0.5), "At 50 % sparsity"),
-    "experts": (experts, "At 50 % sparsity, CSR makes the model "),
+    "experts": (experts, "The model is a mixture of experts, and a token uses "),
     "hostile": (hostile, "At 50 % sparsity, masking saves no space, while "),
 }  # fmt: skip
 

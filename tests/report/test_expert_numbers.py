@@ -147,6 +147,15 @@ def test_unknown_use_has_no_map():
         assert bool(busiest) == bool(frame["gate_mass"].notna().any())
 
 
+def test_the_use_of_all_experts_names_no_variant_that_lacks_some():
+    """The router was observed in the model that the variant was made from."""
+    study = sr.compare(sr.dense(experts.mixture(BLOCKS, COUNT), name="Kept"))
+    study = study.with_measured(experts=experts.table("Kept", BLOCKS, COUNT))
+    (busiest,) = of_key(study_findings(study), "finding.busiest_expert")
+    assert busiest.startswith(f"With all {COUNT} experts, expert ")
+    assert "Kept" not in busiest
+
+
 def test_the_explorer_strikes_out_removed_experts(written, chromium):
     page = chromium.new_page()
     page.goto((written / "page.html").as_uri())

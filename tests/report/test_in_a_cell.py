@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import hostile
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -210,7 +211,8 @@ def test_a_pruning_is_shown_by_its_counts(demo):
     assert second.removeprefix("Pruning zeroed ").startswith(
         f"{pruning.pruned:,} of 786,432 prunable weights".replace(",", "\u202f")
     )
-    assert third == f"threshold |w| ≤ {pruning.threshold:.4g}"
+    assert third.startswith("threshold |w| ≤ ")
+    assert np.float32(third.split()[-1]) == pruning.threshold
 
 
 def test_no_library_of_charts_is_loaded_for_it():

@@ -56,22 +56,49 @@ def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
     numbers = (tmp_path / "thesis" / "numbers.tex").read_text()
     assert f"\\newcommand{{\\DenseFileBytes}}{{\\num{{{FILE}}}}}" in numbers
     assert f"\\newcommand{{\\DenseBitsPerWeight}}{{\\num{{{bits}}}}}" in numbers
-    assert "stored bytes, unpacked" in (tmp_path / "thesis" / "example.tex").read_text()
+    assert "\\DenseFileBytes{} bytes in the file (\\DenseFileBytesShort)" in (
+        (tmp_path / "thesis" / "example.tex").read_text()
+    )
+    stored = int(study.totals["stored_bytes"].iloc[2])
+    ratio = f"\\newcommand{{\\CSRFiftyStoredBytesRatio}}{{\\num{{{stored / FILE:.2f}}}}}"
+    assert ratio in numbers
 
 
 def test_tables_figures_and_charts_name_the_bytes(studies):
     study = studies[0]
     notes = [tile["note"] for tile in strip_texts(study.facts)]
-    assert "whole model, unpacked to float32" in notes
-    assert "not with the file" in packed_note(study)
+    assert "whole model, in the file → unpacked to float32" in notes
+    assert packed_note(study).endswith("and are compared with the file.")
     heads = [column.label for column in study_tables.groups(study).columns]
     assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}
-    for caption in (
-        study_tables.storage(study, "Masked50").caption,
-        study_tables.curve_caption(study),
+    assert "unpacked to float32" in study_tables.storage(study, "Masked50").caption
+    assert csr_bytes_curve(study) is None
+
+
+def test_storage_of_a_packed_model_is_compared_with_its_file(studies):
+    """Each row by arithmetic; the break-even is where the whole model is as large as the file."""
+    table = study_tables.storage(studies[0], "Masked50")
+    assert [column.label for column in table.columns][1:6] == [
+        "Prunable weights, Bytes", "Prunable weights, ÷ the file",
+        "Whole model, Bytes", "Whole model, ÷ the file", "Break-even",
+    ]  # fmt: skip
+    rows = {row.cells[0].value: [cell.value for cell in row.cells[1:]] for row in table.rows}
+    prunable, nonzero = FILE - 4 * PLAIN, WEIGHTS // 2
+    for layout, size, full, empty in (
+        ("file", prunable, None, None),
+        ("dense", 4 * WEIGHTS, None, None),
+        ("bitmask", 4 * nonzero + WEIGHTS // 8, 4 * WEIGHTS + WEIGHTS // 8, WEIGHTS // 8),
     ):
-        assert "unpacked" in caption
-    assert "unpacked float32" in json.dumps(csr_bytes_curve(study).to_dict()["title"])
+        model = size + 4 * PLAIN
+        even = None if full is None else (full - prunable) / (full - empty)
+        assert rows[layout][:4] == [
+            size,
+            pytest.approx(size / prunable),
+            model,
+            pytest.approx(model / FILE),
+        ]
+        assert rows[layout][4] == (even if even is None else pytest.approx(even))
+    assert rows["file"][5] is None
 
 
 def test_plain_model_has_no_sentence_about_files(studies, tmp_path):

@@ -126,7 +126,7 @@ def test_the_strip_goes_from_dense_to_pruned(parsed):
     assert [line for line in strip.replace("\u202f", " ").splitlines() if line] == [
         "Quality" "not measured" "run with --perplexity",
         "Size as CSR" "896 B → 1.34 kB" "whole model, float32",
-        "FLOPs per token" "384 → 268" "30 % fewer on paper",
+        "Performed FLOPs per token" "384 → 268" "30 % fewer on paper",
         "Speed" "not measured" "run with --latency",
     ]  # fmt: skip
 

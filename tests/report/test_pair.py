@@ -188,7 +188,8 @@ def test_totals_are_sums_of_modules(pair, tmp_path):
     shown = {row[0]: row[1:] for row in grid[1:]}
     for name, column in (
         ("Parameters", "total"), ("Stored bytes", "stored_bytes"),
-        ("FLOPs per token", "flops_per_token"), ("Active parameters per token", "active_total"),
+        ("Performed FLOPs per token", "flops_per_token"),
+        ("Active parameters per token", "active_total"),
     ):  # fmt: skip
         before, after = (int(frame[column].sum()) for frame in sides(smaller))
         taken = before - after

@@ -119,7 +119,7 @@ def test_notes_are_those_of_their_numbers(study):
         ("whole model", "all parameters, each stored tensor counted once"),
     ):
         assert notes[f"Sparsity of the {label}"] == f"zeros ÷ {note}"
-    assert notes["FLOPs per token"] == "as the layout computes them"
+    assert notes["Performed FLOPs per token"] == "as the layout computes them"
     assert notes["Useful FLOPs per token"] == "two per nonzero weight"
 
 
@@ -174,7 +174,7 @@ def test_templates_get_what_is_documented(study, page):
     assert page["verdict"] == str(verdict(study))
     assert page["program"] == f"sparsity-report {sr.__version__}"
     assert [card["title"] for card in page["strip"]] == [
-        "Quality", "Size as CSR", "FLOPs per token", "Speed",
+        "Quality", "Size as CSR", "Performed FLOPs per token", "Speed",
     ]  # fmt: skip
     for key in ("results", "models", "variants", "totals", "groups", "storage"):
         assert page["tables"][key].key == key

@@ -497,9 +497,9 @@ def test_verdict_strip_and_title_of_the_hero(written):
     else:
         shares = layer_shares(study, prunings(study)[0])
         most = max(shares, key=shares.get).split(".")
-        values = {"block": most[3], "projection": most[-1]}
-        values["sparsity"] = w.percent(max(shares.values()))
-        assert bare(title) == bare(w.fill("map.sparsest_in_block", **values))
+        part = w.fill("map.part_in_block", block=most[3], projection=most[-1])
+        most_zeros = w.percent(max(shares.values()))
+        assert bare(title) == bare(w.fill("map.sparsest", part=part, sparsity=most_zeros))
     paper = paper_of(folder)
     for shown in (verdict, title, *map("".join, strip)):
         assert bare(html.unescape(shown)) in paper, shown

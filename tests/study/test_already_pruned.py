@@ -1,6 +1,7 @@
 """Models that were pruned before they were opened, against torch.nn.utils.prune and the tensors."""
 
 import measurements
+import numpy as np
 import packing
 import pandas as pd
 import pytest
@@ -139,7 +140,135 @@ def test_groups_of_four_are_recognized():
 def test_whole_rows_are_recognized():
     matrix = torch.randn(64, 64)
     matrix[::3] = 0
-    assert positions_of(matrix) == ("rows", {"rows": 22, "columns": 0})
+    assert positions_of(matrix) == ("rows", {})
+    (sentence,) = of_key(sr.summarize(opened(matrix)), "existing.place")
+    assert sentence == "The zeros of Dense are in 22 whole rows"
+
+
+@pytest.mark.parametrize("side", [4, 16])
+def test_whole_blocks_are_recognized(side):
+    blocks = torch.rand(128 // side, 128 // side) > 0.5
+    mask = blocks.repeat_interleave(side, 0).repeat_interleave(side, 1)
+    assert positions_of(torch.randn(128, 128) * mask) == ("blocks", {"side": side})
+
+
+def opened(*matrices):
+    """Return a study of a model with these matrices."""
+    model = torch.nn.ModuleDict()
+    for number, matrix in enumerate(matrices):
+        model[f"fc{number}"] = torch.nn.Linear(*reversed(matrix.shape), bias=False)
+        model[f"fc{number}"].weight.data = matrix
+    return sr.compare(sr.dense(model), patterns=True)
+
+
+def pruned_gaussians(pruner, count=4, size=512, **options):
+    """Prune matrices of equal deviation with a function of torch.nn.utils.prune."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(size, size, bias=False) for _ in range(count)]
+    for layer in layers:
+        torch.nn.init.normal_(layer.weight, std=0.02)
+    if pruner is prune.global_unstructured:
+        pairs = [(layer, "weight") for layer in layers]
+        pruner(pairs, pruning_method=prune.L1Unstructured, **options)
+    else:
+        for layer in layers:
+            pruner(layer, "weight", **options)
+    for layer in layers:
+        prune.remove(layer, "weight")
+    return [layer.weight.data for layer in layers]
+
+
+def lines_of(matrix):
+    """Return the standard deviations of the sparsity of rows and of columns, by NumPy."""
+    zeros = (matrix == 0).numpy()
+    return {"rows": zeros.mean(axis=1).std(), "columns": zeros.mean(axis=0).std()}
+
+
+def test_random_zeros_are_as_random_zeros():
+    for share in (0.02, 0.5, 0.97):
+        study = opened(*pruned_gaussians(prune.random_unstructured, amount=share, size=128))
+        assert of_key(sr.summarize(study), "existing.lines_as_random")
+        assert existing_zeros.uneven_lines(study.patterns) is None
+
+
+@pytest.mark.parametrize("lines", ["rows", "columns"])
+def test_uneven_lines_are_compared_with_random_zeros(lines):
+    """Each input has another scale, as for Wanda, so that some inputs lose nearly all weights."""
+    torch.manual_seed(0)
+    scaled = torch.randn(256, 128) * torch.linspace(0.1, 2, 128)
+    scaled[scaled.abs() < scaled.abs().median()] = 0
+    scaled[:, :3] = 0
+    even = torch.randn(128, 128) * (torch.rand(128, 128) > 0.5)
+    study = opened(even, scaled if lines == "columns" else scaled.T.contiguous())
+    found = existing_zeros.uneven_lines(study.patterns)
+    assert (found.key, found.figures["module"]) == (lines, "fc1")
+    share = float((scaled == 0).double().mean())
+    assert found.figures["random_std"] == pytest.approx(np.sqrt(share * (1 - share) / 256))
+    assert found.figures["std"] == pytest.approx(lines_of(scaled)["columns"])
+    text = " ".join(sr.summarize(study))
+    dead = int((scaled == 0).all(dim=0).sum())
+    assert dead >= 3
+    assert f"They include {dead} whole {lines}. {lines.capitalize()} differ in sparsity" in text
+    assert "no structure" not in text
+
+
+def test_rows_and_columns_of_the_frame_are_those_of_numpy():
+    torch.manual_seed(0)
+    matrix = torch.randn(40, 70) * (torch.rand(40, 70) > torch.rand(40, 1))
+    row = opened(matrix).patterns.iloc[0]
+    due = lines_of(matrix)
+    assert (row["row_std"], row["column_std"]) == pytest.approx((due["rows"], due["columns"]))
+    flat = matrix.abs().double().numpy().ravel()
+    assert row["equal_neighbors"] == 0
+    levels = np.round(flat * 3)
+    few = opened(torch.from_numpy(levels.reshape(40, 70)).float()).patterns.iloc[0]
+    both = (levels[1:] > 0) & (levels[:-1] > 0)
+    due = (levels[1:] == levels[:-1])[both].mean()
+    assert few["equal_neighbors"] == pytest.approx(due)
+
+
+def kept_key(*matrices):
+    found = existing_zeros.smallest_kept(opened(*matrices).patterns)
+    return found and found.key
+
+
+def test_equal_shares_in_all_layers_exclude_a_global_threshold():
+    """Layers of equal deviation have nearly one threshold, however they were pruned."""
+    layerwise = pruned_gaussians(prune.l1_unstructured, amount=0.5)
+    least = [float(matrix[matrix != 0].abs().min()) for matrix in layerwise]
+    assert max(least) < 1.02 * min(least)
+    assert kept_key(*layerwise) == "layerwise"
+    assert kept_key(*pruned_gaussians(prune.global_unstructured, amount=0.5)) == "global"
+    assert kept_key(*pruned_gaussians(prune.random_unstructured, amount=0.5)) == "other"
+
+
+def test_magnitude_pruning_of_each_row_names_no_layer_threshold():
+    torch.manual_seed(0)
+    matrices = [torch.randn(256, 256) for _ in range(3)]
+    for matrix in matrices:
+        matrix[matrix.abs() < matrix.abs().median(dim=1, keepdim=True).values] = 0
+    assert kept_key(*matrices) in (None, "other")
+
+
+def rounded_to_levels(group, levels):
+    """Return Gaussian weights rounded to symmetric levels by group, and not pruned."""
+    values = torch.randn(256, 256).reshape(-1, group)
+    scale = values.abs().amax(dim=1, keepdim=True) / levels
+    return ((values / scale).round() * scale).reshape(256, 256)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_magnitudes_decide_nothing(dtype):
+    torch.manual_seed(0)
+    for share in (0.1, 0.5, 0.95):
+        signs = [torch.randn(256, 256).sign() * (torch.rand(256, 256) > share) for _ in range(3)]
+        assert kept_key(*signs) is None
+    for group, levels in ((32, 7), (256, 7), (256, 127), (65536, 127)):
+        rounded = [rounded_to_levels(group, levels).to(dtype) for _ in range(3)]
+        assert kept_key(*rounded) is None
+    # The type alone decides nothing: magnitude pruning is found in it.
+    kept = [matrix.to(dtype) for matrix in pruned_gaussians(prune.l1_unstructured, amount=0.9)]
+    assert kept_key(*kept) == "layerwise"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -63,7 +63,7 @@ def test_layers_are_as_large_as_the_arrays(variant):
         for layout, size in pd.DataFrame(sizes(each) for each in found).sum().items():
             assert frame.loc[(name, layout), "bytes"] == size, (name, layout)
             seen += 1
-    layouts = {*LAYOUTS} - {"2:4"}
+    layouts = {*LAYOUTS} - {"2:4", "file"}
     assert seen == len(layouts) * frame.index.get_level_values("name").nunique() > 0
 
 
@@ -74,7 +74,7 @@ def test_sums():
     assert list(frame.columns) == [*TABLES["storage"]]
     assert tuple(dict.fromkeys(frame["scope"])) == SCOPES
     keyed = frame.groupby(["variant", "scope", "layout"])["bytes"].sum()
-    for layout in LAYOUTS:
+    for layout in LAYOUTS[1:]:
         of = {scope: keyed["CSR30", scope, layout] for scope in SCOPES}
         assert of["layer"] == of["group"] == of["prunable"]
         assert of["model"] - of["prunable"] == 4 * (957440 - 786432)

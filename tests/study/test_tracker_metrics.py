@@ -48,7 +48,7 @@ def test_figures_are_those_of_the_frames(demo_study):
             "parameters/nonzero": row["nonzero"],
             "bytes/stored": row["stored_bytes"],
             "bytes/stored_ratio": row["stored_bytes"] / totals.loc["Dense", "stored_bytes"],
-            "flops/per_token": row["flops_per_token"],
+            "flops/performed_per_token": row["flops_per_token"],
             "flops/useful_per_token": row["useful_flops_per_token"],
         }
         assert {key: metrics[f"{variant}/{key}"] for key in expected} == pytest.approx(expected)

@@ -12,10 +12,11 @@ from sparsity_report.words.sentences import say
 
 
 def poppler(tool, path, *options):
-    """What a poppler tool says of a file."""
+    """What a poppler tool says of a file, in which it finds no error."""
     need(shutil.which(tool) is not None, f"{tool}: apt-get install poppler-utils")
     where = [path, "-"] if tool == "pdftotext" else [path]
     run = subprocess.run([tool, *options, *where], capture_output=True, check=True)
+    assert run.stderr == b""
     return run.stdout.decode(errors="replace")  # titles in UTF-16
 
 

@@ -168,7 +168,7 @@ def check_counts(study, contents, state, answer):
 PAIRS = {"zeros": "zeros", "prunable": "prunable_total", "share": "sparsity_prunable"}
 COSTS = {
     "bytes": "stored_bytes",
-    "dense": "dense_stored_bytes",
+    "base": "dense_stored_bytes",
     "ratio": "bytes_ratio",
     "flops": "flops_per_token",
     "denseFlops": "dense_flops_per_token",
@@ -267,7 +267,7 @@ def check_layouts(study, state, answer):
     layout = {"csr": "csr_int32", "bitmask": "bitmask", "dense": "dense"}[state["layout"]]
     rows = selected(study.facts.layers(study.facts.baseline), state["selection"])
     ends = layout_ends(rows).reindex([layout])
-    even = known(break_even(ends["dense"], ends["full"], ends["empty"]).iloc[0])
+    even = known(break_even(ends["base"], ends["full"], ends["empty"]).iloc[0])
     assert answer["even"] == (None if even is None else pytest.approx(even))
     if state["variant"] == AT_LEVEL:
         return

@@ -249,7 +249,7 @@ def test_a_score_stands_beside_that_of_dense(chromium, tmp_path, demo):
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
 def test_intervals_of_the_quality_curve(chromium, tmp_path, demo, width, scheme):
-    """Lines from the low to the high end, side by side where they overlap."""
+    """Lines from the low to the high end on their dots, of other widths where they overlap."""
     names = ("Dense", "Masked50", "Layerwise", "M90")
     half = [prune(demo, 0.5) for prune in (sr.global_magnitude, sr.layerwise_magnitude)]
     prunings = dict(zip(names[1:], (*half, sr.global_magnitude(demo, 0.9)), strict=True))
@@ -261,15 +261,17 @@ def test_intervals_of_the_quality_curve(chromium, tmp_path, demo, width, scheme)
     with Page(chromium, tmp_path, study_payload(scored), width, color_scheme=scheme) as page:
         page.set(panel="costs", curve="quality")
         drawn = page.page.locator(".sv-details svg").last
-        read = "all => all.map(e => ['x1','x2','y1','y2','cx','cy'].map(k => +e.getAttribute(k)))"
+        keys = ["x1", "x2", "y1", "y2", "cx", "cy", "stroke-width"]
+        read = f"all => all.map(e => {keys}.map(key => +e.getAttribute(key)))"
         dots = drawn.locator("circle").evaluate_all(read)
         lines = drawn.locator("line").evaluate_all(read)
         upright = sorted((line for line in lines if line[0] == line[1]), key=lambda line: line[2])
         texts = page.page.locator(".sv-details .sv-note").inner_text()
     assert "95 % interval" in texts
-    # Dots are at known perplexities, which gives the scale.
-    known = np.exp([np.sum(each) / 1600 for each in sums])
-    slope, start = np.polyfit(known, [dot[5] for dot in dots], 1)
+    # Dots are at known perplexities, which gives the logarithmic scale.
+    known = np.array([np.sum(each) / 1600 for each in sums])
+    (slope, start), (rest, *_), *_ = np.polyfit(known, [dot[5] for dot in dots], 1, full=True)
+    assert rest < 0.01
     # Four comparisons; each is with dense or of the two at 50 %.
     gaps = {name: np.subtract(each, sums[0]) for name, each in zip(names, sums, strict=True)}
     gaps["rivals"] = np.subtract(sums[1], sums[2])
@@ -280,15 +282,16 @@ def test_intervals_of_the_quality_curve(chromium, tmp_path, demo, width, scheme)
     assert p_values[order[2]] < 0.05 / 2
     ends = []
     for rank, name in enumerate(order[:3]):
-        _, low, high = known[0] * np.exp(mean_ends(gaps[name], 1 - 0.05 / (4 - rank)))
+        _, low, high = known[0] + mean_ends(gaps[name], 1 - 0.05 / (4 - rank))
         ends.append((start + slope * high, start + slope * low))
     drawn_ends = sorted(tuple(sorted(line[2:4])) for line in upright)
     assert np.array(drawn_ends) == pytest.approx(np.array(sorted(ends)), abs=0.1)
-    # Those at 50 % overlap and stand left of their dots, the one at 90 % stands on its dot.
-    places = sorted(line[0] for line in upright)
-    at_50, at_90 = max(dots[1][4], dots[2][4]), dots[3][4]
-    assert places[0] == pytest.approx(at_90, abs=0.1)
-    assert places[1] + 5 < places[2] < at_50 - 8
+    # Those at 50 % overlap.
+    places = sorted((line[0], line[6]) for line in upright)
+    dot_50, dot_90 = dots[1][4], dots[3][4]
+    assert dots[2][4] == pytest.approx(dot_50, abs=0.1)
+    expected = [(dot_90, 1), (dot_50, 1), (dot_50, 4)]
+    assert np.array(places) == pytest.approx(np.array(expected), abs=0.1)
 
 
 def p_of(sums):

@@ -86,7 +86,9 @@ def test_modules_that_a_text_does_not_use_are_noted():
     seeing = layers["module_name"].str.contains("vision_tower|projector")
     matrices = layers["uses"].notna()
     assert (layers.loc[seeing & matrices, "flops_per_token"] == 0).all()
-    assert layers.loc[seeing & matrices, "prunable"].all()
+    in_tower = layers["module_name"].str.contains("vision_tower.*layers")
+    assert layers.loc[in_tower & matrices, "prunable"].all()
+    assert not layers.loc[seeing & ~in_tower, "prunable"].any()
     assert layers.loc[~seeing, "flops_per_token"].sum() == 2 * (
         2 * (4 * 32**2 + 3 * 32 * 48) + 64 * 32
     )
@@ -207,7 +209,7 @@ def test_a_score_inside_attention_is_no_head():
 def test_as_many_labels_as_token_types_are_no_vocabulary(architecture, per):
     layers = sr.dense(sr.load(architecture(tf.BertConfig(**SIZE, num_labels=2)))).layers()
     row = layers.set_index("module_name").loc["classifier"]
-    assert (row["group"], row["prunable"]) == ("other_linear", True)
+    assert (row["group"], row["prunable"]) == ("other_linear", False)
     assert (row["flops_per_token"], row["flops_per_sequence"]) == per
 
 

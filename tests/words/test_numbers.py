@@ -44,6 +44,29 @@ CELLS = [
 ]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_written_threshold_selects_what_it_pruned(dtype):
+    """In comparisons of the dtype and of float64, by neighbors of random numbers."""
+    magnitudes = np.abs(np.random.default_rng(1).normal(size=500)).astype(dtype)
+    magnitudes[:2] = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    for pruned in magnitudes:
+        with np.errstate(over="ignore"):
+            kept = np.nextafter(pruned, np.inf, dtype=dtype)
+        written = number_format.threshold(float(pruned))
+        assert pruned <= dtype(written) < kept
+        assert float(pruned) <= float(written) < float(kept)
+
+
+@pytest.mark.parametrize("name", ["p_w50", "half", "élan"])
+def test_a_name_keeps_its_case_where_a_sentence_begins(name):
+    claim = say("verdict.no_zeros", variant=name, number=8)
+    came = say("verdict.variant_already_pruned", variant=name, share=0.5)
+    joined = say("verdict.while", claim=came, other=claim)
+    text = say("verdict.sentences", statements=[joined, say("verdict.masked"), came])
+    assert text.startswith(f"{name} came with 50.0 % of its prunable weights zero, while None of")
+    assert f". Masking saves no space. {name} came with" in text
+
+
 @pytest.mark.parametrize(("written", "expected"), CELLS)
 def test_cells_have_thin_spaces(written, expected):
     assert written == expected.replace("|", THIN)

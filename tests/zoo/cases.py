@@ -84,7 +84,7 @@ CASES = [
             "other_linear": 2 * 16 * d,
             "lm_head": 0,
         },
-        prunable=b * (attention + plain) + 2 * 16 * d,
+        prunable=b * (attention + plain),
         flops=b * (attention + plain) + 2 * 16 * d + v * 16,
     ),
     Case(
@@ -212,7 +212,7 @@ CASES = [
             "norm": (2 * b + 1) * 2 * d,
             "other_linear": d * d + d,
         },
-        prunable=b * (attention + plain) + d * d,
+        prunable=b * (attention + plain),
         flops=b * (attention + plain),
         per_sequence=d * d,
     ),
@@ -247,7 +247,7 @@ CASES = [
             "other_linear": 2 * 16 * d + d + 16,
             "lm_head": v,
         },
-        prunable=attention + plain + 2 * 16 * d,
+        prunable=attention + plain,
         flops=b * (attention + plain) + 2 * 16 * d + v * 16,
     ),
     Case(

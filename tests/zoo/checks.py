@@ -6,6 +6,7 @@ Each check returns None, or one sentence of what is wrong.
 from __future__ import annotations
 
 import copy
+import json
 import re
 import tempfile
 from collections import Counter
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import counted
+from helpers import command, counted
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
@@ -157,6 +158,36 @@ def _difference(one: Any, other: Any) -> str:
     return ", ".join(columns) + (f" of {one.loc[rows[0], 'module_name']}" if named else "")
 
 
+def commands_agree(subject: Subject) -> str | None:
+    """(g) `count`, `check` and `run` agree on a saved folder, with the module and its storages."""
+    totals = subject.study.totals.loc[0]
+    names = ("total", "prunable_total", "active_total")
+    said = {"module": tuple(int(totals[name]) for name in names)}
+    with tempfile.TemporaryDirectory() as folder:
+        subject.model.save_pretrained(folder)
+        out = Path(folder, "out")
+        outcomes = {
+            "count": command("count", folder, "--json"),
+            "check": command("check", folder, "--zeros", ">=0%", "--json"),
+            "run": command("run", folder, "--as-is", "--write", "study", "--out", out),
+        }
+        if failed := [name for name, outcome in outcomes.items() if outcome.returncode]:
+            return f"{failed[0]}: {outcomes[failed[0]].stderr.strip()}"
+        counts, checked = (json.loads(outcomes[name].stdout) for name in ("count", "check"))
+        study = sr.read_study(out / "study.json")
+    said["run"] = tuple(int(study.totals.loc[0, name]) for name in names)
+    active = counts["active_parameters"] if counts["experts"] else said["run"][2]
+    said["count"] = (counts["parameters"], said["run"][1], active)
+    said["check"] = (checked["parameters"], checked["prunable"], active)
+    groups = {group: row["parameters"] for group, row in counts["groups"].items()}
+    rows = study.groups[study.groups["total"] > 0]
+    if groups != dict(zip(rows["group"], rows["total"], strict=True)):
+        return f"groups of count and run differ: {groups}"
+    if len({*said.values()}) > 1:
+        return f"total, prunable and active weights differ: {said}"
+    return None
+
+
 def nothing_is_unclassified(subject: Subject) -> str | None:
     """(c) Every module has a group."""
     layers = subject.study.layers
@@ -217,7 +248,7 @@ def scores_are_those_of_a_run(subject: Subject) -> str | None:
 
 
 def what_is_pruned_should_be(subject: Subject) -> str | None:
-    """(e) No head, router, embedding, norm, tied tensor or bias; all other matrices of blocks."""
+    """(e) No head, router, norm, tied tensor, bias or table; the other matrices of all blocks."""
     model, run = subject.model, subject.runs[0]
     prunable = {p.name for p in subject.weights.prunable}
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -254,7 +285,22 @@ def _spared(
         "an embedding in a product": {name for name in parameters if name.endswith("_embed")},
         "a router": run.chosen | _inside(model, "Router"),
         "a head": heads,
+        "outside of blocks": parameters.keys() - _in_lists(model),
     }
+
+
+def _in_lists(model: PreTrainedModel) -> set[str]:
+    """Name the parameters of modules that are made of others and belong to a list of torch."""
+    lists = (torch.nn.ModuleList, torch.nn.Sequential)
+    blocks = [
+        f"{name}.{number}."
+        for name, each in model.named_modules()
+        if isinstance(each, lists)
+        for number, block in each.named_children()
+        if any(True for _ in block.children())
+    ]
+    names = (name for name, _ in model.named_parameters(remove_duplicate=False))
+    return {name for name in names if name.startswith((*blocks,))}
 
 
 def _inside(model: PreTrainedModel, word: str) -> set[str]:
@@ -326,6 +372,7 @@ def _some(items: Any, join: str = ", ") -> str:
 CHECKS: dict[str, Callable[[Subject], str | None]] = {
     "a": parameters_are_counted,
     "b": a_saved_folder_is_the_same,
+    "g": commands_agree,
     "c": nothing_is_unclassified,
     "d": flops_are_those_of_a_run,
     "s": scores_are_those_of_a_run,

@@ -263,7 +263,7 @@ def existing_zeros(
     counts = prunable_counts(weights, progress, executor, cache)
     zeros = {name: counted.total - counted.nonzero for name, counted in counts.items()}
     share = sum(zeros.values()) / sum(counted.total for counted in counts.values())
-    cuts = {name: ThresholdCut(0.0, n, n, changes=False) for name, n in zeros.items() if n}
+    cuts = {name: ThresholdCut(0.0, n, n, 0, changes=False) for name, n in zeros.items() if n}
     return Pruning(weights, share, ExistingZeros(), cuts)
 
 
@@ -429,6 +429,6 @@ def threshold_cuts(
             level, read_buckets(counts, slices, level.bucket, level.bucket, executor)
         )
     return {
-        name: ThresholdCut(level.threshold, int(below + ties), int(ties))
-        for name, below, ties in zip(counts, level.below, level.ties, strict=True)
+        name: ThresholdCut(level.threshold, int(below + ties), int(ties), int(on - ties))
+        for name, below, ties, on in zip(counts, level.below, level.ties, level.on, strict=True)
     }

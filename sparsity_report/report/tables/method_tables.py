@@ -103,7 +103,7 @@ def _figures_of(study: StudyFigures) -> dict[str, _Figures]:
     for name in facts.layouts:
         row: _Figures = {
             "zeros": facts.total(name, "sparsity_prunable"),
-            "stored_bytes": facts.total(name, "stored_bytes"),
+            "stored_bytes": _stored_size(study, name),
             "accuracy": means.get(name),
             **scores.get(name, {}),
         }
@@ -119,6 +119,19 @@ def _figures_of(study: StudyFigures) -> dict[str, _Figures]:
             row[f"speed_{speed['tokens']}"] = tuple(ends)
         by_variant[name] = row
     return by_variant
+
+
+def _stored_size(study: StudyFigures, variant: str) -> float | Cell | None:
+    """Return the bytes of a variant, with a note if they are those in a file that packs it."""
+    size = study.facts.size_as_stored(variant)
+    is_of_file = size is not None and size == study.facts.size(variant, "file")
+    return Cell(size, layout_name("file")) if is_of_file else size
+
+
+def _amounts(by_variant: Mapping[str, _Figures], columns: Sequence[str]) -> list[float | None]:
+    """Return the values of columns without their notes."""
+    cells = (row.get(column) for row in by_variant.values() for column in columns)
+    return [cell.value if isinstance(cell, Cell) else cell for cell in cells]
 
 
 def _scores(study: StudyFigures) -> dict[str, _Figures]:
@@ -177,10 +190,10 @@ def _result_columns(study: StudyFigures, by_variant: Mapping[str, _Figures]) -> 
     sizes = ["stored_bytes"]
     if facts.prunings and not facts.csr_variants:
         # Masks alone save nothing, so that the size of all variants is that of dense.
-        is_one = len({row["stored_bytes"] for row in rows}) == 1
+        is_one = len({*_amounts(by_variant, ["stored_bytes"])}) == 1
         sizes = ["smallest"] if is_one else ["stored_bytes", "smallest"]
-    known = [row[key] for row in rows for key in sizes if row.get(key)]
-    unit, form = formats.one_unit([s.value if isinstance(s, Cell) else s for s in known])
+    known = [size for size in _amounts(by_variant, sizes) if size]
+    unit, form = formats.one_unit(known)
     smallest, titles = _smallest(study), _SIZES
     if smallest is not None:
         titles = _SIZES | {"smallest": "results.size_as"}

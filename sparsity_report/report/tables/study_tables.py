@@ -85,7 +85,10 @@ def total_rows(study: StudyFigures) -> list[Total]:
             share["text"] = COLUMNS["gone_of_base"].label
             rows.append(Total(Column(f"gone_{part}", **share), "", "lead"))
     costs = dict(_costs(study))
-    return [*rows, *map(Total, columns_of(" ".join(costs), **_unpacked(study)), costs.values())]
+    return [
+        *rows,
+        *map(Total, columns_of(" ".join(costs), **unpacked_labels(study)), costs.values()),
+    ]
 
 
 def totals(study: StudyFigures) -> Table:
@@ -160,7 +163,7 @@ def group_columns(study: StudyFigures) -> str:
 
 def groups(study: StudyFigures) -> Table:
     """Return the groups of each variant; small groups without zeros in any variant are left out."""
-    labels = {"sparsity": say("column.zero_share_of_parameters"), **_unpacked(study)}
+    labels = {"sparsity": say("column.zero_share_of_parameters"), **unpacked_labels(study)}
     columns = columns_of(group_columns(study), **labels)
     all_of = study.groups.groupby("group", sort=False)
     kept = (all_of["param_frac"].max() >= _SMALL) | (all_of["sparsity"].max() > 0)
@@ -172,26 +175,29 @@ def groups(study: StudyFigures) -> Table:
 
 
 def storage(study: StudyFigures, variant: str) -> Table:
-    """Return the bytes of the prunable weights and of the model in every layout."""
+    """Return the bytes of the prunable weights and of the model in every layout.
+
+    BSR has rows where its blocks make it smaller than dense.
+    """
     weights, model = say("card.prunable_weights"), say("name.whole_model")
-    sizes = columns_of("bytes ratio_to_dense model_bytes model_ratio")
+    unpacked = study.facts.unpacked_dtypes(variant)
+    ratio = say("column.ratio_to_file" if unpacked else "column.ratio_to_dense")
+    texts = {"ratio_to_dense": ratio, "model_ratio": ratio}
+    sizes = columns_of("bytes ratio_to_dense model_bytes model_ratio", **texts)
     scopes = zip(sizes, (weights, weights, model, model), strict=True)
     labels = {column.name: f"{scope}, {column.label}" for column, scope in scopes}
-    of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
-    frame = study.facts.storage(variant).join(of_model).reset_index()
-    frame = frame.rename(columns={"ratio": "ratio_to_dense"})
-    unpacked = study.facts.unpacked_dtypes(variant)
-    key = "caption.storage_unpacked" if unpacked else "caption.storage"
-    caption = f"{say(key, variant=variant, dtypes=unpacked)} {say('caption.storage_note')}"
+    of_model = study.facts.storage(variant, "model")[["bytes", "ratio", "break_even"]]
+    frame = study.facts.storage(variant).drop(columns="break_even")
+    frame = frame.join(of_model.rename(columns={"bytes": "model_bytes", "ratio": "model_ratio"}))
+    frame = frame.reset_index().rename(columns={"ratio": "ratio_to_dense"})
+    dense = frame.loc[frame["layout"].eq("dense"), "bytes"].max()
+    is_shown = ~frame["layout"].str.startswith("bsr") | (frame["bytes"] < dense)
+    caption = say("caption.storage", variant=variant)
+    if unpacked:
+        caption += " " + say("caption.storage_unpacked", dtypes=unpacked)
+    caption += " " + say("caption.storage_note", base=ratio.removeprefix("÷ "))
     columns = columns_of(f"layout {' '.join(labels)} break_even lossless", **labels)
-    return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
-
-
-def curve_caption(study: StudyFigures) -> str:
-    """Return the caption of the curves of bytes against sparsity."""
-    unpacked = study.facts.unpacked_dtypes(study.facts.baseline)
-    key = "caption.layout_bytes_unpacked" if unpacked else "caption.layout_bytes"
-    return say(key, dtypes=unpacked)
+    return table_of("storage", caption, columns, frame[frame["bytes"].notna() & is_shown])
 
 
 def zeros_map(study: StudyFigures, variant: str) -> Table:
@@ -312,7 +318,7 @@ def sensitivity(study: StudyFigures) -> Table | None:
     return table_of("sensitivity", caption, columns_of(keys, {"perplexity": form}), named)
 
 
-def _unpacked(study: StudyFigures) -> dict[str, str]:
+def unpacked_labels(study: StudyFigures) -> dict[str, str]:
     """Return the head of stored bytes where some are of packed weights."""
     return {"stored_bytes": say("column.stored_bytes_unpacked")} if study.facts.packings() else {}
 

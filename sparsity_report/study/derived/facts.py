@@ -22,12 +22,7 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
-from sparsity_report.study.derived.existing_zeros import (
-    Positions,
-    SmallestKept,
-    positions,
-    smallest_kept,
-)
+from sparsity_report.study.derived.existing_zeros import Positions, positions, smallest_kept
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
 from sparsity_report.study.derived.paired_scores import Paired, paired_by_protocol
@@ -145,7 +140,7 @@ class Facts:
         """Return the pattern that a variant's zeros form, see :mod:`.existing_zeros`."""
         return positions(self.patterns(variant), self.spread(variant))
 
-    def smallest_kept(self, variant: str) -> SmallestKept | None:
+    def smallest_kept(self, variant: str) -> Positions | None:
         """Return the smallest magnitudes beside those that magnitude pruning would leave.
 
         None for packed weights, whose magnitudes are rounded.
@@ -215,8 +210,11 @@ class Facts:
         return _known(self._totals[column][variant])
 
     def ratio(self, variant: str, column: str) -> float | None:
-        """Return a figure of ``study.totals`` ÷ the baseline's."""
-        return ratio(self._totals[column][variant], self._totals[column][self.baseline])
+        """Return a figure of ``study.totals`` ÷ the baseline's; bytes ÷ those of a packed file."""
+        base = self._totals[column][self.baseline]
+        if column == "stored_bytes" and self.packings(self.baseline):
+            base = self.size(self.baseline, "file")
+        return ratio(self._totals[column][variant], base)
 
     def vocabulary(self, variant: str) -> int | None:
         """Return the number of tokens that a variant's model chooses from; None if unknown.
@@ -256,6 +254,12 @@ class Facts:
             shares = zero_shares(rows["weight_total"], rows["weight_nonzero"])
             self._prunable[variant] = rows.assign(share=shares)
         return self._prunable[variant]
+
+    def is_mixture(self, variant: str) -> bool:
+        """Return whether a token uses only some of the experts of a variant."""
+        layers = self.layers(variant)
+        uses = layers["uses"].fillna(1)
+        return bool(((uses > 0) & (uses < 1) & (layers["group"] == "mlp_linear")).any())
 
     def kept_masked(self, variant: str) -> pd.DataFrame:
         """Return a variant's prunable layers that cannot run as CSR."""
@@ -371,10 +375,26 @@ class Facts:
         return None if name is None else self.total(name, column)
 
     def size(self, variant: str, layout: str) -> float | None:
-        """Return the bytes of a variant's whole model in a layout; ``"csr"`` as its CSR variant."""
+        """Return the bytes of a variant's whole model in a layout; ``"csr"`` as its CSR variant.
+
+        ``"file"`` is null for models whose file packs no weights.
+        """
         if layout == "csr":
             return self.as_csr(variant, "stored_bytes")
         return _known(self.storage(variant, "model")["bytes"].get(layout))
+
+    def size_before(self, variant: str) -> float | None:
+        """Return the bytes of a variant's model that layouts are compared with.
+
+        They are those in the file that packs its weights, of which other layouts hold unpacked
+        values, else the dense bytes.
+        """
+        return self.size(variant, "file" if self.packings(variant) else "dense")
+
+    def size_as_stored(self, variant: str) -> float | None:
+        """Return the bytes of a variant, in the file if it was opened from one that packs it."""
+        in_file = self.total(variant, "file_bytes") if self.packings(variant) else None
+        return self.total(variant, "stored_bytes") if in_file is None else in_file
 
     @cached_property
     def original(self) -> str | None:
@@ -430,11 +450,11 @@ class Facts:
         return defaultdict(lambda: frame.iloc[:0], list(tables))
 
     def break_even(self, variant: str, layout: str = "csr_int32") -> float | None:
-        """Return the sparsity from which a layout of the prunable weights beats dense.
+        """Return the sparsity of prunable weights from which a model in a layout is smaller.
 
-        None where it never does or is unknown.
+        It is compared with :meth:`size_before`. None where it never is smaller or is unknown.
         """
-        return _known(self.storage(variant)["break_even"].get(layout))
+        return _known(self.storage(variant, "model")["break_even"].get(layout))
 
     @cached_property
     def speeds(self) -> pd.DataFrame | None:
@@ -510,13 +530,18 @@ class Facts:
     def smallest_layout(self, variant: str, scope: str = "prunable") -> str | None:
         """Return the lossless layout with the fewest bytes."""
         rows = self.lossless(variant, scope)
-        return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
+        return _smallest(rows["bytes"])
 
     def common_layout(self, variants: Iterable[str]) -> str | None:
         """Return the layout of the whole model with the fewest bytes, lossless for all variants."""
-        sizes = [self.lossless(name, "model")["bytes"].astype("int64") for name in variants]
-        total = pd.concat(sizes, axis=1, join="inner").sum(axis=1)
-        return None if total.empty else str(total.idxmin())
+        sizes = [self.lossless(name, "model")["bytes"] for name in variants]
+        return _smallest(pd.concat(sizes, axis=1, join="inner").sum(axis=1))
+
+
+def _smallest(sizes: pd.Series) -> str | None:
+    """Return the layout with the fewest bytes; of equals 2:4, which has kernels, if it is one."""
+    ties = sizes.index[sizes == sizes.min()]
+    return "2:4" if "2:4" in ties else next(map(str, ties), None)
 
 
 def _known(number: Any) -> float | None:

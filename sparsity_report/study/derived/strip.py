@@ -1,6 +1,7 @@
 """The four figures at the head of a report, each from dense to pruned."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -21,7 +22,8 @@ class Tile(NamedTuple):
     Attributes
     ----------
     key : str
-        ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``flops``; ``speed``;
+        ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``performed_flops``
+        or ``useful_flops``; ``speed``;
         of a study without a pruning also ``parameters`` and ``prunable``, or ``active`` if
         variants lack experts; of two checkpoints ``zeros``, and ``revived`` if there were zeros.
     before : float or None
@@ -30,8 +32,9 @@ class Tile(NamedTuple):
         The lowest and the highest value of the prunings; empty if none is known.
     more : mapping
         Values for the note: ``text``, ``text_fingerprint``, ``window`` and
-        ``vocabulary``; ``layout``; ``tokens``, ``low`` and ``high``, and ``reason``, the verdict
-        on the speed; of two checkpoints ``note``, the key of the note.
+        ``vocabulary``; ``layout``; ``performed``, the FLOPs of dense kernels; ``tokens``, ``low``
+        and ``high``, and ``reason``, the verdict on the speed; of two checkpoints ``note``, the key
+        of the note.
     """
 
     key: str
@@ -72,17 +75,19 @@ def strip(facts: Facts) -> tuple[Tile, ...]:
 def _opened(facts: Facts, fewer: tuple[str, ...]) -> tuple[Tile, ...]:
     """Return quality and sizes of a model, before and after the removal of experts if any lack."""
     second = {"active": "active_total"} if fewer else {"prunable": "prunable_total"}
-    sums = {"parameters": "total", **second, "size": "stored_bytes"}
     variants = fewer or (facts.headline,)
-    tiles = [
-        Tile(
-            key,
-            facts.total(facts.baseline, column) if fewer else None,
-            _ends(facts.total(name, column) for name in variants),
-        )
-        for key, column in sums.items()
-    ]
-    return (_quality(facts, variants), *tiles)
+
+    def tile(key: str, figure: Callable[[str], float | None], **more: str) -> Tile:
+        before = figure(facts.baseline) if fewer else None
+        return Tile(key, before, _ends(map(figure, variants)), more)
+
+    sums = {"parameters": "total", **second}
+    layout = {"layout": "file"} if all(map(facts.packings, variants)) else {}
+    return (
+        _quality(facts, variants),
+        *(tile(key, partial(facts.total, column=column)) for key, column in sums.items()),
+        tile("size", facts.size_as_stored, **layout),
+    )
 
 
 def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
@@ -94,7 +99,7 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         more = {"note": "strip.revived_note", "revived": fate["revived"], "zeros": zeros}
         tiles.append(Tile("revived", None, _ends([fate["revived"] / zeros]), more))
     else:
-        figures["flops"] = "flops_per_token"
+        figures["performed_flops"] = "flops_per_token"
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
     more = {"note": "strip.of_model"}
@@ -140,7 +145,7 @@ def _before(facts: Facts, scores: pd.Series, variants: tuple[str, ...]) -> float
 
 def _size(facts: Facts, variants: tuple[str, ...]) -> Tile:
     """Return the bytes as CSR if all prunings have a CSR variant, else in the smallest layout."""
-    before = facts.size(variants[0], "dense")
+    before = facts.size_before(variants[0])
     sizes = [facts.size(name, "csr") for name in variants]
     layout = None if None in sizes else "csr"
     if layout is None and (layout := facts.common_layout(variants)):
@@ -149,14 +154,17 @@ def _size(facts: Facts, variants: tuple[str, ...]) -> Tile:
 
 
 def _flops(facts: Facts, variants: tuple[str, ...]) -> Tile:
-    """Return the FLOPs as CSR if all prunings have a CSR variant, else those of nonzeros."""
+    """Return performed FLOPs if all prunings have a CSR variant, else those of nonzeros."""
     alike = (*facts.layouts_of(variants[0]), facts.original)
     dense = next((name for name in alike if name and facts.layouts[name] != "csr"), None)
-    before = None if dense is None else facts.total(dense, "flops_per_token")
+    performed = None if dense is None else facts.total(dense, "flops_per_token")
     flops = [facts.as_csr(name, "flops_per_token") for name in variants]
-    if None in flops:
-        flops = [facts.total(name, "useful_flops_per_token") for name in variants]
-    return Tile("flops", before, _ends(flops))
+    if None not in flops:
+        return Tile("performed_flops", performed, _ends(flops))
+    useful = (facts.total(name, "useful_flops_per_token") for name in variants)
+    original = None if facts.original in alike[:-1] else facts.original
+    before = None if original is None else facts.total(original, "useful_flops_per_token")
+    return Tile("useful_flops", before, _ends(useful), {"performed": performed})
 
 
 def _speed(facts: Facts) -> Tile:

@@ -33,7 +33,7 @@ _TOTALS = {
     "{variant}/bytes/stored": "stored_bytes",
     "{variant}/bytes/stored_ratio": "stored_ratio",
     "{variant}/bytes/file": "file_bytes",
-    "{variant}/flops/per_token": "flops_per_token",
+    "{variant}/flops/performed_per_token": "flops_per_token",
     "{variant}/flops/useful_per_token": "useful_flops_per_token",
 }
 _SPEEDS = {"{variant}/speedup/{tokens}_tokens/{cache}": "realised_speedup"}

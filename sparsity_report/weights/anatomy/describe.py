@@ -62,7 +62,7 @@ def describe(
     behavior, ties = _behavior(places), _Ties(places)
     usages = behavior.usages
     known: dict[str, str] = {}
-    modules: list[Module] = []
+    described: list[Module] = []
     for place in places:
         if not place.tensors:
             continue
@@ -101,7 +101,9 @@ def describe(
                     **facts,
                 )
             )
-        modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
+        kind = type(place.module).__name__
+        described.append(Module(place.path, kind, group, tuple(parameters)))
+    modules = [part for module in options.within_blocks(described) for part in _apart(module)]
     notes = behavior.notes
     if usages:
         notes += (*_unused(modules), *_unsorted(modules))

@@ -6,8 +6,9 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -45,6 +46,8 @@ _PARTS, _COMPARED_REMOTELY = 4, 2**12
 _POSITION = re.compile(r"(^|[._])(positions?|pos|wpe|relative)([._]|$)")
 # Groups whose matrices tokens are multiplied by.
 _MULTIPLIED = groups.LINEAR_GROUPS | {"lm_head", "router"}
+# A number of a module that holds others.
+_NUMBER = re.compile(r"(?:^|\.)\d+(?=\.)")
 #: Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
 ADAPTER = re.compile(r"(^|\.)lora_")
 #: Settings that hold the number of experts per token.
@@ -59,9 +62,9 @@ class ReaderOptions:
     ----------
     name : str
         Name of the model in tables and reports; empty for the default.
-    blacklist : collection of str
-        Modules with one of these words in their dotted name are not pruned; ``lm_head`` stands for
-        the output head under any name.
+    blacklist : collection of str or None
+        Words in the dotted names of linear layers that are not pruned; ``lm_head`` stands for the
+        output head under any name. None prunes linear layers inside blocks alone.
     groups : mapping of pattern to group, optional
         User rules for groups, see :func:`sparsity_report.weights.anatomy.groups.classify`.
     notes : tuple of str
@@ -74,7 +77,7 @@ class ReaderOptions:
     """
 
     name: str = ""
-    blacklist: Collection[str] = ("lm_head",)
+    blacklist: Collection[str] | None = None
     groups: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
     allow_pickle: bool = False
@@ -92,7 +95,23 @@ class ReaderOptions:
         words = {"lm_head"} if group == "lm_head" else set()
         is_linear = group in groups.LINEAR_GROUPS or group == "lm_head"
         is_base = is_linear and not ADAPTER.search(module_name)
-        return is_base and words.union(module_name.split(".")).isdisjoint(self.blacklist)
+        spared = ("lm_head",) if self.blacklist is None else self.blacklist
+        return is_base and words.union(module_name.split(".")).isdisjoint(spared)
+
+    def within_blocks(self, modules: Sequence[Module]) -> Sequence[Module]:
+        """Return modules of which only the matrices inside blocks are prunable.
+
+        A block is a numbered module that holds others, such as ``layers.0``. Modules stay as they
+        are with a blacklist, and in models without prunable matrices inside blocks.
+        """
+        holders = (module.name for module in modules if not ADAPTER.search(module.name))
+        blocks = {block for name in holders for block in _numbered(name)}
+        outside = {m.name for m in modules if blocks.isdisjoint(_numbered(f"{m.name}."))}
+        inside = (p for m in modules if m.name not in outside for p in m.parameters)
+        if self.blacklist is not None or not any(p.prunable for p in inside):
+            return modules
+        spared = partial(replace, prunable=False, runs_as_csr=True)
+        return [m.changed(spared) if m.name in outside else m for m in modules]
 
 
 @dataclass(frozen=True)
@@ -119,6 +138,11 @@ class Description:
     notes: tuple[str, ...] = ()
     unsettled: frozenset[str] = frozenset()
     undecided: str = ""
+
+
+def _numbered(name: str) -> list[str]:
+    """Return the numbered modules around a module."""
+    return [name[: match.end()] for match in _NUMBER.finditer(name)]
 
 
 def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
@@ -262,6 +286,7 @@ def describe_names(
             parameters.append(Parameter(name, shape, **facts))
         modules.append(Module(module_name, "", group, tuple(parameters)))
     notes = (say("note.experts_per_token"),) if stacks and not (per_token or undecided) else ()
+    modules = options.within_blocks(modules)
     return Description(in_order(modules), None, notes, frozenset(unsettled), undecided)
 
 
