@@ -332,7 +332,7 @@ def _size(study: StudyFigures) -> Iterator[str]:
 def _survivors(study: StudyFigures) -> Iterator[str]:
     row, layers = records(study.facts.table("survival"))[0], study.facts.table("matches")
     rows = layers[~layers["prunable"] & (layers["compared"] > 0)]
-    # Of a router that lost the rows of removed experts, the other rows count.
+    # A router may lack the rows of removed experts; its other rows count.
     is_whole = rows["weight_before"].eq(rows["weight_after"])
     is_changed = rows[["changed", "revived", "new"]].any(axis=1)
     others = rows[is_changed | (is_whole & ~rows["untouched"])]

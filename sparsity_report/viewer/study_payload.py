@@ -504,14 +504,13 @@ def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
     has that.
     """
     variants = {variant["name"]: variant for variant in header["variants"]}
-    first = _subject(study)
+    fewer = () if study.facts.contenders else fewer_experts(study)
+    first = next(iter(fewer), study.facts.headline)
     same = [name for name in variants if name in study.facts.layouts_of(first)]
     layouts = {variants[name]["layout"] for name in same}
     points = header["quality"]["points"] if header["quality"] else ()
     scored = {header["variants"][place]["name"] for point in points for place in point["variants"]}
-    opened = next((name for name in same if name in scored), None)
-    if opened is None:
-        opened = next((name for name in same if variants[name]["layout"] == "csr"), first)
+    opened = next((name for name in same if name in scored), first)
     policy = next((entry for entry in header["policies"] if "levels" in entry), None)
     share = variants[opened]["sparsity"] or 0.0
     levels = policy["levels"] if policy else [0.0]
@@ -530,10 +529,3 @@ def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
         "detail": None,
         "selection": [],
     }
-
-
-def _subject(study: StudyFigures) -> str:
-    """Return the first variant that the verdict is about."""
-    if study.facts.contenders:
-        return study.facts.main_level[1][0]
-    return next(iter(fewer_experts(study)), study.facts.headline)

@@ -122,7 +122,7 @@ def test_details_are_the_rows_of_the_matches(pair):
     columns = {
         "Weights before": "weight_before", "Weights in both": "compared", "Zeros kept": "kept",
         "Zeros revived": "revived", "New zeros": "new",
-        "Surviving weights changed": "changed",
+        "Weights changed, of those nonzero in both": "changed",
     }  # fmt: skip
     for label, column in columns.items():
         place, kind = details[label]

@@ -170,7 +170,7 @@ class Facts:
         """The variant of the strip and of details: the first CSR one at the main level, if any."""
         rivals = self.main_level[1] if self.contenders else ()
         sparse = [n for n in self.csr_variants if self._first_alike.get(n) in rivals]
-        ordered = (*sparse, *self.csr_variants, *rivals, *self.prunings, self.baseline)
+        ordered = (*sparse, *rivals, *self.csr_variants, *self.prunings, self.baseline)
         return str(ordered[0])
 
     @cached_property
