@@ -92,19 +92,31 @@ def test_page_pdf_and_thesis_name_what_they_found(full_run):
     assert r"\PrunedFiftySparsityPrunable" in numbers
 
 
-@pytest.mark.parametrize(
-    ("level", "new"), [("0.6", round(0.6 * WEIGHTS) - WEIGHTS // 2), ("0.3", 0), ("0", 0)]
-)
-def test_run_prunes_further(checkpoint, tmp_path, level, new):
-    run = command("run", checkpoint, "--sparsity", level, *QUICK, "--out", tmp_path / "o")
+def test_run_prunes_further(checkpoint, tmp_path):
+    new = round(0.6 * WEIGHTS) - WEIGHTS // 2
+    run = command("run", checkpoint, "--sparsity", "0.6", *QUICK, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
-    verdict = "At 60 % sparsity, " if new else "The model came with 50.0 % of its prunable weights"
-    assert run.stdout.startswith(verdict)
+    assert run.stdout.startswith("At 60 % sparsity, ")
     text = statements(tmp_path / "o")
     assert f"Pruning zeroed {new} of {WEIGHTS} prunable weights in each of Masked" in text
     before = f"{WEIGHTS // 2} prunable weights were zero before"
     assert f"{before}, so {WEIGHTS // 2 + new} are zero in all" in text
-    assert ("a single threshold" in text) == (new > 0)
+    assert "a single threshold" in text
+
+
+@pytest.mark.parametrize(
+    ("levels", "names"),
+    [
+        ("0,10%,30%,50%", ["Dense", "Pruned50", "CSR50"]),
+        ("30%,60%", ["Dense", "Pruned50", "Masked60", "CSR50", "CSR60"]),
+    ],
+)
+def test_levels_below_the_zeros_are_one_row_and_one_note(checkpoint, levels, names):
+    given = compared([str(checkpoint)], Choice(sparsity=[levels]), Analysis())
+    assert [variant.name for variant in given.variants] == names
+    (note,) = [n for n in sr.compare(*given.variants).notes if "no weight is zeroed" in n]
+    below = "0 %, 10 %, 30 % and 50 %" if "10%" in levels else "30 %"
+    assert f"at {below} sparsity" in note
 
 
 def test_as_is_counts_any_model(tmp_path, checkpoint):

@@ -87,7 +87,9 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
         if calibrates(choices):
             calibration = sr.calibrate(weights, choice.calibration)
         inputs = Inputs(calibration, **counting)
-        prunings = tuple(policy.prune(weights, level, inputs) for policy, level in choices)
+        asked = [policy.prune(weights, level, inputs) for policy, level in choices]
+    prunings = _changing(asked) if is_pruned else tuple(asked)
+    counts_as_is |= len(prunings) < len(asked)
     existing: list[Pruning] = []
     variants = [base]
     if counts_as_is:
@@ -103,6 +105,27 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     if len(policies) == 1 and not policies[0].pattern:
         at_level = partial(policies[0].prune, weights, inputs=Inputs(calibration))
     return Compared((*variants, *fewer, *opened), (*prunings, *existing), at_level)
+
+
+def _changing(prunings: Sequence[Pruning]) -> tuple[Pruning, ...]:
+    """Return the prunings that set weights to zero; add a note on the others to the model."""
+    from sparsity_report.words.sentences import say
+
+    idle = [pruning for pruning in prunings if not sets_zeros(pruning)]
+    if idle:
+        weights, levels = idle[0].weights, [*dict.fromkeys(each.sparsity for each in idle)]
+        weights.notes += (say("note.nothing_pruned", model=weights.name, levels=levels),)
+    return tuple(pruning for pruning in prunings if pruning not in idle)
+
+
+def sets_zeros(pruning: Pruning) -> bool:
+    """Return whether a pruning sets weights to zero that were not zero before."""
+    from sparsity_report.counting.counts import count_weights
+
+    counts = count_weights(pruning.weights)
+    return any(
+        cut.nonzero_after(counts[name]) < counts[name].nonzero for name, cut in pruning.cuts.items()
+    )
 
 
 def _model_name(model: str) -> str:

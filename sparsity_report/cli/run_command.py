@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsity_report.cli.compared_models import Compared, check_paths, compared
+from sparsity_report.cli.compared_models import Compared, check_paths, compared, sets_zeros
 from sparsity_report.cli.options import (
     Analysis,
     Choice,
@@ -165,8 +165,8 @@ def _quality(given: Compared, analysis: Analysis) -> pd.DataFrame:
                 "--curve prunes by a policy at every 10 %, and none is chosen; add --sparsity"
             )
         known = {variant.name for variant in scored}
-        steps = [sr.masked(given.at_level(step / 10)) for step in range(1, 10)]
-        scored += [step for step in steps if step.name not in known]
+        steps = filter(sets_zeros, (given.at_level(step / 10) for step in range(1, 10)))
+        scored += [step for step in map(sr.masked, steps) if step.name not in known]
     return sr.perplexity(scored, analysis.text, protocol=analysis.protocol)
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
+from sparsity_report.counting.histogram import Floats, Integers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.weights import Module, Weights
 
@@ -67,11 +69,10 @@ def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocat
     sparsity : float or None
         Share of all prunable weights; None for the share that the allocation adds up to.
     allocation : DataFrame, mapping, callable or None
-        None: every parameter with n weights loses ``round(sparsity·n)`` (half to even). Otherwise
-        a share for each module with prunable parameters, by name or from a function of a
-        :class:`~sparsity_report.weights.weights.Module`. All parameters together lose
-        ``round(Σ share·n)``: each ``share·n`` rounded down, and those with the largest remainders
-        one more, the first of equal ones.
+        A share for each module with prunable parameters, by name or from a function of a
+        :class:`~sparsity_report.weights.weights.Module`; None for `sparsity` everywhere. All
+        parameters together lose ``round(Σ share·n)`` (half to even): each ``share·n`` rounded down,
+        and those with the largest remainders one more, the first of equal ones.
 
     Raises
     ------
@@ -89,9 +90,11 @@ def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocat
     """
     import pandas as pd
 
+    names = [p.name for p in weights.prunable]
     if allocation is None:
         level = check_sparsity(sparsity)
-        return Quotas("", level, {p.name: round(level * p.total) for p in weights.prunable})
+        counts = even_counts([p.total for p in weights.prunable], level)
+        return Quotas("", level, dict(zip(names, counts.tolist(), strict=True)))
     shares = _shares(weights, allocation)
     exact = {
         p.name: shares[m.name] * p.total
@@ -106,16 +109,28 @@ def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocat
             f"allocation= takes {asked:,.1f} of the {total:,} prunable weights, not the "
             f"{level * total:,.1f} asked for; change one of the two, or give sparsity=None"
         )
-    name = allocation.attrs.get(NAME, "given") if isinstance(allocation, pd.DataFrame) else "given"
-    return Quotas(str(name), level, _round_to_sum(exact, round(level * total)))
+    kind = allocation.attrs.get(NAME, "given") if isinstance(allocation, pd.DataFrame) else "given"
+    counts = _round_to_sum(np.array([exact[name] for name in names]), round(level * total))
+    return Quotas(str(kind), level, dict(zip(names, counts.tolist(), strict=True)))
 
 
-def _round_to_sum(exact: Mapping[str, float], target: int) -> dict[str, int]:
+def even_counts(sizes: npt.ArrayLike, share: float) -> Integers:
+    """Return how many weights of each parameter a share of all weights prunes.
+
+    Examples
+    --------
+    >>> even_counts([5, 5, 3], 0.5).tolist()
+    [3, 2, 1]
+    """
+    totals = np.asarray(sizes, dtype=np.int64)
+    return _round_to_sum(share * totals, round(share * int(totals.sum())))
+
+
+def _round_to_sum(exact: Floats, target: int) -> Integers:
     """Return whole numbers with a given sum: round down, then up from the largest remainder."""
-    counts = {name: math.floor(number) for name, number in exact.items()}
-    lost = sorted(exact, key=lambda name: counts[name] - exact[name])
-    for name in lost[: target - sum(counts.values())]:
-        counts[name] += 1
+    counts = np.floor(exact).astype(np.int64)
+    lost = np.argsort(counts - exact, kind="stable")
+    counts[lost[: target - int(counts.sum())]] += 1
     return counts
 
 

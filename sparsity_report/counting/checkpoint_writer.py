@@ -20,7 +20,7 @@ from sparsity_report.counting.histogram import count_slice
 from sparsity_report.counting.matrix_counts import in_runs
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.pruning import Pruning
-from sparsity_report.counting.workers import in_order, work_through
+from sparsity_report.counting.workers import in_order, unflushed, work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import filesystem
 from sparsity_report.files.atomic import new_folder
@@ -52,6 +52,7 @@ _BLOCK = 2**17
 _Job = tuple[str, Slice, Callable[[Slice], int]]
 
 
+@unflushed()
 def write_weights(
     weights: Weights,
     pruning: Pruning | None,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sparsity_report.counting.histogram import Floats, Integers, Magnitudes
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.workers import in_order
+from sparsity_report.counting.workers import in_order, unflushed
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensor_slices import Slice, memory_slices
@@ -86,6 +86,7 @@ class Cut(ABC):
     def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         return _blocks(inputs_last(tensor, self.input_first) if self.input_first else tensor)
 
+    @unflushed()
     def mask(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a mask in the shape of `tensor`: True for kept elements."""
         tensor = tensor.detach()
@@ -106,6 +107,7 @@ class Cut(ABC):
             return self._flags(parts)
         return (kept.mT for kept in self._flags(part.mT for part in parts))
 
+    @unflushed()
     def apply_(self, tensor: torch.Tensor) -> None:
         """Set pruned elements to zero in place, block by block."""
         for kept, part in zip(self._flags(self._views(tensor)), self._views(tensor), strict=True):
@@ -224,6 +226,7 @@ class CountedCut(Cut):
         """Return the nonzeros after pruning."""
         return min(self.nonzero, before.nonzero)
 
+    @unflushed()
     def kept(self, parts: Iterable[torch.Tensor]) -> int:
         """Return the kept nonzeros of a tensor, given in parts."""
         return sum(nonzeros(part, kept) for part, kept in self._masked(parts))
@@ -355,6 +358,7 @@ class RowCut(CountedCut):
             yield part, kept.reshape(part.shape)
 
 
+@unflushed()
 def cut_rows(
     weights: Weights,
     scales: Mapping[str, InputNorms],
@@ -384,6 +388,7 @@ def cut_rows(
     return cuts
 
 
+@unflushed()
 def cut_groups(
     weights: Weights,
     scales: Mapping[str, InputNorms] | None,

@@ -19,6 +19,7 @@ from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Parameter, Tokenizer, Weights
 from sparsity_report.words.display_names import method_name
+from sparsity_report.words.number_format import plain
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ class Policy:
         """Return the options of the command that prunes so; None if it has none."""
         if sparsity is None or self.seed or self.python(sparsity) is None:
             return None
-        return f"--sparsity {sparsity:g} --policy {self.option}"
+        return f"--sparsity {plain(sparsity)} --policy {self.option}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -185,7 +185,7 @@ def _break_evens(study: StudyFigures) -> Rows:
 def _levels(study: StudyFigures) -> Rows:
     """Return the points of the study on the line of CSR, those of one whole percent once."""
     points = {}
-    for variant, share in study.facts.marks():
+    for variant, share in study.facts.shares(study.facts.prunings).items():
         ratio = study.facts.storage(variant)["ratio"].get("csr_int32")
         if share > 0 and pd.notna(ratio) and not study.facts.packings(variant):
             label = number_format.multiple(ratio, " ")

@@ -53,7 +53,8 @@ def _compared(
         gap, low, high = other.gap
         key = "finding.beats" if other.is_apart else "finding.not_separated"
         sides = {"variant": labels[names[0]], "rival": labels[other.variant]}
-        yield say(key, **sides, share=share, gap=gap, low=low, high=high)
+        ends = {"gap": gap, "low": low, "high": high, "correction": pairs.correction}
+        yield say(key, **sides, share=share, **ends)
 
 
 def _continuations(study: StudyFigures) -> Iterator[str]:
@@ -86,7 +87,7 @@ def _task_pairs(study: StudyFigures) -> Iterator[str]:
         task = row["task"] or say("label.pooled_tasks", tasks=row["tasks"])
         yield say(key, task=task, **figures)
     best: dict[str, list[str]] = {}
-    for (task, *_), variant in winners(frame, prunings).items():
+    for (task, *_), variant in winners(frame, study.facts.shares(prunings)).items():
         if task is not None:
             best.setdefault(variant, []).append(str(task))
     for variant, tasks in best.items():

@@ -49,7 +49,10 @@ def _number(tile: Tile) -> str:
         reason = tile.more["reason"]
         return times(tile.after[0]) if tile.after else say(_SPEEDS.get(reason, "strip.unsound"))
     if not tile.after:
-        return say("strip.not_measured" if tile.key == "quality" else "strip.unknown")
+        if tile.key != "quality":
+            return say("strip.unknown")
+        is_open = tile.more["reason"] == "strip.run_perplexity"
+        return say("strip.not_measured" if is_open else "strip.none")
     known = [] if tile.before is None else [tile.before]
     texts = _write(tile, [*known, *dict.fromkeys(tile.after)])
     before, after = texts[: len(known)], [*dict.fromkeys(texts[len(known) :])]
@@ -75,7 +78,7 @@ def _note(tile: Tile, facts: Facts) -> str:
     if "note" in more:
         return say(more["note"], **more)
     if tile.key == "quality":
-        return say("strip.run_perplexity")
+        return say(more["reason"])
     if tile.key == "perplexity":
         text = more["text"], more["text_fingerprint"]
         return say("strip.perplexity_note", text=text, window=more["window"])

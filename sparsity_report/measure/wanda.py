@@ -31,8 +31,9 @@ def wanda(
 
     The score of Wanda (Sun et al. 2023, https://arxiv.org/abs/2306.11695) is the magnitude of a
     weight times the norm of its input over all tokens of the text. In each row of c weights the
-    ``round(sparsity·c)`` lowest scores are pruned (half to even; the paper's code rounds down),
-    ties by position. The sparsity of the whole model is therefore close to `sparsity`, not exact.
+    ``⌊sparsity·c⌋`` lowest scores are pruned, as in the paper's code, ties by position. The first
+    rows of each matrix lose one more, so that the model loses exactly ``round(sparsity·n)`` of n
+    weights, as by :func:`layerwise_magnitude`.
 
     Unlike the paper's code, which measures each block on the output of the pruned blocks before
     it, all norms are those of the dense model. The method is called ``wanda_one_pass``. Scores are
@@ -50,9 +51,8 @@ def wanda(
         ``(2, 4)`` keeps the two highest scores of every four consecutive weights of a row.
     allocation : DataFrame, mapping, callable or "owl", optional
         A share for each module, see :func:`layerwise_magnitude`; ``"owl"`` is :func:`owl` with its
-        defaults. Exactly ``round(sparsity·n)`` of all n weights are pruned: each matrix gets its
-        share rounded down, those with the largest remainders one more. The rows of a matrix get
-        equal numbers, the first rows one more where they do not divide evenly.
+        defaults. The rows of a matrix lose equal numbers, the first rows one more where they do
+        not divide evenly.
     progress : callable, optional
         Called with work done, work in total and the name of the tensor.
     **options

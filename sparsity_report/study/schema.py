@@ -215,7 +215,7 @@ COLUMNS = {
         *_columns("float64", "control_low", low=_PICOSECOND, optional=True),
         *_columns("float64", "top1 global_sparsity", formats.SHARE, low=0, high=1),
         *_columns("float64", "nll_increase", _NATS),
-        *_columns("float64", "top1_drop", formats.share(2), low=-1, high=1),
+        *_columns("float64", "top1_drop", formats.POINTS, low=-1, high=1),
         *_columns("float64", "value", optional=True),
         *_columns("float64", "correlation", formats.figures(".4f"), low=-1, high=1, optional=True),
         *_columns("float64", "share", formats.SHARE, high=1, optional=True),

@@ -105,7 +105,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
     magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
     levels, deviations = study.by_policy, spreads(study)
     first = study.facts.layers(str(study.variants["variant"].iloc[0]))
-    copied = CopiedCode(study)
+    copied, shares = CopiedCode(study), study.facts.shares(study.facts.prunings)
     header = {
         **_opening("study", study.layers),
         "variants": list(_variants(study, names, copied, arrays)),
@@ -123,7 +123,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
         "experts": _router_use(study),
         "twoFour": _two_four(study, names, positions),
         "baseline": positions[study.facts.baseline],
-        "marks": [[positions[name], share] for name, share in study.facts.marks()],
+        "marks": [[positions[name], share] for name, share in shares.items()],
         "packed": packed_note(study),
         **_measured(study, positions),
         "code": copied.study_code,

@@ -297,15 +297,17 @@ def duration(seconds: Number, space: str = THIN) -> str:
 
     Examples
     --------
-    >>> duration(0.0000123, " "), duration(0.0123, " ")
-    ('12.3 µs', '12.3 ms')
+    >>> duration(0.0000123, " "), duration(0.9996, " ")
+    ('12.3 µs', '1.00 s')
     """
     if not _is_known(seconds):
         return UNKNOWN
-    scale, unit = next(((s, u) for s, u in ((1, "s"), (1e-3, "ms")) if seconds >= s), (1e-6, "µs"))
-    amount = seconds / scale
-    digits = max(0, 2 - math.floor(math.log10(amount))) if amount else 0
-    return _joined(space, figures(amount, f".{digits}f"), unit)
+    # The unit is that of the rounded number: 999.96 ms are written as 1 s.
+    rounded = Decimal(f"{float(seconds):.2e}")
+    units = ((0, "s"), (3, "ms"), (6, "µs"))
+    power, unit = next(each for each in units if each[0] == 6 or rounded.scaleb(each[0]) >= 1)
+    digits = max(0, 2 - rounded.adjusted() - power) if rounded else 0
+    return _joined(space, figures(float(rounded.scaleb(power)), f".{digits}f"), unit)
 
 
 def span(low: Number, high: Number) -> str:

@@ -92,8 +92,8 @@ def estimates(form: Format, values: Iterable[Any]) -> Format:
         mean, low, high = map(form.write, ends or (None, None, None))
         if numbers.UNKNOWN in (low, high):
             return mean
-        first, second = (text.removesuffix(f"{numbers.THIN}%") for text in (mean, low))
-        return f"{first} ({second}–{high})"
+        low, high = (text.removesuffix(f"{numbers.THIN}%") for text in (low, high))
+        return f"{mean} ({low}–{high})"
 
     return Format(write)
 
@@ -117,16 +117,26 @@ def _span(ends: tuple[Any, Any]) -> str:
     low, high = ends
     if not (numbers.known(low) and numbers.known(high)):
         return numbers.UNKNOWN
-    return f"{numbers.figures(low, '.2f')}–{numbers.times(high)}"
+    return f"{_joined_ends(low, high)}{numbers.THIN}×"
+
+
+def _joined_ends(low: float, high: float) -> str:
+    """Write the ends of an interval of ratios, with digits enough to tell them and 1 apart."""
+    for digits in (2, 3, 4):
+        texts = [numbers.figures(end, f".{digits}f") for end in (low, high)]
+        if len({*texts}) > 1 and all(float(t) != 1 for t in texts):
+            break
+    return "–".join(texts)
 
 
 def _realised(speed_up: tuple[Any, Any, Any] | None) -> str:
     """Write a ratio and its interval; the interval alone if the ratio is within the noise."""
     ratio, low, high = speed_up or (None, None, None)
-    span = _span((low, high))
-    if span == numbers.UNKNOWN:
-        return span
-    return f"{numbers.figures(ratio, '.2f')} ({span})" if numbers.known(ratio) else f"({span})"
+    if _span((low, high)) == numbers.UNKNOWN:
+        return numbers.UNKNOWN
+    ends = _joined_ends(low, high)
+    text = numbers.figures(ratio, f".{len(ends.rpartition('.')[2])}f")
+    return f"{text}{numbers.THIN}× ({ends})" if numbers.known(ratio) else f"({_span((low, high))})"
 
 
 def _crossing(crossover: tuple[str, Any, Any, Any]) -> str:

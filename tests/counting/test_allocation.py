@@ -159,8 +159,11 @@ def drawn(weights, seed, name, total, pruned):
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 1.0])
 def test_the_lots_of_a_seed(weights, seed, sparsity):
     pruning = sr.random_unstructured(weights, sparsity, seed=seed)
+    assert pruning.pruned == round(sparsity * sum(p.total for p in weights.prunable))
     for p in weights.prunable:
-        due = drawn(weights, seed, p.name, p.total, round(sparsity * p.total))
+        pruned = pruning.cuts[p.name].pruned if p.name in pruning.cuts else 0
+        assert abs(pruned - sparsity * p.total) < 1
+        due = drawn(weights, seed, p.name, p.total, pruned)
         assert torch.equal(pruning.mask(p.name), due)
     assert pruning.threshold is None
     again = sr.random_unstructured(sr.load(Tiny()), sparsity, seed=seed)

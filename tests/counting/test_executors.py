@@ -211,10 +211,15 @@ def test_denormal_numbers_are_not_zero(size, dtype):
     try:
         pruning = sr.global_magnitude(sr.load(small), 0.5)
         study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), patterns=True)
+        for policy in (sr.layerwise_magnitude, sr.random_unstructured):
+            each = policy(pruning.weights, 0.5)
+            assert int((~each.mask("fc1.weight")).sum()) == each.pruned == size // 2
+        masked = sr.masked(pruning).module()["fc1"].weight.detach().view(bits.dtype)
         (row,) = sr.compare_checkpoints(small, small).matches.to_dict("records")
         assert not sys.float_info.min / 2
     finally:
         torch.set_flush_denormal(False)
+    assert int((masked == 0).sum()) == size // 2
     left = [size - zeros, size - size // 2]
     assert study.layers["weight_nonzero"].tolist() == left
     assert study.patterns["sparsity"].tolist() == [1 - each / size for each in left]

@@ -6,6 +6,7 @@ from helpers import command
 from payloads import decode
 
 import sparsity_report as sr
+from sparsity_report.cli.policy_grid import read_sparsity
 from sparsity_report.counting.imported_masks import MaskCut
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.counting.policies import policy_registry
@@ -115,6 +116,8 @@ def test_python_and_command_prune_alike(demo):
         pruning = eval(policy.python(0.5), {"sr": sr, "weights": demo})
         assert pruning.policy == policy
         assert policy.command(0.5) == f"--sparsity 0.5 --policy {name}"
+        # All digits: fewer prune other weights.
+        assert read_sparsity(policy.command(1 / 3).split()[1]) == 1 / 3
     assert read_option("wanda").python(0.5) is read_option("owl").command(0.5) is None
     assert read_method("random, seed 1").command(0.5) is None
     assert read_method("layerwise_magnitude, given").python(0.5) is None

@@ -652,6 +652,7 @@ def separates(study, said):
     assert [said["low"], said["high"]] in [each[1:] for each in texts]
     methods = study.variants.set_index("variant")["method"]
     values = {"share": "50", "low": said["low"], "high": said["high"]}
+    values["correction"] = ", Holm-corrected for 3 comparisons"
     if "gap" in said:
         values["gap"] = texts[0][0]
     sides = {"variant": one["variant"], "rival": other["variant"]}

@@ -8,6 +8,7 @@ from helpers import command
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.findings.strip_text import strip_texts
 
 WRITTEN = {"report.html", "study.json", "structural_layers"}
 
@@ -35,7 +36,7 @@ def broken(demo, tmp_path):
 def test_everything_else_is_written(model, tmp_path, request):
     folder, why = request.getfixturevalue(model), {
         "headless": "without a causal language model head",
-        "broken": "Dense: the loss is not a number in tokens 0 to",
+        "broken": "the loss of Dense is not a number in tokens 0 to",
     }[model]  # fmt: skip
     run = command(
         "run", folder, "--perplexity", *(["--sensitivity", "group"] * (model == "headless")),
@@ -50,7 +51,14 @@ def test_everything_else_is_written(model, tmp_path, request):
     assert study.sensitivity is None
     (note,) = [note for note in study.notes if why in str(note)]
     assert f"sparsity-report: {note}" == line
-    assert why in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert why in page
+    # The tile does not advise the option that was given.
+    tile = next(each for each in strip_texts(study.facts) if each["title"] == "Quality")
+    assert tile["number"] == "none"
+    assert tile["note"].startswith("no perplexity")
+    assert tile["note"] in page
+    assert "run with --perplexity" not in page
 
 
 @pytest.mark.parametrize(

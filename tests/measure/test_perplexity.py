@@ -189,7 +189,9 @@ def test_loss_that_is_not_a_number_is_an_error(demo):
     with torch.no_grad():
         model.model.decoder.layers[1].fc1.bias[0] = math.nan
     variant = sr.dense(model, name="Broken")
-    with pytest.raises(sr.SparsityReportError, match="Broken: the loss is not a number in tokens"):
+    with pytest.raises(
+        sr.SparsityReportError, match="the loss of Broken is not a number in tokens"
+    ):
         sr.perplexity(variant, TEXT, tokenizer=demo.tokenizer())
 
 

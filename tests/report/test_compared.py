@@ -165,7 +165,7 @@ def test_results_show_stated_speeds_with_their_interval(demo):
         "Speed-up, 1 token", "Speed-up, 128 tokens",
     ]  # fmt: skip
     shown = [row[-2:] for row in texts(table)]
-    assert shown == [["–"] * 2, ["–"] * 2, ["0.40 (0.38–0.42\u202f×)"] * 2]
+    assert shown == [["–"] * 2, ["–"] * 2, ["0.40\u202f× (0.38–0.42)"] * 2]
 
 
 def test_several_models_are_titles(demo):

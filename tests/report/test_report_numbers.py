@@ -335,7 +335,7 @@ def results_grid(study, w):
         cells.append(rounded(stored, 2))
         if scores:  # measured with the speeds of ``measurements.latency``
             is_csr = name.startswith("CSR")
-            return cells + [f"0.40 (0.38–0.42{THIN}×)" if is_csr else "–"] * 2
+            return cells + [f"0.40{THIN}× (0.38–0.42)" if is_csr else "–"] * 2
         return [*cells, w.count(dead)]
 
     def method(policy, layout=""):

@@ -12,6 +12,7 @@ import sparsity_report as sr
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report.tables.method_tables import results
+from sparsity_report.report.tables.study_tables import quality
 from sparsity_report.report.tables.task_tables import score_pairs
 from sparsity_report.study.derived.paired_scores import ranked_parts
 from sparsity_report.study.losses import FIGURES
@@ -144,9 +145,76 @@ def test_a_winner_is_apart_from_all_others(rivals):
     gap, low, high = pairs.get("Layerwise", "Global").gap
     assert sentences == [
         "At 50 % sparsity, global magnitude beats layerwise magnitude by "
-        f"{gap:.2f} perplexity ({low:.2f} to {high:.2f})."
+        f"{gap:.2f} perplexity (95 % interval, Holm-corrected for 6 comparisons: "
+        f"{low:.2f} to {high:.2f})."
     ]
     assert 0 < low < gap < high
+
+
+def test_fewer_zeros_do_not_win():
+    """Of two masks of 50.0 %, the one with 300 zeros less beats none; with the lead it may."""
+    weights = sr.load()
+    half = sr.global_magnitude(weights, 0.5)
+    masks = {name: half.mask(name).numpy() for name in half.cuts}
+    first = next(iter(masks))
+    masks[first].reshape(-1)[np.flatnonzero(~masks[first])[:300]] = True
+    names = ("Dense", "Imported", "Global")
+    imported = sr.masked(sr.import_mask(weights, masks), name="Imported")
+    counted = sr.compare(sr.dense(weights), imported, sr.masked(half, name="Global"))
+    levels = [(0, 1.0), (0.5, 1.0), (0.5, 1.0)]
+    for losses, lowest in ((nats(0, 0.1, 0.2), "Imported"), (nats(0, 0.2, 0.1), "Global")):
+        frame = measurements.with_losses(measurements.quality(levels, names), losses)
+        study = measurements.put_in(counted, quality=frame)
+        (rivals,) = pairs_of(study).rivals
+        assert rivals[0] == lowest
+        assert pairs_of(study).get(rivals[1], lowest).is_apart
+        texts = [*map(str, quality_findings(study)), str(comparison_title(study))]
+        marks = [cell.note for row in results(study).rows for cell in row.cells]
+        is_fair = lowest == "Global"
+        assert pairs_of(study).best(rivals) == (("Global",) if is_fair else ())
+        assert any("beats" in text for text in texts) == is_fair
+        assert any("the lowest perplexity" in text for text in texts) == is_fair
+        assert ("lowest" in marks) == is_fair
+        assert (
+            "no perplexity is called lowest: the lowest belongs to fewer" in texts[0]
+        ) != is_fair
+
+
+def test_a_model_is_not_compared_with_itself():
+    """Rounding in another kernel is neither a comparison nor a divergence."""
+    weights = sr.load(Tiny(), name="tiny")
+    shares = {"None": 0.0, "Half": 0.5}
+    prunings = (sr.masked(sr.global_magnitude(weights, s), name=n) for n, s in shares.items())
+    counted = sr.compare(sr.dense(weights), *prunings)
+    sums = nats(0, 0, 0.3)
+    study, _ = distances(
+        scored(counted, [sums[0], sums[0] + 1e-9, sums[2]], ("Dense", "None", "Half"))
+    )
+    assert {*pairs_of(study).contrasts} == {("Half", "Dense")}
+    assert study.score_pairs["variant"].unique().tolist() == ["Half"]
+    _, row, other = quality(study).rows
+    texts = [cell.text for cell in row.cells]
+    assert "same weights" in texts
+    assert not any("(" in text for text in texts)
+    assert sum("(" in cell.text for cell in other.cells) == 3
+
+
+def test_a_single_comparison_is_not_corrected():
+    weights = sr.load(Tiny(), name="tiny")
+    study = sr.compare(sr.dense(weights), sr.masked(sr.global_magnitude(weights, 0.5), name="M"))
+    caption = results(scored(study, nats(0, 0.1), ("Dense", "M"))).caption
+    assert "(circular block bootstrap)." in caption
+
+
+def test_captions_say_where_blocks_do_not_fit(rivals):
+    """A common drift of one variant makes all spans depend on each other."""
+    sums = nats(0, 0.1, 0.2, 0.4)
+    assert "may cover less" not in results(scored(rivals, sums)).caption
+    sums[1] = sums[1] + np.sin(np.arange(SPANS) / 12)
+    study = scored(rivals, sums)
+    needed = max(each.nll.needed for each in pairs_of(study).contrasts.values())
+    assert needed > SPANS // 5
+    assert f"asks for blocks of {needed:,} spans" in results(study).caption
 
 
 def test_ties_share(rivals):

@@ -171,11 +171,14 @@ def test_a_winner_beats_every_other_one():
     right = {"A": [1] * 90 + [0] * 10, "B": [1] * 40 + [0] * 60, "C": [0] * 60 + [1] * 40}
     pairs = [*itertools.combinations(right, 2)]
     frame = paired_tasks(made_up({(v, "x"): r for v, r in right.items()}), pairs)
-    assert winners(frame, [*right]) == {("x", "acc", "none", 0): "A"}
+    shares = dict.fromkeys(right, 0.5)
+    assert winners(frame, shares) == {("x", "acc", "none", 0): "A"}
+    assert winners(frame, shares | {"B": 0.4}) == {("x", "acc", "none", 0): "A"}
+    assert winners(frame, shares | {"B": 0.501}) == {}  # A has fewer zeros than B
     near = right | {"B": [1] * 89 + [0] * 11}
     frame = paired_tasks(made_up({(v, "x"): r for v, r in near.items()}), pairs)
-    assert winners(frame, [*near]) == {}
-    assert winners(frame, ["A", "C"]) == {("x", "acc", "none", 0): "A"}
+    assert winners(frame, shares) == {}
+    assert winners(frame, {"A": 0.5, "C": 0.5}) == {("x", "acc", "none", 0): "A"}
 
 
 @pytest.mark.parametrize(

@@ -102,3 +102,10 @@ def test_values_are_never_templates():
     assert say("audit.excluded_share", reason="{count} {0.__class__}", count=10) == (
         "10 in {count} {0.__class__}"
     )
+
+
+def test_notes_do_not_open_with_a_name():
+    """The first letter of a note becomes a capital, which changes a name."""
+    opening = re.compile(r"\{(model|variant|name|first|named)\b")
+    assert not [key for key, text in catalogue().items() if key.startswith("note.")
+                and opening.match(text)]  # fmt: skip

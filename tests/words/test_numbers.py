@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sparsity_report.words import number_format
+from sparsity_report.words import number_format, value_formats
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.sentences import say
 
@@ -41,6 +41,15 @@ CELLS = [
     (number_format.duration(0), "0|µs"),
     (number_format.duration(0.0123), "12.3|ms"),
     (number_format.duration(2.5), "2.50|s"),
+    (number_format.duration(0.9996), "1.00|s"),
+    (number_format.duration(0.9994), "999|ms"),
+    (number_format.duration(9.999e-4), "1.00|ms"),
+    (number_format.duration(1e-4), "100|µs"),
+    (number_format.duration(1.234e-8), "0.0123|µs"),
+    (value_formats.REALISED.write((1.041, 1.02, 1.06)), "1.04|× (1.02–1.06)"),
+    (value_formats.REALISED.write((1.001, 0.9993, 1.0032)), "1.001|× (0.999–1.003)"),
+    (value_formats.REALISED.write((1.01, 1.0003, 1.02)), "1.0100|× (1.0003–1.0200)"),
+    (value_formats.REALISED.write((None, 0.93, 1.03)), "(0.93–1.03|×)"),
     (number_format.span(0.0009, 0.0011), "900|µs–1.10|ms"),
     (number_format.shape((3072, 768)), "3072|×|768"),
     (number_format.figures(-0.25, "+.4f"), "-0.2500"),

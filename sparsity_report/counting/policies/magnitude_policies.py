@@ -9,7 +9,12 @@ from typing import Self
 
 import numpy as np
 
-from sparsity_report.counting.allocation import Allocation, check_sparsity, compute_quotas
+from sparsity_report.counting.allocation import (
+    Allocation,
+    check_sparsity,
+    compute_quotas,
+    even_counts,
+)
 from sparsity_report.counting.count_cache import CacheFolder
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import Cut, ThresholdCut, check_n_m, cut_groups
@@ -76,7 +81,7 @@ class LayerwiseMagnitude(_Magnitude):
             code = "sr.explore(study, weights=sr.load(…))"
             return say("explorer.policy_needs_weights", code=code)
         sparsities, (sizes, nonzero, codes) = counts.ladder.sparsities, counts.tensors
-        pruned = np.rint(np.outer(sizes, np.array(sparsities))).astype(np.int64)
+        pruned = np.stack([even_counts(sizes, sparsity) for sparsity in sparsities], axis=1)
         kept = sizes[:, None] - np.maximum(pruned, (sizes - nonzero)[:, None])
         left = np.zeros((len(counts.totals), len(sparsities)), dtype=np.int64)
         np.add.at(left, codes, kept)
@@ -279,8 +284,9 @@ def layerwise_magnitude(
 ) -> Pruning:
     """Prune the smallest magnitudes of each prunable tensor separately, exactly.
 
-    This prunes ``round(sparsity·n)`` of the n weights of every tensor (half to even, like
-    ``torch.nn.utils.prune.l1_unstructured``), equal magnitudes by position.
+    This prunes ``round(sparsity·n)`` of n prunable weights (half to even), as
+    :func:`global_magnitude` does: of every tensor its share rounded down, and one more of those
+    with the largest remainders. Equal magnitudes are pruned by position.
 
     Parameters
     ----------
@@ -291,9 +297,7 @@ def layerwise_magnitude(
     allocation : DataFrame, mapping or callable, optional
         A share for each module with prunable weights: a frame with the columns ``module_name`` and
         ``sparsity``, such as that of :func:`owl`, a mapping by name, or a function of a module
-        with its ``name``, ``group``, ``block`` and ``parameters``. All tensors together lose
-        ``round(sparsity·n)`` of n weights: each its share rounded down, and those with the largest
-        remainders one more. Default: the same share for all.
+        with its ``name``, ``group``, ``block`` and ``parameters``. Default: the same share for all.
     progress, executor, cache : optional
         See :func:`global_magnitude`.
 

@@ -92,10 +92,10 @@ def random_unstructured(
 ) -> Pruning:
     """Prune random weights of each prunable tensor: a baseline for other policies.
 
-    This prunes exactly ``round(sparsity·n)`` of the n weights of every tensor, like
-    ``torch.nn.utils.prune.random_unstructured``. Weight number i in memory order gets word number
-    i of NumPy's Philox generator, keyed by the first half of the SHA-256 of seed and parameter
-    name. The weights with the lowest words are pruned: the same ones on every machine.
+    Every tensor loses as many weights as by :func:`layerwise_magnitude`. Weight number i in memory
+    order gets word number i of NumPy's Philox generator, keyed by the first half of the SHA-256 of
+    seed and parameter name. The weights with the lowest words are pruned: the same ones on every
+    machine.
 
     Parameters
     ----------

@@ -92,10 +92,7 @@ def prune_by_scores(
         level = check_sparsity(sparsity)
         allocation = allocate_by_outliers(weights, level, lambda: calibration, progress=progress)
     shares = compute_quotas(weights, sparsity, allocation)
-    counts = shares.counts
-    if allocation is None:
-        counts = {n: s.rows * round(shares.sparsity * s.inputs) for n, s in scales.items()}
-    cuts = cut_rows(weights, scales, counts, progress)
+    cuts = cut_rows(weights, scales, shares.counts, progress)
     return Pruning(weights, shares.sparsity, Wanda(allocation=shares.name), cuts, basis)
 
 

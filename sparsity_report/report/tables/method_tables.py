@@ -127,7 +127,7 @@ def _scores(study: StudyFigures) -> dict[str, _Figures]:
         row["variant"]: {
             "perplexity": row["perplexity"] and _perplexity(study, row),
             "perplexity_vs_dense": study_tables.ratio_to_dense(study, row),
-            **{key: distance(row, key) for key in _DISTANCES},
+            **{key: distance(row, key, study.facts.paired(row)) for key in _DISTANCES},
         }
         for row in plain_rows(_scored(study))
     }
@@ -234,6 +234,8 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
             kind = ""
             if len(names) > 1 and row["variant"] not in fewer:
                 label = say("name.dense_baseline")  # one row for all models
+        elif not has_policy and row["variant"] == study.facts.baseline:
+            label = say("name.as_opened")
         rows.append((kind, label, names[row["fingerprint"]], row["variant"]))
     entries = pd.DataFrame(rows, columns=["kind", "label", "model", "variant"])
     # Two of one policy and sparsity have the names of their variants.

@@ -232,8 +232,8 @@ def quality(study: StudyFigures) -> Table | None:
             **row,
             "windows": (row["window"], row["stride"]),
             "perplexity": perplexity_cell(study, row["variant"], row["perplexity"]),
-            "perplexity_vs_dense": ratio_to_dense(study, row),
-            **{figure: distance(row, figure) for figure in DISTANCES},
+            "perplexity_vs_dense": _compared(study, row),
+            **{figure: distance(row, figure, study.facts.paired(row)) for figure in DISTANCES},
         }
         for row in plain_rows(frame)
     ]
@@ -263,11 +263,22 @@ def ratio_to_dense(study: StudyFigures, row: Mapping[str, Any]) -> Ends | None:
     return contrast.ratio if contrast else None
 
 
+def _compared(study: StudyFigures, row: Mapping[str, Any]) -> Ends | Cell | None:
+    """Return the ratio of a perplexity to that of dense, or that the weights are the same."""
+    is_other = row["variant"] != row["against"]
+    if is_other and study.facts.paired(row).are_alike(row["variant"], row["against"]):
+        return Cell(say("results.same_weights"), format=formats.WORDS)
+    return ratio_to_dense(study, row)
+
+
 def paired_note(study: StudyFigures, row: Mapping[str, Any], columns: Collection[str]) -> str:
     """Return how the intervals of columns by the protocol of a row were computed."""
-    contrasts = study.facts.paired(row).contrasts
-    block = next(iter(contrasts.values())).nll.block
-    note = say("caption.paired", number=len(contrasts), span=row["span"], block=block)
+    pairs = study.facts.paired(row)
+    means = [contrast.nll for contrast in pairs.contrasts.values()]
+    blocks, needed = ([getattr(mean, key) for mean in means] for key in ("block", "needed"))
+    note = say("caption.paired", correction=pairs.correction, span=row["span"], blocks=blocks)
+    if needed != blocks:
+        note += " " + say("caption.paired_dependent", needed=max(needed))
     if "perplexity_note" in columns:
         note += " " + say("caption.paired_lowest")
     return f"{note} {say('caption.paired_distances')}" if {*DISTANCES} & {*columns} else note

@@ -141,4 +141,4 @@ def _compared(row: Mapping[str, Any], gain: float) -> dict[str, Any]:
 def _winners(study: StudyFigures) -> dict[tuple[object, ...], str]:
     """Return the pruning that beats all other ones in paired tests, by key of a score."""
     frame = study.task_pairs
-    return {} if frame is None else winners(frame, study.facts.contenders)
+    return {} if frame is None else winners(frame, study.facts.shares(study.facts.contenders))

@@ -496,10 +496,10 @@ class Facts:
         scores = (scored(self.study.quality, name, known) for name in alike)
         return next((score for score in scores if score is not None), None)
 
-    def marks(self) -> list[tuple[str, float]]:
-        """Return the study's distinct prunings with their sparsity, for the scale of levels."""
-        shares = ((variant, self.total(variant, "sparsity_prunable")) for variant in self.prunings)
-        return [(variant, share) for variant, share in shares if share is not None]
+    def shares(self, variants: Iterable[str]) -> dict[str, float]:
+        """Return the zeros ÷ prunable weights of the variants of the study where it is known."""
+        known = {v: self.total(v, "sparsity_prunable") for v in variants if v in self.layouts}
+        return {variant: share for variant, share in known.items() if share is not None}
 
     def curve(self) -> pd.DataFrame:
         """Return bytes of the baseline's prunable weights by sparsity, :func:`.layout_curve`."""

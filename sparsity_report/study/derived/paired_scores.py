@@ -17,6 +17,7 @@ from sparsity_report.study.block_bootstrap import Mean, holm_levels, mean_over
 from sparsity_report.study.derived.protocol_scores import by_protocol, key_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.losses import paired_mean, token_counts, why_unpaired
+from sparsity_report.words.sentences import say
 
 #: Distances of predictions from those of dense: their losses by span, and their largest value.
 DISTANCES = {
@@ -27,6 +28,7 @@ _COLUMNS = [
     *("text", "protocol", "variant", "against", "p", "separated"),
     *("figure", "value", "low", "high"),
 ]
+_NEW = "newly_zeroed"
 _Row = Mapping[str, Any]
 Ends = tuple[float, float, float]
 
@@ -88,6 +90,8 @@ class Paired:
         The variant that stands for those with the same zeros.
     dense : mapping of str to str
         The variant that each variant is compared with as dense.
+    shares : mapping of str to float
+        Shares of zeros of the rivals.
     """
 
     contrasts: Mapping[tuple[str, str], Contrast]
@@ -95,6 +99,17 @@ class Paired:
     rivals: Sequence[list[str]]
     first_alike: Mapping[str, str]
     dense: Mapping[str, str]
+    shares: Mapping[str, float]
+
+    @property
+    def correction(self) -> str:
+        """The correction of intervals as a clause; empty for one comparison."""
+        return say("format.correction", number=len(self.contrasts))
+
+    def are_alike(self, variant: str, against: str | None) -> bool:
+        """Return whether two variants have the same weights."""
+        one, other = (self.first_alike.get(str(name), str(name)) for name in (variant, against))
+        return one == other
 
     def get(self, variant: str, against: str | None) -> Contrast | None:
         """Return a comparison with dense or with a lower perplexity; None if it is unknown."""
@@ -106,24 +121,36 @@ class Paired:
         return self.get(variant, self.dense.get(self.first_alike.get(variant, variant)))
 
     def why(self, rivals: Sequence[str]) -> str:
-        """Return why the lowest of the rivals is not compared with another one; empty if it is."""
+        """Return why none of the rivals is called lowest; empty if some are, or all alike.
+
+        A comparison is missing, or one of them has fewer zeros than another that is not lowest.
+        """
         pairs = ((name, rivals[0]) for name in rivals[1:])
-        return next((self.reasons[pair] for pair in pairs if pair in self.reasons), "")
+        if reason := next((self.reasons[pair] for pair in pairs if pair in self.reasons), ""):
+            return reason
+        beaten = [self.shares.get(name, 0.0) for name in rivals if name not in self._lowest(rivals)]
+        zeros = (self.shares.get(name, 0.0) for name in self._lowest(rivals))
+        return "zeros" if min(zeros) < max(beaten, default=0.0) else ""
 
     def best(self, rivals: Sequence[str]) -> tuple[str, ...]:
         """Return the lowest of the rivals and those that the text does not separate from it.
 
-        None of them if a comparison is missing, or if all belong to it.
+        None of them for a reason of :meth:`why`, or if all belong to it.
         """
-        others = [self.get(name, rivals[0]) for name in rivals[1:]]
-        if not others or None in others:
-            return ()
-        ties = [other.variant for other in others if other and not other.is_apart]
-        return (rivals[0], *ties) if len(ties) < len(others) else ()
+        lowest = () if self.why(rivals) else self._lowest(rivals)
+        return lowest if len(lowest) < len(rivals) else ()
+
+    def _lowest(self, rivals: Sequence[str]) -> tuple[str, ...]:
+        others = ((name, self.get(name, rivals[0])) for name in rivals[1:])
+        return (rivals[0], *(name for name, other in others if other and not other.is_apart))
 
 
 def paired(
-    scores: Mapping[str, _Row], rivals: Iterable[Sequence[str]], alike: Mapping[str, str], base: str
+    scores: Mapping[str, _Row],
+    rivals: Iterable[Sequence[str]],
+    alike: Mapping[str, str],
+    base: str,
+    shares: Mapping[str, float],
 ) -> Paired:
     """Compare every score with that of dense, and rivals with each other.
 
@@ -137,6 +164,8 @@ def paired(
         The first scored variant with the same zeros, by variant.
     base : str
         The variant to compare with where a score names none.
+    shares : mapping of str to float
+        Shares of zeros of the rivals.
     """
     scores = {name: row for name, row in scores.items() if alike.get(name, name) == name}
     known = [sorted((n for n in names if n in scores), key=lambda n: float(scores[n]["nll"]))
@@ -161,7 +190,7 @@ def paired(
         pair: Contrast(*pair, mean, float(scores[pair[1]]["perplexity"]), level)
         for (pair, mean), level in zip(means.items(), levels, strict=True)
     }
-    return Paired(contrasts, reasons, known, alike, dense)
+    return Paired(contrasts, reasons, known, alike, dense, shares)
 
 
 def difference(one: _Row, other: _Row) -> tuple[Mean | None, str]:
@@ -180,6 +209,8 @@ def paired_by_protocol(facts: Any) -> dict[tuple[Any, ...], Paired]:
     known = {}
     rows = facts.methods[facts.methods["variant"].isin(facts.prunings)]
     levels = rows["variant"].map(facts.level)
+    variants = facts.study.variants
+    prints = dict(zip(variants["variant"], variants["fingerprint"], strict=True))
     groups = rows["variant"].groupby([rows["fingerprint"], levels], sort=False)
     for scores in by_protocol(facts.study.quality):
         by_variant = {row["variant"]: row for row in records(scores.drop_duplicates("variant"))}
@@ -187,11 +218,15 @@ def paired_by_protocol(facts: Any) -> dict[tuple[Any, ...], Paired]:
         for name in facts.prunings:
             with_scores = [each for each in facts.layouts_of(name) if each in by_variant]
             alike |= dict.fromkeys(with_scores, next(iter(with_scores), name))
-        rivals = [[alike.get(name, name) for name in names] for _, names in groups]
+        for name, row in by_variant.items():
+            # A pruning that set nothing to zero.
+            if prints.get(name) == prints.get(row["against"], 0) and facts.total(name, _NEW) == 0:
+                alike[name] = alike.get(row["against"], row["against"])
+        rivals = [[*dict.fromkeys(alike.get(name, name) for name in each)] for _, each in groups]
         # Nothing is best of predictions worse than uniform guessing.
         rivals = [names for names in rivals if not _are_guessing(facts, by_variant, names)]
-        base = facts.original or facts.baseline
-        known[key_of(records(scores)[0])] = paired(by_variant, rivals, alike, base)
+        base, shares = facts.original or facts.baseline, facts.shares(by_variant)
+        known[key_of(records(scores)[0])] = paired(by_variant, rivals, alike, base, shares)
     return known
 
 
@@ -202,21 +237,24 @@ def _are_guessing(facts: Any, scores: dict[str, dict[str, Any]], names: list[str
     return tokens is not None and not any(score < tokens for score in known)
 
 
-def distance(row: dict[str, Any], figure: str) -> Ends | None:
+def distance(row: dict[str, Any], figure: str, pairs: Paired) -> Ends | None:
     """Return a distance of a score from dense and the ends of its interval; None if it is unknown.
 
-    The distance of dense from itself is no measurement. The ends are NaN without losses.
+    The distance of equal weights is no measurement: it is rounding. The ends are NaN without
+    losses.
 
     Parameters
     ----------
     row : dict
         A row of ``study.quality``.
     figure : {"kl", "agreement"}
+    pairs : Paired
+        The comparisons of the scores of its text and protocol.
     """
     losses, most = DISTANCES[figure]
     mean = None if why_unpaired(row, row) else paired_mean(row, figure=losses)
     value = row.get(figure, mean and mean.estimate)
-    if row["variant"] == row["against"] or value is None or pd.isna(value):
+    if pairs.are_alike(row["variant"], row["against"]) or value is None or pd.isna(value):
         return None
     if mean is None:
         return value, math.nan, math.nan
@@ -241,7 +279,7 @@ def score_pairs(facts: Any) -> pd.DataFrame | None:
             rows.append([*shared, "perplexity_ratio", *contrast.ratio])
             rows.append([*shared, "perplexity_difference", *contrast.gap])
         for row, figure in product(listed, DISTANCES):
-            name, known = row["variant"], distance(row, figure)
+            name, known = row["variant"], distance(row, figure, pairs)
             if known and pairs.first_alike.get(name, name) == name:
                 rows.append([*keys, name, row["against"], None, None, figure, *known])
     frame = pd.DataFrame(rows, columns=_COLUMNS).dropna(subset="low", ignore_index=True)

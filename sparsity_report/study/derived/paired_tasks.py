@@ -8,7 +8,7 @@ without, no flips would look like certainty.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from statistics import NormalDist
 from typing import Any
@@ -65,23 +65,30 @@ def compared_variants(facts: Facts, tasks: pd.DataFrame) -> list[tuple[str, str]
     return pairs + [pair for pair in prunings if pair not in pairs]
 
 
-def winners(frame: pd.DataFrame, variants: Sequence[str]) -> dict[tuple[object, ...], str]:
-    """Return the variant that beats each other one, by task, metric, filter and examples.
+def winners(frame: pd.DataFrame, shares: Mapping[str, float]) -> dict[tuple[object, ...], str]:
+    """Return the variant that beats each other one with as many zeros or more, by task.
+
+    Keys are task, metric, filter and examples.
 
     Parameters
     ----------
     frame : pandas.DataFrame
         From :func:`paired_tasks`, with every pair of the variants.
-    variants : sequence of str
+    shares : mapping of str to float
+        Shares of zeros of the variants.
     """
-    rivals = set(variants)
+    rivals, most = set(shares), max(shares.values(), default=0.0)
     beaten: dict[tuple[str, ...], set[str]] = {}
     for row in records(frame[frame["separated"].eq(True)]):
         sides = row["variant"], row["against"]
         better, worse = sides if row["difference"] > 0 else sides[::-1]
         if rivals >= {better, worse}:
             beaten.setdefault((better, *(row[key] for key in _KEYS)), set()).add(worse)
-    return {key[1:]: key[0] for key, others in beaten.items() if others == rivals - {key[0]}}
+    return {
+        key[1:]: key[0]
+        for key, others in beaten.items()
+        if others == rivals - {key[0]} and shares[key[0]] == most
+    }
 
 
 def mcnemar(lost: int, gained: int) -> float:

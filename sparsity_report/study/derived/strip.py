@@ -11,9 +11,15 @@ from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.layers import records
+from sparsity_report.words.sentences import says
 
 # Reasons for a speed that is not stated, the clearest first.
 _UNSOUND = ("noise", "crowded", "ticks", "unsettled", "few", "unknown")
+# Reasons for no perplexity, by notes.
+_NO_SCORE = {
+    "note.no_causal_head": "strip.no_causal_head",
+    "note.loss_not_finite": "strip.loss_not_finite",
+}
 
 
 class Tile(NamedTuple):
@@ -32,9 +38,9 @@ class Tile(NamedTuple):
         The lowest and the highest value of the prunings; empty if none is known.
     more : mapping
         Values for the note: ``text``, ``text_fingerprint``, ``window`` and
-        ``vocabulary``; ``layout``; ``performed``, the FLOPs of dense kernels; ``tokens``, ``low``
-        and ``high``, and ``reason``, the verdict on the speed; of two checkpoints ``note``, the key
-        of the note.
+        ``vocabulary``, or the ``reason`` for which there is no score; ``layout``; ``performed``,
+        the FLOPs of dense kernels; ``tokens``, ``low`` and ``high``, and ``reason``, the verdict on
+        the speed; of two checkpoints ``note``, the key of the note.
     """
 
     key: str
@@ -128,7 +134,9 @@ def _quality(facts: Facts, variants: tuple[str, ...]) -> Tile:
         mean = means[means["task"] == "mean"].set_index("variant")["value"].dropna()
         if after := _ends(_scores(facts, mean, variants)):
             return Tile("accuracy", _before(facts, mean, variants), after)
-    return Tile("quality", None, ())
+    notes = facts.study.notes
+    reasons = (_NO_SCORE[key] for key in _NO_SCORE if any(says(note, key) for note in notes))
+    return Tile("quality", None, (), {"reason": next(reasons, "strip.run_perplexity")})
 
 
 def _scores(facts: Facts, scores: pd.Series, variants: tuple[str, ...]) -> Iterator[float]:
