@@ -33,7 +33,8 @@ from sparsity_report.findings.model_counts import model_counts
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.loading import open_to_count
-from sparsity_report.weights.sources import checkpoint
+from sparsity_report.weights.sources import checkpoint, safetensors
+from sparsity_report.weights.sources.model_files import read_in_parallel
 
 MB, GB = 2**20, 2**30
 SIZES = {"F64": 8, "F32": 4, "BF16": 2, "U8": 1}
@@ -298,6 +299,44 @@ def test_a_header_beyond_the_format_is_one_line(tmp_path):
     file.write_bytes(struct.pack("<Q", limits.HEADER_BYTES + 1) + b"{")
     os.truncate(file, limits.HEADER_BYTES + 1000)
     assert "more than the 100,000,000 of the format" in refused(sr.load, file)
+
+
+def test_values_of_json_are_limited_before_they_are_built(tmp_path):
+    """Lists take 26 times the bytes of their text."""
+    text = b'{"a":[' + b"[]," * 2**23 + b"1]}"
+    (file := tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    said, grown = apart(refused, sr.load, file)
+    assert "it has more than 6,815,744 values" in said
+    assert grown < 150 * MB
+    # A header with as many tensors as are allowed, and a study of the largest model.
+    tensor = '"x":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},'
+    assert sum(map(tensor.count, ",:[{")) * limits.TENSORS < limits.JSON_VALUES
+    study = study_of(sr.load(), 0.3, patterns=True)
+    saved = study.save(tmp_path / "study.json").read_text()
+    per_module = sum(map(saved.count, ",:[{")) / study.layers["module_name"].nunique()
+    assert per_module * limits.MODULES < limits.STUDY_VALUES
+
+
+def test_large_headers_are_parsed_one_at_a_time(tmp_path, monkeypatch):
+    """Eight files of the Hub are opened at once, each of which may have 100 MB of header."""
+    files = [sparse(tmp_path / f"{n}.safetensors", layers(1, 1)) for n in range(4)]
+    running, most = [], []
+
+    def parse(text, size):
+        running.append(text)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+        return read(text, size)
+
+    read = safetensors._tensors
+    monkeypatch.setattr(safetensors, "_tensors", parse)
+    read_in_parallel(files, safetensors.read_header)
+    assert max(most) > 1
+    monkeypatch.setattr(safetensors, "_LARGE", 0)
+    most.clear()
+    read_in_parallel(files, safetensors.read_header)
+    assert most == [1] * 4
 
 
 # Files that change while they are counted.

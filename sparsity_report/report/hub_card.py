@@ -1,11 +1,11 @@
 """Model cards for the Hub: metadata for its filters, and a text in which no name is markup."""
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
@@ -20,13 +20,17 @@ from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
 _READ = 2**20
 # Fields of the source's card that hold for a pruned model, too.
 _KEPT = ("license", "license_name", "license_link", "language", "pipeline_tag")
+# A field with a text on one line. Only such lines are parsed: YAML of an unknown card may expand
+# or recurse without end.
+_NAMES = "|".join((*_KEPT, "base_model", "library_name"))
+_FIELD = re.compile(rf"^(?:{_NAMES}): .{{1,500}}$(?!\n[ \t])", re.MULTILINE)
 # Sections of a report that a card repeats, and how many of their blocks.
 _SECTIONS = {"results": None, "quality": None, "totals": 1, "method": None}
 
 
 def card(
     body: str,
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, str],
     *,
     base_model: str | None,
     library: str | None,
@@ -53,7 +57,7 @@ def card(
         base_model=base_model,
         library_name=library,
         tags=["sparsity-report", *(["pruned"] if is_pruned else [])],
-        **{key: metadata[key] for key in _KEPT if isinstance(metadata.get(key), str)},
+        **{key: metadata[key] for key in _KEPT if key in metadata},
     )
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
 
@@ -115,12 +119,11 @@ def write_model_card(
     body = to_report({**document, "sections": sections, "hero": None})
     replaced = front_matter(target.parent) if target.name == "README.md" else {}
     home = _home(read)
-    known = {key: text for key, text in replaced.items() if isinstance(text, str)}
     text = card(
         body,
         replaced or (front_matter(home) if home else {}),
-        base_model=base_model or (hub_id(home) if home else None) or known.get("base_model"),
-        library=known.get("library_name"),
+        base_model=base_model or (hub_id(home) if home else None) or replaced.get("base_model"),
+        library=replaced.get("library_name"),
         is_pruned=bool(read.facts.prunings),
     )
     return write_file(target, text)
@@ -135,13 +138,14 @@ def _home(study: StudyFigures) -> Path | None:
     return home_of(study.weights)
 
 
-def front_matter(folder: Path) -> dict[str, Any]:
-    """Return the metadata of a local model card; empty where it cannot be read."""
+def front_matter(folder: Path) -> dict[str, str]:
+    """Return texts from the metadata of a local model card; empty where it cannot be read."""
     with suppress(Exception), open_file(folder / "README.md") as card:  # YAML raises many
         text = card.read(_READ).decode("utf-8", "replace")
         if text.startswith("---\n"):
             import yaml
 
-            metadata = yaml.safe_load(text.removeprefix("---\n").partition("\n---")[0])
-            return metadata if isinstance(metadata, dict) else {}
+            fields = _FIELD.findall(text.removeprefix("---\n").partition("\n---")[0])
+            read = yaml.load("\n".join(fields[:99]), Loader=yaml.BaseLoader)
+            return {key: value for key, value in read.items() if value and isinstance(value, str)}
     return {}

@@ -31,6 +31,7 @@ def read_json(
     once: bool = False,
     without: Collection[str] = (),
     finite: bool = False,
+    values: int = limits.JSON_VALUES,
 ) -> dict[str, Any]:
     """Read a JSON file of at most `most` bytes, which must hold an object.
 
@@ -47,7 +48,7 @@ def read_json(
         text = file.read(most + 1)
     if len(text) > most:
         raise ValueError(f"it has more than {most:,} bytes")
-    value = parse_json(text, once=once, without=without, finite=finite)
+    value = parse_json(text, once=once, without=without, finite=finite, values=values)
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     return value
@@ -100,7 +101,12 @@ def check_name(name: str) -> str:
 
 
 def parse_json(
-    text: str | bytes, *, once: bool = False, without: Collection[str] = (), finite: bool = False
+    text: str | bytes,
+    *,
+    once: bool = False,
+    without: Collection[str] = (),
+    finite: bool = False,
+    values: int = limits.JSON_VALUES,
 ) -> Any:
     r"""Return the value of a JSON text, checked against :mod:`sparsity_report.untrusted.limits`.
 
@@ -114,12 +120,14 @@ def parse_json(
         Names to drop from every object.
     finite : bool
         Refuse ``NaN`` and ``Infinity``, which Python writes although they are not JSON.
+    values : int
+        Most commas, colons and opening brackets: a bound on the values before they are built.
 
     Raises
     ------
     ValueError
-        The text is not JSON, is nested too deep, or holds a number that is too long or text that
-        is not Unicode.
+        The text is not JSON, is nested too deep, has too many values, or holds a number that is
+        too long or text that is not Unicode.
 
     Examples
     --------
@@ -137,11 +145,16 @@ def parse_json(
             text = text.decode("utf-8")
         except UnicodeDecodeError as error:  # which quotes all of the text
             raise ValueError("it is not UTF-8 text") from error
+    if sum(map(text.count, ",:[{")) > values:
+        raise ValueError(f"it has more than {values:,} values")
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if once and len(dict(pairs)) < len(pairs):
+        held = dict(pairs)
+        if once and len(held) < len(pairs):
             raise ValueError("an object has a name twice")
-        return {name: value for name, value in pairs if name not in without}
+        for name in without:
+            held.pop(name, None)
+        return held
 
     try:
         value = json.loads(

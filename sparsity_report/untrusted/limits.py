@@ -7,6 +7,15 @@ announces more is damaged or malicious and is refused before anything is built f
 #: Bytes of a safetensors header: the limit of the library of the format.
 HEADER_BYTES = 100_000_000
 
+#: Bytes of the pickle in a PyTorch archive; a tensor takes about 200 of them. Parsed lists take 64
+#: times their bytes.
+PICKLE_BYTES = 2**23
+
+#: Bytes in memory of all tensors of a pickle that are sparse or repeat values: the larger of these
+#: and so many times the file. A float32 matrix with 99.8 % zeros takes 100 times its COO arrays.
+UNFOLDED_BYTES = 2**28
+UNFOLDED = 100
+
 #: Bytes of a GGUF header with its vocabulary; the largest known take some tens of MB.
 GGUF_HEADER_BYTES = 2**28
 
@@ -17,7 +26,7 @@ GGUF_PAIRS = 2**16
 GGUF_TEXTS = 2**22
 
 #: Bytes of a JSON or text file beside the weights; the largest vocabularies take 40 MB.
-TEXT_BYTES = 2**28
+TEXT_BYTES = 2**27
 
 #: Bytes of a cached file of counts; 65,536 magnitudes and 32,768 steps take 1.5 MB.
 ENTRY_BYTES = 2**22
@@ -53,9 +62,16 @@ NAME_LENGTH = 4096
 #: model has 300,000: a trillion parameters in GPTQ, with four tensors per matrix.
 TENSORS = 2**19
 
+#: Commas, colons and opening brackets of a JSON text; a value takes up to 130 bytes in memory for
+#: each. A tensor of a safetensors header has twelve.
+JSON_VALUES = 13 * TENSORS
+
 #: Modules with parameters in a study. With three variants, each takes 40 µs and 15 kB to compare
 #: and 110 µs and 20 kB to save. The largest models have 70,000, one per expert.
 MODULES = 2**17
+
+#: The same of a saved study; a module has about 100 in each of three variants.
+STUDY_VALUES = 400 * MODULES
 
 #: Dimensions of a tensor: the limit of torch and NumPy.
 DIMENSIONS = 64

@@ -1,10 +1,16 @@
 """Model cards as the Hub reads them."""
 
+import time
+
 import pytest
 from helpers import Tiny
 from huggingface_hub import ModelCard
 
 import sparsity_report as sr
+from sparsity_report.report.hub_card import front_matter
+
+# A merge of each mapping doubles the keys of the one before.
+ALIASES = "".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}], k{n}: *a{n}}}\n" for n in range(40))
 
 
 def test_the_card_has_metadata_verdict_totals_and_protocol(demo_study, tmp_path):
@@ -51,3 +57,29 @@ def test_names_are_text_on_a_card(tmp_path):
     assert card.data.to_dict() == {"tags": ["sparsity-report"]}
     assert "<script>" not in card.text.replace(r"\<", "")
     assert "<b>" not in card.text.replace(r"\<", "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("license: 'mit' # text", "mit"),
+        ("license: 1:1:1", "1:1:1"),
+        (f"license: {'9' * 400}", "9" * 400),
+        (f"x: {'1:' * 400_000}1\nlicense: mit", "mit"),
+        ("a: &a [*a]\nmodel-index: *a\nlicense: mit", "mit"),
+        ("a: &a {b: &b [*a, *a]}\nlicense: mit", "mit"),
+        (f"a0: &a0 x\n{ALIASES}license: mit", "mit"),
+        (f"license: {'[' * 499}", None),
+        ("license: *a", None),
+        ("license: [mit, apache-2.0]", None),
+        ("license: apache\n  and more", None),
+        ("license: >-\n  mit", None),
+        ("license: mit\n" * 90_000, "mit"),
+    ],
+)
+def test_metadata_of_a_foreign_card_is_read_as_text(tmp_path, lines, found):
+    (tmp_path / "README.md").write_text(f"---\n{lines}\n---\n# x")
+    began = time.process_time()
+    metadata = front_matter(tmp_path)
+    assert time.process_time() - began < 1
+    assert metadata == ({"license": found} if found else {})

@@ -68,7 +68,8 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
     source = Path(path)
     with opening(source, "study"):
         _check_beginning(source)
-        data = read_json(source, most=limits.STUDY_BYTES, once=True, finite=True)
+        sizes = {"most": limits.STUDY_BYTES, "values": limits.STUDY_VALUES}
+        data = read_json(source, **sizes, once=True, finite=True)
         _check_format(source, data)
         notes = _read_texts("notes", data["notes"])
         if data.get("digest") != digest_of(data):

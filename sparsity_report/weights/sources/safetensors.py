@@ -3,8 +3,10 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from sparsity_report.errors import SparsityReportError, explained
@@ -26,6 +28,10 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # Most bytes of a file name.
 _LONGEST = 255
+
+# Bytes of a header above which one at a time is held in memory.
+_LARGE = 2**22
+_LARGE_HEADERS = Lock()
 
 # Dtypes that torch lacks, read as bytes.
 _BYTES = (E8M0, FP4)
@@ -115,10 +121,12 @@ def read_header(file: Path | Origin) -> list[Entry]:
     entries = []
     with explained(lambda e: f"{file} cannot be read as safetensors: {e}; download it again"):
         origin = LocalFile.look_up(file) if isinstance(file, Path) else file
-        text = _header(origin)
-        for key, dtype_name, shape, begin in _tensors(text, origin.size - 8 - len(text)):
+        length = _header_length(origin)
+        with _LARGE_HEADERS if length > _LARGE else nullcontext():
+            tensors = _tensors(origin.read(8, length).tobytes(), origin.size - 8 - length)
+        for key, dtype_name, shape, begin in tensors:
             shape, dtype = _stored_shape(f"{file}: tensor {key!r}", shape, dtype_name)
-            values = FileSlice(math.prod(shape), dtype, origin, 8 + len(text) + begin)
+            values = FileSlice(math.prod(shape), dtype, origin, 8 + length + begin)
             entries.append(Entry(key, shape, values, dtype_name if dtype_name in _BYTES else ""))
     return entries
 
@@ -139,8 +147,8 @@ def _stored_shape(where: str, shape: tuple[int, ...], dtype: str) -> tuple[tuple
     return shape, DTYPES.get(dtype, "uint8")
 
 
-def _header(origin: Origin) -> bytes:
-    """Return the JSON text at the beginning of a file."""
+def _header_length(origin: Origin) -> int:
+    """Return the bytes of the JSON text at the beginning of a file."""
     if origin.size < 8:
         raise ValueError(f"it has {origin.size} bytes")
     length = int(origin.read(0, 8).view("<u8")[0])
@@ -151,7 +159,7 @@ def _header(origin: Origin) -> bytes:
             f"its header announces {length:,} bytes, more than the {limits.HEADER_BYTES:,} of "
             "the format"
         )
-    return origin.read(8, length).tobytes()
+    return length
 
 
 def _tensors(text: bytes, size: int) -> list[tuple[str, str, tuple[int, ...], int]]:
