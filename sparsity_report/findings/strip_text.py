@@ -81,7 +81,8 @@ def _note(tile: Tile, facts: Facts) -> str:
         return say(more["reason"])
     if tile.key == "perplexity":
         text = more["text"], more["text_fingerprint"]
-        return say("strip.perplexity_note", text=text, window=more["window"])
+        key = "strip.perplexity_note" if more["model"] is None else "strip.perplexity_of_model_note"
+        return say(key, model=more["model"], text=text, window=more["window"])
     if tile.key == "speed":
         return say(f"speed_reason.{more['reason']}", **more)
     if tile.key == "size":

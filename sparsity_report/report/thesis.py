@@ -230,7 +230,7 @@ def _measured_numbers(study: StudyFigures, variants: Mapping[str, str]) -> _Numb
             yield f"{stem}PerplexityProtocol", tex(row["protocol"])
             yield f"{stem}TopOne", quantity(row["top1"], SHARE)
             is_same = study.facts.paired(row).are_alike(row["variant"], row["against"])
-            # That of equal weights is rounding.
+            # A divergence of equal weights is rounding.
             yield f"{stem}KL", quantity(0.0 if is_same else row["kl"], COLUMNS["kl"].format)
             yield from _cells(stem, row, "agreement flips")
     speeds = study.facts.speeds

@@ -585,7 +585,7 @@ def best_answers(_, said):
 
 def answered():
     weights = sr.load()
-    levels = zip("ABC", (0.3, 0.5, 0.7), strict=True)
+    levels = zip("ABC", (0.7, 0.5, 0.3), strict=True)  # the winner has most zeros
     variants = [sr.masked(sr.global_magnitude(weights, level), name=name) for name, level in levels]
     rows = [
         {"variant": variant, "task": task, "metric": "acc", "filter": "none",

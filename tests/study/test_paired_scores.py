@@ -176,7 +176,7 @@ def test_fewer_zeros_do_not_win():
         assert any("the lowest perplexity" in text for text in texts) == is_fair
         assert ("lowest" in marks) == is_fair
         assert (
-            "no perplexity is called lowest: the lowest belongs to fewer" in texts[0]
+            "no perplexity is called lowest: the pruning with the lowest has fewer" in texts[0]
         ) != is_fair
 
 
@@ -197,6 +197,9 @@ def test_a_model_is_not_compared_with_itself():
     assert "same weights" in texts
     assert not any("(" in text for text in texts)
     assert sum("(" in cell.text for cell in other.cells) == 3
+    alone = quality(scored(counted, [sums[0], sums[0] + 1e-9], ("Dense", "None")))
+    assert "same weights" in [cell.text for cell in alone.rows[1].cells]
+    assert "bootstrap" not in alone.caption
 
 
 def test_a_single_comparison_is_not_corrected():

@@ -247,7 +247,7 @@ def quality(study: StudyFigures) -> Table | None:
     }
     columns = columns_of(keys, distances)
     caption = say("caption.quality_passage" if shared else "caption.quality", passage=shared)
-    if shared and "perplexity_vs_dense" in known:
+    if shared and study.facts.paired(rows[0]).contrasts:
         caption += " " + paired_note(study, rows[0], known)
     return table_of("quality", caption, columns, rows)
 

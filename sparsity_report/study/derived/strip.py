@@ -38,8 +38,9 @@ class Tile(NamedTuple):
         The lowest and the highest value of the prunings; empty if none is known.
     more : mapping
         Values for the note: ``text``, ``text_fingerprint``, ``window`` and
-        ``vocabulary``, or the ``reason`` for which there is no score; ``layout``; ``performed``,
-        the FLOPs of dense kernels; ``tokens``, ``low`` and ``high``, and ``reason``, the verdict on
+        ``vocabulary``, and the ``model`` if there are several; or the ``reason`` for which there
+        is no score; ``layout``; ``performed``, the FLOPs of dense kernels; ``tokens``, ``low`` and
+        ``high``, and ``reason``, the verdict on
         the speed; of two checkpoints ``note``, the key of the note.
     """
 
@@ -128,6 +129,9 @@ def _quality(facts: Facts, variants: tuple[str, ...]) -> Tile:
         if after := _ends(_scores(facts, scores, variants)):
             details = {key: rows[key].iloc[0] for key in ("text", "text_fingerprint", "window")}
             details["vocabulary"] = facts.vocabulary(variants[0])
+            models = facts.study.variants.set_index("variant")
+            is_one = models["fingerprint"].nunique() == 1
+            details["model"] = None if is_one else models["model"][variants[0]]
             return Tile("perplexity", _before(facts, scores, variants), after, details)
     tasks = facts.study.tasks
     if tasks is not None and (means := seven_tasks(tasks)) is not None:
