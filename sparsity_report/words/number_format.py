@@ -285,9 +285,9 @@ def unit_once(texts: Sequence[str]) -> list[str]:
     """
     kept, unit = [], ""
     for place, text in enumerate(reversed(texts)):
-        number, _, own = text.rpartition(THIN)
-        is_unit = bool(number) and not own.isdigit()
-        unit = own if is_unit and (place == 0 or own == unit) else ""
+        number, _, end = text.rpartition(THIN)
+        is_unit = bool(number) and not end.isdigit()
+        unit = end if is_unit and (place == 0 or end == unit) else ""
         kept.append(number if place and unit else text)
     return kept[::-1]
 

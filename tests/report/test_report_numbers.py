@@ -112,6 +112,11 @@ class Writer:
     def rule(self, value):
         return "–" if unknown(value) else rule_of(value)
 
+    def multiple(self, value):
+        places = range(2, 9)
+        near = (n for n in places if value == 1 or round(float(value), n) != 1)
+        return f"{rounded(Fraction(value), next(near))}{THIN}×"
+
     def scaled(self, value, unit):
         step = 0
         while value >= 1000 ** (step + 1):
@@ -278,11 +283,13 @@ def storage_grid(study, w, variant):
     ]  # fmt: skip
     for layout, row in weights.items():
         sizes = (row["bytes"], model[layout]["bytes"])
+        if layout.startswith("bsr") and sizes[0] >= weights["dense"]["bytes"]:
+            continue
         grid.append(
             [
                 w.say(LAYOUTS[layout]),
-                w.count(sizes[0]), w.times(ratio(sizes[0], weights["dense"]["bytes"])),
-                w.count(sizes[1]), w.times(ratio(sizes[1], model["dense"]["bytes"])),
+                w.count(sizes[0]), w.multiple(ratio(sizes[0], weights["dense"]["bytes"])),
+                w.count(sizes[1]), w.multiple(ratio(sizes[1], model["dense"]["bytes"])),
                 w.percent(row["break_even"]),
                 w.say(LOSSLESS[row["lossless"]]),
             ]
@@ -450,9 +457,9 @@ def expected_strip(study, w):
     costs = [
         (size_as, change(dense, csr if is_csr else bitmask, "B"), ["32"]),
         (
-            w.say("strip.flops"),
-            change(flops, useful),
-            figures(w.percent0(1 - ratio(useful, flops))),
+            w.say("strip.performed_flops" if is_csr else "strip.useful_flops"),
+            change(flops, useful),  # no weight of Dense is zero
+            figures(w.percent0(1 - ratio(useful, flops)) if is_csr else w.scaled(flops)),
         ),
     ]
     if study.quality is None:
@@ -691,14 +698,15 @@ def test_every_number_by_name(written):
         assert commands[command] == ("\\textendash{}" if unknown(value) else known), command
 
     def camel(column):
-        return "".join(part.capitalize() for part in column.split("_"))
+        name = f"performed_{column}" if column == "flops_per_token" else column
+        return "".join(part.capitalize() for part in name.split("_"))
 
     for variant, row in totals.iterrows():
         assert commands[f"{COMMANDS[variant]}Name"] == variant
         for column in TOTALS:
             check(COMMANDS[variant] + camel(column), row, column)
         for column in ("stored_bytes", "flops_per_token"):
-            value = siunitx(w.times(ratio(row[column], totals.loc["Dense", column])))
+            value = siunitx(w.multiple(ratio(row[column], totals.loc["Dense", column])))
             assert commands[f"{COMMANDS[variant]}{camel(column)}Ratio"] == f"\\num{{{value}}}"
             checked += 1
     for row in rows(study.groups):

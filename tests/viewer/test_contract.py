@@ -382,6 +382,7 @@ def sentence(study, state):
         layout=say(f"viewer.as_{layout}"),
         bytes=number_format.scaled(size, "B", space),
         ratio=number_format.multiple(size / dense, space),
+        base=say("viewer.base_dense"),
     )
     return text[0].upper() + text[1:]
 

@@ -2,7 +2,8 @@
 Speed-up with its control
 =========================
 
-Measured speed-up of CSR over dense, with the speed-up that performed FLOPs promise and the control's noise.
+Measured speed-up of CSR over dense, with the speed-up that performed FLOPs promise and the
+control's noise.
 
 The measurement ran while this page was built. If other programs used the processor, the chart says
 that the speed-up is not reported.

@@ -29,19 +29,18 @@ class Tile(NamedTuple):
     ----------
     key : str
         ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``performed_flops``
-        or ``useful_flops``; ``speed``;
-        of a study without a pruning also ``parameters`` and ``prunable``, or ``active`` if
-        variants lack experts; of two checkpoints ``zeros``, and ``revived`` if there were zeros.
+        or ``useful_flops``; ``speed``; of a study without a pruning also ``parameters`` and
+        ``prunable``, or ``active`` if variants lack experts; of two checkpoints ``zeros``, and
+        ``revived`` if there were zeros.
     before : float or None
         Of the baseline; None if unknown, and in a study without a pruning.
     after : tuple of float
         The lowest and the highest value of the prunings; empty if none is known.
     more : mapping
-        Values for the note: ``text``, ``text_fingerprint``, ``window`` and
-        ``vocabulary``, and the ``model`` if there are several; or the ``reason`` for which there
-        is no score; ``layout``; ``performed``, the FLOPs of dense kernels; ``tokens``, ``low`` and
-        ``high``, and ``reason``, the verdict on
-        the speed; of two checkpoints ``note``, the key of the note.
+        Values for the note: ``text``, ``text_fingerprint``, ``window`` and ``vocabulary``, and the
+        ``model`` if there are several; or the ``reason`` for which there is no score; ``layout``;
+        ``performed``, the FLOPs of dense kernels; ``tokens``, ``low`` and ``high``, and ``reason``,
+        the verdict on the speed; of two checkpoints ``note``, the key of the note.
     """
 
     key: str
