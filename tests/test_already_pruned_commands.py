@@ -155,7 +155,7 @@ def test_sensitivity_and_curve_need_a_level(checkpoint, tmp_path):
 
 def test_another_model_is_reported(checkpoint, tmp_path):
     run = command("run", DEMO, checkpoint, *QUICK, "--out", tmp_path / "o")
-    assert run.stdout.startswith("Half came with 50.0 % of its prunable weights zero, including ")
+    assert run.stdout.startswith("half came with 50.0 % of its prunable weights zero, including ")
     study = sr.read_study(tmp_path / "o" / "study.json")
     assert study.variants["variant"].tolist() == ["Dense", "half"]
     text = statements(tmp_path / "o")
