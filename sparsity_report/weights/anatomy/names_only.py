@@ -102,13 +102,12 @@ class ReaderOptions:
         """Return modules of which only the matrices inside blocks are prunable.
 
         A block is a numbered module that holds others, such as ``layers.0``. Modules stay as they
-        are with a blacklist, and in models without prunable matrices inside blocks.
+        are with a blacklist, and in models without blocks.
         """
         holders = (module.name for module in modules if not ADAPTER.search(module.name))
         blocks = {block for name in holders for block in _numbered(name)}
         outside = {m.name for m in modules if blocks.isdisjoint(_numbered(f"{m.name}."))}
-        inside = (p for m in modules if m.name not in outside for p in m.parameters)
-        if self.blacklist is not None or not any(p.prunable for p in inside):
+        if self.blacklist is not None or not blocks:
             return modules
         spared = partial(replace, prunable=False, runs_as_csr=True)
         return [m.changed(spared) if m.name in outside else m for m in modules]
