@@ -73,7 +73,7 @@ def model_counts(
         "groups": groups and {group: groups[group] for group in GROUPS if group in groups},
         "formats": _sums(weights, lambda _, parameter: parameter.format),
         "tied": ties if tied else None,
-        "experts": experts if any(experts.values()) else None,
+        "experts": experts if experts["counts"] else None,
         "differences": list(differences),
         "notes": list(notes),
     }
@@ -82,7 +82,8 @@ def model_counts(
 def expert_counts(weights: Weights) -> list[int]:
     """Return the numbers of experts that stacks have."""
     stacks = expert_stacks({p.name: p.shape for p in weights.parameters}).values()
-    return sorted({*stacks, *(p.experts for p in weights.parameters if p.experts > 1)})
+    routed = (p.experts for p in weights.parameters if p.experts > 1 and 0 < p.uses < 1)
+    return sorted({*stacks, *routed})
 
 
 def active_total(weights: Weights) -> int | None:

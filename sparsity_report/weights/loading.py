@@ -65,8 +65,8 @@ def load(
     blacklist : collection of str, optional
         Words in the dotted names of linear layers that are not pruned; ``lm_head`` stands for the
         output head under any name. By default, only linear layers inside blocks are pruned: inside
-        numbered modules such as ``layers.0``. In a model without such layers, all linear layers
-        but the output head are pruned.
+        numbered modules such as ``layers.0``. In a model without blocks, all linear layers but
+        the output head are pruned.
     groups : mapping of pattern to group, optional
         Groups of modules by pattern, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match
         wins over the built-in rules.

@@ -117,9 +117,9 @@ def test_all_linear_layers_of_a_model_without_blocks_are_prunable():
     ) == {"fc1"}
     flat = Classifier(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
     assert prunable(sr.load(flat)) == {"body.0", "classifier.0", "classifier.1"}
-    # Convolutions in numbered modules are no linear layers.
+    # Blocks without linear layers are blocks, as in SqueezeBERT.
     convolved = nn.ModuleList([nn.ModuleDict({"conv": nn.Conv1d(2, 2, 3)})])
-    assert prunable(sr.load(Classifier(convolved))) == {"classifier.0", "classifier.1"}
+    assert prunable(sr.load(Classifier(convolved))) == set()
 
 
 @pytest.mark.parametrize("blocks", [1, 2])

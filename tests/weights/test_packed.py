@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from fuzz.packed import library
-from helpers import swept, turned_on_loading
+from helpers import command, swept, turned_on_loading
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
@@ -755,6 +755,10 @@ def test_a_bias_of_zeros_beside_gptq_is_one_if_the_class_has_it(tmp_path):
     }
     save_file(tensors | biases, file, {"format": "pt"})
     assert sr.compare(sr.dense(sr.load(packed))).totals.equals(known)
+    counted = json.loads(command("count", packed, "--json").stdout)
+    checked = json.loads(command("check", packed, "--no-nan", "--json").stdout)
+    assert counted["parameters"] == checked["parameters"] == known["total"][0]
+    assert checked["prunable"] == known["prunable_total"][0]
     with pytest.raises(sr.SparsityReportError, match=r"bias' is zero, .*; add config\.json"):
         sr.load(packed, config=False)
     save_file(tensors | {key: bias + 1 for key, bias in biases.items()}, file, {"format": "pt"})

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -98,20 +97,18 @@ class ReaderOptions:
         spared = ("lm_head",) if self.blacklist is None else self.blacklist
         return is_base and words.union(module_name.split(".")).isdisjoint(spared)
 
-    def within_blocks(self, modules: Sequence[Module]) -> Sequence[Module]:
+    def within_blocks(self, modules: list[Module]) -> list[Module]:
         """Return modules of which only the matrices inside blocks are prunable.
 
         A block is a numbered module that holds others, such as ``layers.0``. Modules stay as they
-        are with a blacklist, and in models without prunable matrices inside blocks.
+        are with a blacklist, and in models without blocks.
         """
         holders = (module.name for module in modules if not ADAPTER.search(module.name))
         blocks = {block for name in holders for block in _numbered(name)}
         outside = {m.name for m in modules if blocks.isdisjoint(_numbered(f"{m.name}."))}
-        inside = (p for m in modules if m.name not in outside for p in m.parameters)
-        if self.blacklist is not None or not any(p.prunable for p in inside):
+        if self.blacklist is not None or not blocks:
             return modules
-        spared = partial(replace, prunable=False, runs_as_csr=True)
-        return [m.changed(spared) if m.name in outside else m for m in modules]
+        return [m.changed(_spared) if m.name in outside else m for m in modules]
 
 
 @dataclass(frozen=True)
@@ -138,6 +135,10 @@ class Description:
     notes: tuple[str, ...] = ()
     unsettled: frozenset[str] = frozenset()
     undecided: str = ""
+
+
+def _spared(p: Parameter) -> Parameter:
+    return replace(p, prunable=False, runs_as_csr=True)
 
 
 def _numbered(name: str) -> list[str]:
