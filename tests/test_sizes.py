@@ -413,7 +413,7 @@ def test_pickled_tensors_are_where_they_are_read(tmp_path):
     ("change", "said"),
     [
         ({"byteorder": b"big" if sys.byteorder == "little" else b"little"}, "another byte order"),
-        ({}, "is compressed, which torch never writes"),
+        ({}, "is compressed or split, which torch never writes"),
     ],
 )
 def test_a_pickle_that_is_not_as_in_memory_is_refused(tmp_path, change, said):

@@ -99,7 +99,9 @@ def check_place(weights: Weights, folder: Path) -> None:
     weights = weights.base if isinstance(weights, AdaptedWeights) else weights
     if not isinstance(weights, CheckpointWeights):
         return
-    source, target = weights.path.resolve(), folder.resolve()
+    with filesystem.one_line_errors(folder):
+        # `Path.resolve` of Python 3.11 raises RuntimeError for circular links.
+        source, target = (Path(os.path.realpath(path)) for path in (weights.path, folder))
     if source == target or source in target.parents or target in source.parents:
         raise SparsityReportError(
             f"cannot write {folder}: it is inside the model that is read, or holds it; choose "

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -131,37 +132,54 @@ def _reading(path: Path) -> AbstractContextManager[None]:
     """Turn errors of reading a text into an error of this package."""
     return explained(
         lambda error: f"cannot read the text {path}: {error}; give a file of UTF-8 text",
-        *(OSError, EOFError, ValueError, LookupError, ImportError),
+        Exception,  # readers of gzip and Parquet raise many types
     )
 
 
 def _rows_of_file(corpus: Corpus, path: Path) -> list[str]:
     """Return the rows of a corpus from its file: Parquet, JSON lines or lines, gzipped or not."""
     if path.suffix.lower() == ".parquet":
-        import pandas as pd
-
-        return [*map(str, pd.read_parquet(path, columns=["text"])["text"])]
+        return [*islice(_within_limit(path, _parquet_texts(path)), corpus.rows + 1)]
     lines = islice(_lines(path), corpus.rows + 1)
     if {".json", ".jsonl"}.intersection(suffix.lower() for suffix in path.suffixes):
         return [*_items(map(parse_json, lines))]
     return [line if line.strip() else "" for line in lines]
 
 
+def _parquet_texts(path: Path) -> Iterator[str]:
+    """Yield the texts of a Parquet file; refuse groups of rows that are large when unpacked."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        if any(group.total_byte_size > LONGEST for group in groups):
+            raise ValueError(f"a group of rows unpacks to over {LONGEST:,} bytes")
+        # One row at a time, because a dictionary repeats a long text in a few bytes.
+        for batch in file.iter_batches(1, columns=["text"]):
+            yield str(batch["text"][0].as_py())
+
+
 def _lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text, gzipped or not; refuse a text that is too long."""
-    length, is_zipped = 0, path.suffix.lower() == ".gz"
+    is_zipped = path.suffix.lower() == ".gz"
     with (
         path.open("rb") as raw,
         gzip.GzipFile(fileobj=raw) if is_zipped else nullcontext(raw) as plain,
         io.TextIOWrapper(cast(Any, plain), encoding="utf-8") as file,
     ):
-        while line := file.readline(LONGEST + 1 - length):
-            length += len(line)
-            if length > LONGEST:
-                raise SparsityReportError(
-                    f"{path}: the text is longer than {LONGEST:,} characters; score a part of it"
-                )
-            yield line
+        yield from _within_limit(path, iter(partial(file.readline, LONGEST + 1), ""))
+
+
+def _within_limit(path: Path, parts: Iterable[str]) -> Iterator[str]:
+    """Yield the parts of a text; refuse a text that is too long."""
+    length = 0
+    for part in parts:
+        length += len(part)
+        if length > LONGEST:
+            raise SparsityReportError(
+                f"{path}: the text is longer than {LONGEST:,} characters; score a part of it"
+            )
+        yield part
 
 
 def _from_datasets(corpus: Corpus) -> list[str]:

@@ -140,23 +140,30 @@ class Divisible(Slice):
 
 @dataclass(frozen=True, eq=False)
 class HeldSlice(Divisible):
-    """Values in memory, on any device, as a one-dimensional tensor."""
+    """Values in memory, on any device, as a one-dimensional tensor.
+
+    Attributes
+    ----------
+    values : torch.Tensor
+    nbytes : int or None
+        Bytes in the file; None for values in no file.
+    """
 
     values: torch.Tensor
+    nbytes: int | None = None
 
-    #: No bytes in a file, and no packing.
-    nbytes: ClassVar[int | None] = None
     packing: ClassVar[str] = ""
 
     @classmethod
-    def from_tensor(cls, tensor: torch.Tensor) -> HeldSlice:
+    def from_tensor(cls, tensor: torch.Tensor, nbytes: int | None = None) -> HeldSlice:
         """Return the values of a tensor."""
         flat = tensor.detach().reshape(-1)
-        return cls(flat.numel(), dtype_name(flat.dtype), flat)
+        return cls(flat.numel(), dtype_name(flat.dtype), flat, nbytes)
 
     def part(self, start: int, total: int) -> HeldSlice:
-        """Return a run of the values, without a copy."""
-        return HeldSlice(total, self.dtype, self.values[start : start + total])
+        """Return a run of the values, without a copy, with its share of the bytes."""
+        share = self.nbytes and self.nbytes * total // self.total
+        return HeldSlice(total, self.dtype, self.values[start : start + total], share)
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values, without a copy where they are contiguous on the CPU."""
@@ -561,6 +568,17 @@ def is_strided(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is dense in memory."""
     semi_structured = isinstance(tensor, torch.sparse.SparseSemiStructuredTensor)
     return tensor.layout == torch.strided and not semi_structured
+
+
+def sparse_bytes(tensor: torch.Tensor) -> int:
+    """Return the bytes of the arrays of a sparse tensor, explicit zeros included."""
+    if tensor.layout == torch.sparse_coo:
+        arrays = [tensor._values(), tensor._indices()]
+    elif tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        arrays = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
+    else:
+        arrays = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
+    return sum(array.numel() * array.element_size() for array in arrays)
 
 
 def is_integer(dtype: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fuzz.adapter import ADAPTER
+from fuzz.cards import CARDS
 from fuzz.checkpoint import CHECKPOINT
 from fuzz.family import Family
 from fuzz.gguf import GGUF
 from fuzz.packed import PACKED
+from fuzz.pickles import PICKLES
 from fuzz.safetensors import SAFETENSORS
 from fuzz.study import STUDY
 
@@ -18,6 +20,8 @@ FAMILIES: dict[str, Family] = {
         ADAPTER,
         GGUF,
         PACKED,
+        PICKLES,
+        CARDS,
         STUDY,
     )
 }

@@ -4,10 +4,10 @@ import gzip
 import json
 import math
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 from helpers import command, small_llama
@@ -100,6 +100,21 @@ def few(monkeypatch):
         monkeypatch.setitem(protocols.CORPORA, name, replace(corpus, rows=rows))
 
 
+def parquet_of(rows, monkeypatch, size=10):
+    """Let any Parquet file have these rows, which need not fit into memory, in one group."""
+
+    def iter_batches(number, columns):
+        assert (number, columns) == (1, ["text"])
+        return ({"text": [SimpleNamespace(as_py=lambda row=row: row)]} for row in rows)
+
+    group = SimpleNamespace(total_byte_size=size)
+    metadata = SimpleNamespace(num_row_groups=1, row_group=lambda _: group)
+    file = SimpleNamespace(metadata=metadata, iter_batches=iter_batches)
+    library = SimpleNamespace(ParquetFile=lambda _: nullcontext(file))
+    monkeypatch.setitem(sys.modules, "pyarrow", ModuleType("pyarrow"))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", library)
+
+
 def text_of(protocol, text):
     return texts.read_text(text, protocols.CORPORA[protocol])
 
@@ -122,8 +137,7 @@ def test_rows_become_the_text_of_the_papers(tmp_path, monkeypatch):
             file.write(json.dumps({"text": f"Text {number}.\nMore", "url": "x"}) + "\n")
     assert text_of("c4-256x2048", part)[1] == " ".join(f"Text {n}.\nMore" for n in range(4))
 
-    frame = pd.DataFrame({"text": ROWS})
-    monkeypatch.setattr(pd, "read_parquet", lambda _, columns: frame[columns])
+    parquet_of(ROWS, monkeypatch)
     (tmp_path / "test-00000-of-00001.parquet").touch()
     found = text_of("wikitext2-2048", tmp_path / "test-00000-of-00001.parquet")
     assert found == ("test-00000-of-00001.parquet", joined)
@@ -200,6 +214,28 @@ def test_a_line_without_end_is_not_read_for_ever(tmp_path, monkeypatch):
     (tmp_path / "wiki.test.raw").write_text("x\n" * 5 + "x" * 100)
     with pytest.raises(sr.SparsityReportError, match="longer than 10 characters"):
         text_of("wikitext2-2048", tmp_path / "wiki.test.raw")
+
+
+def test_a_short_parquet_file_of_long_texts_is_refused(tmp_path, monkeypatch):
+    """18 kB of Parquet unpacked to 2.7 GB: one text, repeated by reference."""
+    (file := tmp_path / "test.parquet").touch()
+    read = []
+    parquet_of((read.append(1) or "x" * 4 for _ in range(10**9)), monkeypatch)
+    monkeypatch.setattr(texts, "LONGEST", 10)
+    with pytest.raises(sr.SparsityReportError, match="longer than 10 characters"):
+        text_of("wikitext2-2048", file)
+    assert len(read) == 3
+    parquet_of([], monkeypatch, size=11)
+    with pytest.raises(sr.SparsityReportError, match="rows unpacks to over 10 bytes"):
+        text_of("wikitext2-2048", file)
+
+
+def test_a_damaged_gzip_file_is_one_line(tmp_path):
+    data = bytearray(gzip.compress(b"some text, and more of it"))
+    data[12:20] = bytes(8)
+    (tmp_path / "wiki.txt.gz").write_bytes(data)
+    with pytest.raises(sr.SparsityReportError, match="cannot read the text"):
+        text_of("wikitext2-2048", tmp_path / "wiki.txt.gz")
 
 
 def test_options_outside_a_protocol_are_refused(demo, tmp_path):

@@ -98,6 +98,9 @@ def test_the_model_and_other_files_stay(variant, source, tmp_path):
     (tmp_path / "full" / "mine.txt").write_text("mine")
     refused(variant, tmp_path / "full", "not an empty folder")
     refused(variant, tmp_path / "full" / "mine.txt", "not an empty folder")
+    (tmp_path / "loop").symlink_to("loop")
+    refused(variant, tmp_path / "loop" / "x", "cannot write .*: Too many levels of symbolic links")
+    refused(variant, "a\0b", "cannot write .*: embedded null byte")
     (tmp_path / "empty").mkdir()
     sr.write_checkpoint(variant, tmp_path / "empty")
     assert tree(source) == before

@@ -30,7 +30,7 @@ from sparsity_report.weights.anatomy.names_only import (
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
 from sparsity_report.weights.anatomy.parameter_uses import Behavior, Usage, trace_uses
 from sparsity_report.weights.matrix_direction import as_matrix
-from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided
+from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided, sparse_bytes
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, in_order
 from sparsity_report.words.sentences import say
 
@@ -322,12 +322,8 @@ def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, in
         layout, arrays = "2:4", [part for part in (tensor.packed, tensor.meta) if part is not None]
     elif tensor.layout == torch.strided:
         return "dense", None
-    elif layout == "coo":
-        arrays = [tensor._values(), tensor._indices()]
-    elif layout in {"csr", "bsr"}:
-        arrays = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
     else:
-        arrays = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
+        return layout, sparse_bytes(tensor)
     return layout, sum(array.numel() * array.element_size() for array in arrays)
 
 

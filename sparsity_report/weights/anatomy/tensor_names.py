@@ -66,7 +66,7 @@ def memory_parts(
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
             tensor = _compute(model, name)
-            parts[name] = [Entry(name, tuple(tensor.shape), Computed.from_tensor(tensor))]
+            parts[name] = [Entry(name, tuple(tensor.shape), HeldSlice.from_tensor(tensor, 0))]
     extra = {
         key: name
         for key, name in extra.items()
@@ -316,9 +316,3 @@ class Converted(Slice):
     def pieces(self) -> Iterator[torch.Tensor]:
         """Read the tensors, convert them and yield the values of the parameter."""
         yield from self.conversion.run(Entry.read)[self.name].reshape(-1).split(_CHUNK)
-
-
-class Computed(HeldSlice):
-    """Values that no file holds and transformers computes on loading."""
-
-    nbytes = 0

@@ -7,11 +7,14 @@ import struct
 import sys
 import warnings
 import zipfile
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from sparsity_report.deferred import torch
-from sparsity_report.errors import SparsityReportError, explained, first_line
+from sparsity_report.errors import SparsityReportError, explained, first_line, printable
+from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_name
 from sparsity_report.weights.tensor_slices import (
     Entry,
@@ -21,7 +24,11 @@ from sparsity_report.weights.tensor_slices import (
     Stored,
     dtype_name,
     is_strided,
+    sparse_bytes,
 )
+
+# Beginnings of a local header in an archive and of the 22 bytes at its end.
+_LOCAL, _END = b"PK\3\4", b"PK\5\6\0\0\0\0"
 
 
 def check_allowed(path: Path, allow_pickle: bool) -> None:
@@ -36,8 +43,8 @@ def check_allowed(path: Path, allow_pickle: bool) -> None:
 def read_pickle(file: Path) -> list[Entry]:
     """Return the tensors of a state dict, read with ``weights_only=True``.
 
-    Contiguous tensors are read from the file when they are counted. Sparse tensors and views that
-    are not contiguous are copied into memory.
+    Contiguous tensors are read from the file when they are counted. For sparse tensors and views
+    that are not contiguous, torch reads the whole file, and they stay in memory.
     """
 
     def explain(error: Exception) -> str:
@@ -46,29 +53,21 @@ def read_pickle(file: Path) -> list[Entry]:
                 f"{file} holds more than tensors, such as a whole model, or is damaged; its code "
                 "is not run, so save model.state_dict() instead"
             )
-        return f"{file} cannot be read as a PyTorch state dict: {first_line(error)}; save it again"
+        reason = printable(first_line(error), 200)
+        return f"{file} cannot be read as a PyTorch state dict: {reason}; save it again"
 
     # Torch raises many exceptions for damaged files.
     with explained(explain, Exception):
         origin = LocalFile.look_up(file)
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is damaged or older than PyTorch 1.6")
-        records = _records(file)
-        outline = _outline(file)
+        outline, records = _outline(file)
         _check_state(file, outline)
         places = {key: _place(tensor, records) for key, tensor in outline.items()}
-        others: dict[str, torch.Tensor] = {}
-        if None in places.values():
-            # An index beyond a matrix would be written beside it; torch 2.13 does not check.
-            with torch.sparse.check_sparse_tensor_invariants():
-                mapped = _load(file, map_location="cpu", mmap=True)
-            others = {key: mapped[key] for key, place in places.items() if place is None}
-            # A copy, because access to mapped memory of a truncated file kills the process.
-            others = {k: t.clone() if is_strided(t) else t.to_dense() for k, t in others.items()}
+        others = [key for key, place in places.items() if place is None]
+        held = _read_held(file, outline, others) if others else {}
 
     def stored(key: str, tensor: torch.Tensor) -> Stored:
         if (place := places[key]) is None:
-            return HeldSlice.from_tensor(others[key])
+            return held[key]
         return FileSlice(tensor.numel(), dtype_name(tensor.dtype), origin, place)
 
     return [Entry(key, tuple(t.shape), stored(key, t)) for key, t in outline.items()]
@@ -86,8 +85,19 @@ def _check_state(file: Path, state: Any) -> None:
         check_name(key)
 
 
-def _outline(file: Path) -> Any:
-    """Return the tensors without values; sparse indices are checked when they are read."""
+def _outline(file: Path) -> tuple[Any, dict[int, tuple[int, int]]]:
+    """Return the tensors without values, and the records that their storages name.
+
+    Torch computes offsets from the order of storages and compares no sizes. It is given a copy of
+    the archive with empty records instead, so that an offset in the copy tells which record a
+    storage names. Sparse indices are checked when they are read.
+
+    Returns
+    -------
+    state : object
+    records : dict
+        Offset and size in the file of each record, by its offset in the copy.
+    """
     from torch.overrides import TorchFunctionMode
 
     class Unchecked(TorchFunctionMode):
@@ -98,54 +108,98 @@ def _outline(file: Path) -> Any:
                 return None
             return function(*args, **(named or {}))
 
+    copy = BytesIO()
+    records = _copy_outline(file, copy)
+    copy.seek(0)
     with Unchecked():
-        return _load(file, map_location="meta")
+        return _load(copy, map_location="meta"), records
 
 
-def _load(file: Path, **how: Any) -> Any:
-    with warnings.catch_warnings():
-        # Checks of sparse indices are wanted, so torch need not warn about them.
-        warnings.filterwarnings("ignore", "Validating sparse tensor", UserWarning)
-        return torch.load(file, weights_only=True, **how)
-
-
-def _records(file: Path) -> dict[int, int]:
-    """Return the size of each member of a torch archive by the offset of its content.
+def _copy_outline(file: Path, copy: BytesIO) -> dict[int, tuple[int, int]]:
+    """Write an archive without the bytes of storages; return the place of each in the file.
 
     Raises
     ------
-    zipfile.BadZipFile
-        A member is compressed, or the byte order is not that of this machine.
+    ValueError
+        A member is compressed or has the name of another one, the pickle is too large, or the
+        byte order is not that of this machine.
     """
-    records = {}
-    with zipfile.ZipFile(file) as archive, file.open("rb") as raw:
+    records, names = {}, set[str]()
+    with file.open("rb") as raw, zipfile.ZipFile(copy, "w") as outline:
+        begins = raw.read(4) == _LOCAL
+        raw.seek(max(file.stat().st_size - 22, 0))
+        if not begins or raw.read(8) != _END:
+            raise ValueError("it is damaged or older than PyTorch 1.6")
+        archive = zipfile.ZipFile(raw)
         for member in archive.infolist():
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise zipfile.BadZipFile(
-                    f"{member.filename!r} is compressed, which torch never writes"
-                )
+            name, content = member.filename, b""
+            packing = member.compress_type, member.compress_size, member.volume
+            if packing != (zipfile.ZIP_STORED, member.file_size, 0):
+                raise ValueError(f"{name!r} is compressed or split, which torch never writes")
+            if name.lower() in names:
+                raise ValueError(f"it holds {name!r} twice")
+            names.add(name.lower())
+            if "/data/" not in name:
+                if member.file_size > limits.PICKLE_BYTES:
+                    raise ValueError(f"{name!r} has more than {limits.PICKLE_BYTES:,} bytes")
+                content = archive.read(member)
+            if name.endswith("/byteorder") and content != sys.byteorder.encode():
+                raise ValueError("it was written by a machine of another byte order")
+            if name.endswith("/.format_version"):
+                continue  # with it, torch computes offsets
+            outline.writestr(name, content)
             # The directory lacks the length of the local header of a member.
-            raw.seek(member.header_offset + 26)
-            begin = member.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
-            raw.seek(begin)
-            order = raw.read(min(member.file_size, 16))
-            if member.filename.endswith("/byteorder") and order != sys.byteorder.encode():
-                # Torch would swap bytes of mapped or missing memory, which kills the process.
-                raise zipfile.BadZipFile("it was written by a machine of another byte order")
-            records[begin] = member.file_size
+            raw.seek(member.header_offset)
+            magic, *lengths = struct.unpack("<4s22xHH", raw.read(30))
+            if magic != _LOCAL:
+                raise ValueError(f"{name!r} has no header")
+            records[copy.tell()] = member.header_offset + 30 + sum(lengths), member.file_size
     return records
 
 
-def _place(tensor: torch.Tensor, records: dict[int, int]) -> int | None:
+def _load(source: Path | BytesIO, **how: Any) -> Any:
+    with warnings.catch_warnings():
+        # Checks of sparse indices are wanted, so torch need not warn about them.
+        warnings.filterwarnings("ignore", "Validating sparse tensor", UserWarning)
+        return torch.load(source, weights_only=True, **how)
+
+
+def _place(tensor: torch.Tensor, records: Mapping[int, tuple[int, int]]) -> int | None:
     """Return the offset of a tensor in the file; None if its bytes there differ from memory."""
     if not is_strided(tensor) or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
         return None
     storage = tensor.untyped_storage()
-    # Torch sets the offset of storages that stay in the file; a member must begin there.
-    begin = getattr(storage, "_checkpoint_offset", None)
-    if begin is None or records.get(begin) != storage.nbytes():
-        return None
+    begin, size = records.get(getattr(storage, "_checkpoint_offset", -1), (0, -1))
     offset = int(tensor.storage_offset()) * tensor.dtype.itemsize
-    if offset + tensor.numel() * tensor.dtype.itemsize > storage.nbytes():
+    if size != storage.nbytes() or offset + tensor.numel() * tensor.dtype.itemsize > size:
         return None
-    return int(begin) + offset
+    return begin + offset
+
+
+def _read_held(
+    file: Path, outline: Mapping[str, torch.Tensor], keys: Sequence[str]
+) -> dict[str, HeldSlice]:
+    """Return tensors whose bytes in the file differ from memory, unfolded.
+
+    Raises
+    ------
+    ValueError
+        A tensor has no values, or together they take far more memory than the file.
+    """
+    size = sum(outline[key].numel() * outline[key].dtype.itemsize for key in keys)
+    if size > max(limits.UNFOLDED_BYTES, limits.UNFOLDED * file.stat().st_size):
+        raise ValueError(f"sparse or repeated values unfold to {size:,} bytes")
+    # An index beyond a matrix would be written beside it; torch 2.13 does not check.
+    with torch.sparse.check_sparse_tensor_invariants():
+        state = _load(file, map_location="cpu")
+    if lacking := [key for key in keys if state[key].is_meta]:
+        raise ValueError(f"{lacking[0]!r} is a meta tensor, which has no values")
+    return {key: _held(state[key]) for key in keys}
+
+
+def _held(tensor: torch.Tensor) -> HeldSlice:
+    """Return values in memory, with the bytes that they take in the file."""
+    if is_strided(tensor):
+        size = min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+        return HeldSlice.from_tensor(tensor.clone(), size)
+    return HeldSlice.from_tensor(tensor.to_dense(), sparse_bytes(tensor))
