@@ -122,9 +122,9 @@ class _Templates(string.Formatter):
         text = super().vformat(template, args, values)
         fixed, name, *_ = next(iter(self.parse(template)))
         value = values.get(name)
-        is_name = isinstance(value, _NameFirst if isinstance(value, _Said) else str)
-        begins = not fixed and is_name and (name in _NAMES or isinstance(value, _Said))
-        return _NameFirst(text) if begins else _Said(text)
+        is_given = name in _NAMES and not isinstance(value, _Said)
+        is_name = not fixed and (is_given or isinstance(value, _NameFirst))
+        return _NameFirst(text) if is_name else _Said(text)
 
     def format_field(self, value: Any, spec: str) -> str:
         kind, _, rest = spec.partition(" ")
