@@ -109,12 +109,13 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
 
 def _changing(prunings: Sequence[Pruning]) -> tuple[Pruning, ...]:
     """Return the prunings that set weights to zero; add a note on the others to the model."""
+    from sparsity_report.study.variants import masked
     from sparsity_report.words.sentences import say
 
     idle = [pruning for pruning in prunings if not sets_zeros(pruning)]
     if idle:
-        weights, levels = idle[0].weights, [*dict.fromkeys(each.sparsity for each in idle)]
-        weights.notes += (say("note.nothing_pruned", model=weights.name, levels=levels),)
+        weights, names = idle[0].weights, [masked(pruning).name for pruning in idle]
+        weights.notes += (say("note.nothing_pruned", model=weights.name, names=names),)
     return tuple(pruning for pruning in prunings if pruning not in idle)
 
 
