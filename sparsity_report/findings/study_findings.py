@@ -114,15 +114,16 @@ def _arithmetic(study: StudyFigures) -> Iterator[str]:
     if masked := list(dense.loc[dense["layout"] == "masked", "variant"]):
         statements.append(say("finding.flops_of_masked", variants=masked))
     models = study.variants.set_index("variant")["fingerprint"]
-    bases = dict(zip(models[dense["variant"]][::-1], [*dense.itertuples()][::-1], strict=True))
-    for row in totals[totals["layout"] == "csr"].itertuples():
-        base, flops = bases.get(models[row.variant]), row.flops_per_token
-        if base and flops < base.flops_per_token:
-            fewer = 1 - flops / base.flops_per_token
-            figures = {"flops": flops, "base": base.variant, "fewer": fewer}
-            statements.append(say("finding.flops_of_csr", variant=row.variant, **figures))
+    bases = {models[row["variant"]]: row for row in records(dense)[::-1]}
+    for row in records(totals[totals["layout"] == "csr"]):
+        variant, flops = row["variant"], row["flops_per_token"]
+        base = bases.get(models[variant])
+        if base and flops < base["flops_per_token"]:
+            fewer = 1 - flops / base["flops_per_token"]
+            figures = {"flops": flops, "base": base["variant"], "fewer": fewer}
+            statements.append(say("finding.flops_of_csr", variant=variant, **figures))
         elif flops:
-            statements.append(say("finding.flops_performed", variants=[row.variant], flops=flops))
+            statements.append(say("finding.flops_performed", variants=[variant], flops=flops))
     if statements:
         yield say("format.sentences", statements=statements)
 

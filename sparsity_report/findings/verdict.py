@@ -300,9 +300,9 @@ def comparison_title(study: StudyFigures) -> str:
         places = {"first": levels[ends["low"]], "last": levels[ends["high"]]}
         return say("page.hero_levels", **values, **places)
     layouts = ((name, facts.smallest_layout(name, "model")) for name in facts.contenders)
-    known = [size for name, layout in layouts if layout and (size := facts.size(name, layout))]
-    ends = [*dict.fromkeys((min(known), max(known)))] if known else [None]
-    low, *high, before = quantities([*ends, facts.size_before(facts.baseline)], "B", " ")
+    smallest = [size for name, layout in layouts if layout and (size := facts.size(name, layout))]
+    limits = [*dict.fromkeys((min(smallest), max(smallest)))] if smallest else [None]
+    low, *high, before = quantities([*limits, facts.size_before(facts.baseline)], "B", " ")
     sizes = say("format.range", low=low, high=high[0]) if high else low
     key = "page.hero_size_packed" if facts.packings(facts.baseline) else "page.hero_size"
     return say(key, sizes=sizes, before=before)

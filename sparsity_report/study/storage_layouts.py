@@ -165,7 +165,8 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
     z: Any = layers["weight_nonzero"].astype("Int64")
     v: Any = layers["dtype"].map(cost.value_bytes).astype("int64")  # even of no layers
     rows: Any = layers["row_pointers"] - 1
-    dense, runs = cost.dense_bytes(n, v), layers["runs_as_csr"].astype(bool)
+    dense: Any = cost.dense_bytes(n, v)
+    runs = layers["runs_as_csr"].astype(bool)
     facts = layers[["variant", "module_name", "group"]].rename(columns={"module_name": "name"})
     base = dense.mask(_is_packed(layers), _packed_bytes(layers) - bytes_beside(layers))
     facts = facts.assign(scope="layer", total=n, nonzero=z, base=base)
