@@ -179,6 +179,25 @@ def test_groups_of_n_run_along_the_inputs_of_raw_matrices():
     assert (o.reshape(32, 8, 4).sum(dim=2) == 2).all()
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        tf.T5ForConditionalGeneration(
+            tf.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=64)
+        ),
+        tf.BertForMaskedLM(tf.BertConfig(**SIZE)),
+    ],
+    ids=["T5", "BERT"],
+)
+def test_a_tied_parameter_that_is_read_under_another_name_is_active(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    for weights in (sr.load(model), sr.load(tmp_path)):
+        totals = sr.compare(sr.dense(weights)).totals.loc[0]
+        assert (
+            totals["active_total"] == totals["total"] == sum(p.numel() for p in model.parameters())
+        )
+
+
 def test_hand_made_modules_follow_rules():
     model = nn.ModuleDict({"fc1": nn.Linear(4, 4), "pooler": nn.Linear(4, 4)})
     layers = sr.dense(model).layers().set_index("module_name")

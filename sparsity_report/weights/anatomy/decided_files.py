@@ -422,6 +422,4 @@ class _File:
             once = Fraction(1)
         elif p.matrix and self.is_speech and _OF_SOUND.search(p.name):
             once = Fraction(first_count(self.config, "max_source_positions") or 0)
-        # Towers and the matrix of the head read these under other names.
-        is_lent = p.name.endswith("shared.weight") or f"{module}.decoder.bias" in self.kinds
-        return replace(p, uses=NEVER, uses_per_sequence=once) if once or is_lent else p
+        return replace(p, uses=NEVER, uses_per_sequence=once) if once else p

@@ -62,6 +62,7 @@ def describe(
     behavior, ties = _behavior(places), _Ties(places)
     usages = behavior.usages
     known: dict[str, str] = {}
+    read = _read(places, ties, usages)
     described: list[Module] = []
     for place in places:
         if not place.tensors:
@@ -76,7 +77,8 @@ def describe(
             if usage is None or not usage.touched:
                 rule = _by_rule(places[0].module, place, leaf, group)
                 unread = replace(rule, per_token=NEVER, per_sequence=NEVER)
-                usage = rule if usage is None else unread
+                is_lent = name in read and rule.shape is None
+                usage = rule if usage is None or is_lent else unread
             facts = _facts(place, leaf, usage)
             here = {"dtype": dtype_name(tensor.dtype), "known": not tensor.is_meta}
             stored = here if parts is None else on_disk(parts[name])
@@ -122,6 +124,16 @@ def _behavior(places: Sequence[Place]) -> Behavior:
     except Exception as error:  # a model may fail anywhere on made-up inputs
         name, reason = type(model).__name__, first_line(error)
         return Behavior({}, None, (say("note.uses_by_rule", model=name, error=reason),))
+
+
+def _read(places: Sequence[Place], ties: _Ties, usages: Mapping[str, Usage]) -> set[str]:
+    """Return the parameters that a model reads, under their own name or a tied one."""
+    return {
+        ties.owners[id(tensor)]
+        for place in places
+        for leaf, tensor in place.tensors.items()
+        if (usage := usages.get(place.full_name(leaf))) and usage.touched
+    }
 
 
 def _group(
