@@ -1,7 +1,6 @@
 """Pruning policies, read from the ``method`` of a variant, and the distinct prunings of a study."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -40,7 +39,7 @@ def selection_rule(method: str | None) -> str:
     return policy.ranking if policy else method or ""
 
 
-def threshold_rule(variant: Any) -> str:
+def threshold_rule(variant: pd.Series) -> str:
     """Return the threshold of a row of variants, with the weights on it if some are kept."""
     spared = variant["spared"]
     is_whole = pd.isna(spared) or not spared

@@ -103,7 +103,13 @@ def first(names: Sequence[_Name], limit: int) -> list[_Name | str]:
     return [*names[:limit], *more]
 
 
-class _NameFirst(str):
+class _Said(str):
+    """Text from the catalogue."""
+
+    __slots__ = ()
+
+
+class _NameFirst(_Said):
     """Text that begins with the name of a variant or a model, whose case is its own."""
 
     __slots__ = ()
@@ -115,8 +121,10 @@ class _Templates(string.Formatter):
     def vformat(self, template: str, args: Any, values: Any) -> str:
         text = super().vformat(template, args, values)
         fixed, name, *_ = next(iter(self.parse(template)))
-        is_name = name in _NAMES or isinstance(values.get(name), _NameFirst)
-        return _NameFirst(text) if is_name and not fixed else text
+        value = values.get(name)
+        is_name = isinstance(value, _NameFirst if isinstance(value, _Said) else str)
+        begins = not fixed and is_name and (name in _NAMES or isinstance(value, _Said))
+        return _NameFirst(text) if begins else _Said(text)
 
     def format_field(self, value: Any, spec: str) -> str:
         kind, _, rest = spec.partition(" ")

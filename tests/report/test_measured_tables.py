@@ -241,7 +241,7 @@ def test_totals_of_experts_and_poolers(tmp_path):
     by_name = {case.name.split(" ")[0]: case for case in CASES}
     for name, label, column in (
         ("Mixtral", "Active parameters per token", "active_total"),
-        ("BERT", "FLOPs once per sequence", "flops_per_sequence"),
+        ("BERT", "Performed FLOPs once per sequence", "flops_per_sequence"),
     ):
         case = by_name[name]
         counted = study_of(sr.load(built(case)))

@@ -383,8 +383,14 @@ def test_csv_files(study, tmp_path):
 
 
 def test_cells_of_csv_that_are_harmless_stay_as_they_are(tmp_path):
-    cells = {"a;b": "a;b", "é  x": "é  x", "'=1": "'=1", "a=b-c": "a=b-c", "a,b": "a,b"}
-    cells |= {"\r=1": r"\r=1", "a\r=1": r"a\r=1", "=1;-2": "'=1;'-2", "\x1b[31m": r"\x1b[31m"}
+    cells = {"a;b": "a;b", "é  x": "é  x", "a=b-c": "a=b-c", "a,b": "a,b"}
+    cells |= {
+        "'=1": "''=1",
+        "\r=1": r"\r=1",
+        "a\r=1": r"a\r=1",
+        "=1;-2": "'=1;'-2",
+        "\x1b[31m": r"\x1b[31m",
+    }
     model = nn.Module()
     for name in cells:
         model.add_module(name, nn.Linear(2, 2))

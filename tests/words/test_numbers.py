@@ -72,7 +72,7 @@ def test_a_written_threshold_selects_what_it_pruned(dtype):
 @pytest.mark.parametrize("name", ["p_w50", "half", "élan"])
 def test_a_name_keeps_its_case_where_a_sentence_begins(name):
     claim = say("verdict.no_zeros", variant=name, number=8)
-    came = say("verdict.variant_already_pruned", variant=name, share=0.5)
+    came = say("verdict.came_pruned", model=name, sparsity_prunable=0.5)
     joined = say("verdict.while", claim=came, other=claim)
     text = say("verdict.sentences", statements=[joined, say("verdict.masked"), came])
     assert text.startswith(f"{name} came with 50.0 % of its prunable weights zero, while None of")
