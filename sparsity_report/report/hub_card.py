@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
@@ -53,11 +54,12 @@ def card(
     """
     from huggingface_hub import ModelCardData
 
+    kept: dict[str, Any] = {key: metadata[key] for key in _KEPT if key in metadata}
     data = ModelCardData(
         base_model=base_model,
         library_name=library,
         tags=["sparsity-report", *(["pruned"] if is_pruned else [])],
-        **{key: metadata[key] for key in _KEPT if key in metadata},
+        **kept,
     )
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
 

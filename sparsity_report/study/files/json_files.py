@@ -68,8 +68,8 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
     source = Path(path)
     with opening(source, "study"):
         _check_beginning(source)
-        sizes = {"most": limits.STUDY_BYTES, "values": limits.STUDY_VALUES}
-        data = read_json(source, **sizes, once=True, finite=True)
+        most, values = limits.STUDY_BYTES, limits.STUDY_VALUES
+        data = read_json(source, most=most, values=values, once=True, finite=True)
         _check_format(source, data)
         notes = _read_texts("notes", data["notes"])
         if data.get("digest") != digest_of(data):
