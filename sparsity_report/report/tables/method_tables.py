@@ -169,8 +169,10 @@ def _smallest(study: StudyFigures) -> str | None:
     """Return the layout that is smallest for each pruning, or as small; None without one."""
     facts = study.facts
     common = facts.common_layout(facts.prunings) if facts.prunings else None
-    own = {name: facts.smallest_layout(name, "model") or "" for name in facts.prunings}
-    is_smallest = common and all(facts.size(n, common) == facts.size(n, own[n]) for n in own)
+    smallest = {name: facts.smallest_layout(name, "model") or "" for name in facts.prunings}
+    is_smallest = common and all(
+        facts.size(n, common) == facts.size(n, smallest[n]) for n in smallest
+    )
     return common if is_smallest else None
 
 
