@@ -359,13 +359,6 @@ def test_render_refuses_what_is_no_study(tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_help_and_version():
-    run = process("--help")
-    assert "run" in run.stdout
-    assert "render" in run.stdout
-    assert command("run", "--no-such-option").returncode == 2
-
-
 @pytest.mark.parametrize("name", typer.main.get_command(app).commands)
 def test_help_has_every_option_in_a_panel_on_one_line(name, monkeypatch):
     """A list of names after a colon may go on on a second line, and in words beyond twelve."""

@@ -19,8 +19,6 @@ from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
 from sparsity_report.findings.model_counts import CountedModel
 from sparsity_report.sparse.runtime_support import LOOKED_AT, REFUSED, RUNTIMES, UNKNOWN
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.weights.anatomy.groups import OUTPUT_WORDS
-from sparsity_report.weights.anatomy.names_only import first_count, text_settings
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.weights import Weights
@@ -97,7 +95,6 @@ def _dead(model: CountedModel) -> Iterator[str]:
     """Yield layers, experts, heads, rows and columns without a nonzero, as the audit of studies."""
     dead: dict[str, dict[str, int]] = {kind: {} for kind in ALL_ZERO}
     dead_experts: list[str] = []
-    head_dim, sizes = _heads(model.weights)
     for each in model.settled:
         nonzeros = {"rows": each.counts.rows, "columns": each.counts.columns}
         experts = nonzeros["rows"].any(axis=1)
@@ -106,9 +103,8 @@ def _dead(model: CountedModel) -> Iterator[str]:
         else:
             numbers = np.flatnonzero(~experts).tolist()
             dead_experts += [say("check.expert", module=each.name, expert=n) for n in numbers]
-        is_output = each.name.rpartition(".")[2] in OUTPUT_WORDS
-        lines = nonzeros["columns" if is_output else "rows"]
-        if each.module.group == "attention_linear" and lines.size in sizes:
+        lines = nonzeros["columns" if each.parameter.head_axis else "rows"]
+        if (head_dim := each.parameter.head_dim) and lines.size % head_dim == 0:
             nonzeros["heads"] = head_sums(lines, head_dim)
         for kind, sums in nonzeros.items():
             if number := dead_parts(sums):
@@ -155,16 +151,6 @@ def _modules(kind: str, counts: Mapping[str, int]) -> list[str]:
     if kind == "layers":
         return [*ranked]
     return [say("audit.module_count", module=name, count=counts[name]) for name in ranked]
-
-
-def _heads(weights: Weights) -> tuple[int, set[int]]:
-    """Return the width of an attention head, and the sizes that the heads of projections have."""
-    settings = text_settings(weights.configuration())
-    heads = first_count(settings, "num_attention_heads", "n_head", "num_heads", "n_heads") or 0
-    pairs = first_count(settings, "num_key_value_heads") or heads
-    width = first_count(settings, "hidden_size", "n_embd", "d_model", "dim") or 0
-    head_dim = first_count(settings, "head_dim") or (width // heads if heads else 0)
-    return head_dim, {n * head_dim for n in (heads, pairs, heads + 2 * pairs) if n * head_dim}
 
 
 def varying(weights: Weights) -> list[str]:

@@ -90,8 +90,8 @@ def _note(tile: Tile, facts: Facts) -> str:
         unpacked = facts.unpacked_dtypes(variant)
         if more.get("layout") == "file":
             return say("strip.of_model")
-        key = "strip.size_note" if tile.before is None else "strip.size_from_dense_note"
-        key = "strip.size_unpacked_note" if unpacked else key
+        key = "strip.size_unpacked_note" if unpacked else "strip.size_from_dense_note"
+        key = "strip.size_note" if tile.before is None else key
         dtypes = unpacked or facts.dtypes(variant)[:1]
         return say(key, dtypes=dtypes) if dtypes else ""
     if tile.key == "performed_flops" and tile.before and tile.after:

@@ -111,7 +111,8 @@ def _arithmetic(study: StudyFigures) -> Iterator[str]:
         say("finding.flops_performed", variants=names, flops=row["flops_per_token"])
         for names, row in _alike(dense[dense["flops_per_token"] > 0], ["flops_per_token"])
     ]
-    if masked := list(dense.loc[dense["layout"] == "masked", "variant"]):
+    has_zeros = dense["sparsity_prunable"] > 0
+    if masked := list(dense.loc[has_zeros & (dense["layout"] == "masked"), "variant"]):
         statements.append(say("finding.flops_of_masked", variants=masked))
     models = study.variants.set_index("variant")["fingerprint"]
     bases = {models[row["variant"]]: row for row in records(dense)[::-1]}

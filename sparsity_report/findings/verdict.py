@@ -15,7 +15,7 @@ from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
-from sparsity_report.words.number_format import quantities
+from sparsity_report.words.number_format import perplexity, quantities
 from sparsity_report.words.sentences import say
 
 #: Relative change of a size up to which it counts as the same.
@@ -169,9 +169,9 @@ def labels_of(study: StudyFigures, names: Sequence[str]) -> list[str]:
     return list(methods) if methods.is_unique and methods.notna().all() else list(names)
 
 
-def _is_guessing(perplexity: float | None, tokens: int | None) -> bool:
+def _is_guessing(score: float | None, tokens: int | None) -> bool:
     """Return whether uniform guessing among all tokens has no higher perplexity."""
-    return perplexity is not None and tokens is not None and perplexity >= tokens
+    return score is not None and tokens is not None and score >= tokens
 
 
 def _effect(score: Scored, tokens: int | None) -> str:
@@ -181,17 +181,10 @@ def _effect(score: Scored, tokens: int | None) -> str:
         return "verdict.guessing"
     if score.perplexity >= _WRECKED * score.before:
         return "verdict.wrecked"
-    before, after = (_as_written(value) for value in (score.before, score.perplexity))
-    if before == after:
+    if perplexity(score.before) == perplexity(score.perplexity):
         return "verdict.perplexity_same"
-    return "verdict.perplexity_rises" if after > before else "verdict.perplexity_falls"
-
-
-def _as_written(perplexity: float) -> float:
-    """Return a perplexity with the digits that sentences show."""
-    if perplexity >= 10_000:
-        return float(f"{perplexity:.3g}")
-    return round(perplexity, 1 if perplexity < 100 else 0)
+    is_higher = score.perplexity > score.before
+    return "verdict.perplexity_rises" if is_higher else "verdict.perplexity_falls"
 
 
 def _cause(study: StudyFigures, variant: str, share: float) -> str:
@@ -292,7 +285,7 @@ def comparison_title(study: StudyFigures) -> str:
     is_one_policy = rows["policy"].nunique(dropna=False) == 1
     if len(scores) > 1 and is_one_policy and _is_comparable(scores.values()):
         levels = rows.set_index("variant")["sparsity"]
-        tokens = facts.vocabulary(facts.baseline)
+        tokens = facts.vocabulary(facts.contenders[0])
         ends = {"low": next(iter(scores)), "high": [*scores][-1]}
         known = {"before": scores[ends["low"]].before}
         known |= {key: scores[name].perplexity for key, name in ends.items()}
@@ -302,7 +295,8 @@ def comparison_title(study: StudyFigures) -> str:
     layouts = ((name, facts.smallest_layout(name, "model")) for name in facts.contenders)
     smallest = [size for name, layout in layouts if layout and (size := facts.size(name, layout))]
     limits = [*dict.fromkeys((min(smallest), max(smallest)))] if smallest else [None]
-    low, *high, before = quantities([*limits, facts.size_before(facts.baseline)], "B", " ")
+    first = facts.contenders[0]
+    low, *high, before = quantities([*limits, facts.size_before(first)], "B", " ")
     sizes = say("format.range", low=low, high=high[0]) if high else low
-    key = "page.hero_size_packed" if facts.packings(facts.baseline) else "page.hero_size"
+    key = "page.hero_size_packed" if facts.packings(first) else "page.hero_size"
     return say(key, sizes=sizes, before=before)

@@ -262,7 +262,7 @@ def _layouts(facts: Facts, row: dict[str, Any]) -> tuple[str, ...]:
         facts.packings(variant) if is_opened else (),
         is_gguf=is_opened and row["source"] == "gguf",
         is_csr=row["layout"] == "csr",
-        has_zeros=not is_unclear and (variant in pruned if is_opened else share > 0),
+        has_zeros=not is_unclear and share > 0 and (variant in pruned or not is_opened),
         is_2_4=pattern is not None and pattern.implies(_SPARSE_TENSOR_CORES),
         is_uneven=_is_uneven(facts.layers(variant)),
     )

@@ -109,7 +109,7 @@ class StudyFrames:
         """Sizes of two checkpoints per ``group``, null for the model; None without matches.
 
         The figures are ``prunable_weights``, ``parameters``, ``active_parameters`` and
-        ``flops_per_token`` of a token, and ``stored_bytes``.
+        ``flops_per_token`` of a token, ``stored_bytes``, and ``file_bytes`` in the files.
         ``removed`` is before − after, so it is negative if something was added. Zeros that are
         still stored are not removed.
 

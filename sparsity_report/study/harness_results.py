@@ -35,10 +35,8 @@ PAIRING = ("documents_fingerprint", "targets_fingerprint", "prompts_fingerprint"
 _OUTCOMES = (0, 1)
 # Metrics that are shares of 1 whatever the task.
 _SHARES = ("acc", "acc_norm")
-# Keys that harnesses write next to the scores of a task.
-_NOT_SCORES = ("alias", "name", "sample_len", "sample_count", "samples", " ")
-# The metric of a task whose answers were generated but not scored.
-_BYPASS = "bypass"
+# Keys that harnesses write next to the scores of a task; bypass is that of unscored answers.
+_NOT_SCORES = ("alias", "name", "sample_len", "sample_count", "samples", " ", "bypass")
 _STDERR = "_stderr"
 # Harnesses add the outcomes of documents in another order.
 _ROUNDING = 1e-6
@@ -199,7 +197,7 @@ def _scores(task: str, results: Any) -> Iterator[dict[str, Any]]:
     filtered = any("," in key for key in scores)
     for key, value in scores.items():
         metric, comma, after = key.partition(",")
-        if filtered != bool(comma) or metric in (*_NOT_SCORES, _BYPASS):
+        if filtered != bool(comma) or metric in _NOT_SCORES:
             continue
         if metric.endswith(_STDERR):
             if metric.removesuffix(_STDERR) + comma + after not in scores:

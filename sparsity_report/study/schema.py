@@ -48,8 +48,8 @@ MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks", "expe
 # The sides of two checkpoints, and the figures that are summed.
 SIDES = ("before", "after")
 FIGURES = (
-    *("prunable_weights", "parameters", "active_parameters", "flops_per_token", "stored_bytes"),
-    "file_bytes",
+    *("prunable_weights", "parameters", "active_parameters"),
+    *("flops_per_token", "stored_bytes", "file_bytes"),
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study of two checkpoints, and those that follow from them.
@@ -150,12 +150,13 @@ COLUMNS = {
             harness_version documents_fingerprint targets_fingerprint prompts_fingerprint
             outcomes after_name n_m_before n_m_after tokens_fingerprint
         """, formats.NAME, optional=True),
-        *_columns("text", "fingerprint text_fingerprint", formats.CODE),
+        *_columns("text", "fingerprint text_fingerprint weights_fingerprint", formats.CODE),
         *_columns("text", "results_fingerprint", formats.CODE, optional=True),
-        *_columns("text", "model architecture module_name parameter", formats.name_format(80)),
+        *_columns("text", "model architecture module_name parameter policy",
+                  formats.name_format(80)),
         *_columns("text", "source task", formats.name_format(200)),
         *_columns("text", "evaluated_model results_file", formats.name_format(200), optional=True),
-        *_columns("text", "dtype", formats.WORDS),
+        *_columns("text", "dtype pair outcome", formats.WORDS),
         *_columns("text", "layout", formats.LAYOUT),
         *_columns("text", "method", formats.METHOD, optional=True),
         Column("group", "text", among=GROUPS, format=formats.GROUP),
@@ -180,12 +181,11 @@ COLUMNS = {
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token row_pointers columns
             file_bytes bytes expert weight_bytes cores
-            cache_bytes n_shot index before after
+            cache_bytes n_shot index before after at_threshold spared
         """, **_POSITIVE),
         *_columns("Int64", "block", formats.WORDS, **_POSITIVE),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
         *_columns("Int64", "removed", optional=True),
-        *_columns("Int64", "at_threshold spared", **_POSITIVE),
         *_columns("float64", """
             asked_sparsity expected_rounding_sparsity near_zero_share param_frac
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
@@ -197,7 +197,7 @@ COLUMNS = {
         *_columns("float64", "agreement flips", formats.share(2), **_SHARES),
         *_columns("float64", """
             uses realised_share control_high others load
-            dense_perplexity stderr norm gate_mass output_norm saliency
+            dense_perplexity stderr norm gate_mass output_norm saliency least_abs
         """, **_POSITIVE),
         *_columns("float64", "threshold", formats.THRESHOLD, **_POSITIVE),
         *_columns("float64", "ratio", formats.MULTIPLE, **_POSITIVE),
@@ -205,7 +205,6 @@ COLUMNS = {
             promised_speedup realised_low realised_high
         """, formats.TIMES, **_POSITIVE),
         *_columns("float64", "mean_abs std kl", formats.figures("#.3g"), **_POSITIVE),
-        *_columns("float64", "least_abs", **_POSITIVE),
         *_columns("float64", "perplexity", formats.perplexity(None), **_POSITIVE),
         *_columns("float64", "relative_change", formats.SHARE, **_POSITIVE),
         *_columns("float64", "seconds", formats.DURATION, low=_PICOSECOND),
@@ -214,7 +213,7 @@ COLUMNS = {
         *_columns("float64", "realised_speedup", formats.TIMES, low=0),
         *_columns("float64", "control_low", low=_PICOSECOND, optional=True),
         *_columns("float64", "top1 global_sparsity", formats.SHARE, low=0, high=1),
-        *_columns("float64", "nll_increase", _NATS),
+        *_columns("float64", "nll_increase increase_low increase_high", _NATS),
         *_columns("float64", "top1_drop", formats.POINTS, low=-1, high=1),
         *_columns("float64", "value", optional=True),
         *_columns("float64", "correlation", formats.figures(".4f"), low=-1, high=1, optional=True),
@@ -228,17 +227,11 @@ COLUMNS = {
         *_columns("bool", "prunable untouched is_kept"),
         *_columns("boolean", "runs_as_csr higher_is_better limited", optional=True),
         *_columns("boolean", "lossless", formats.LOSSLESS, optional=True),
-        # Metrics of two checkpoints that no table has.
+        # Columns of tables for readers, and metrics of two checkpoints, only.
         *_columns("float64", "moved", formats.POINTS),
-        *_columns("float64", "revived_share new_share", formats.SHARE),
-        # Columns of tables for readers only.
-        *_columns("text", "weights_fingerprint", formats.CODE),
-        *_columns("text", "policy", formats.name_format(80)),
-        *_columns("text", "pair outcome", formats.WORDS),
-        *_columns("float64", "gone_of_base zeros", formats.SHARE),
+        *_columns("float64", "gone_of_base zeros revived_share new_share", formats.SHARE),
         *_columns("float64", "accuracy", formats.SCORE),
         *_columns("float64", "ratio_to_dense model_ratio", formats.MULTIPLE),
-        *_columns("float64", "increase_low increase_high", _NATS),
         *_columns("float64", "perplexity_ratio", formats.figures(".3f")),
         *_columns("float64", "perplexity_difference", formats.figures(",.2f")),
         *_columns("float64", "bits_per_weight", formats.figures(".2f")),

@@ -11,7 +11,7 @@ import transformers
 from helpers import Tiny, study_of
 from measurements import latency, put_in, sensitivity
 from torch import nn
-from wording import count_of, of_key, values_of, wording
+from wording import count_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.findings import already_pruned
@@ -19,7 +19,6 @@ from sparsity_report.findings.audit import audit
 from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.study.derived.speedups import reference
 from sparsity_report.study.rounded_zeros import Rounded, origin
-from sparsity_report.words.sentences import says
 
 
 @pytest.fixture(scope="module")
@@ -68,25 +67,6 @@ def test_model_pruned_in_some_blocks_is_flagged(study, one, other, told):
     assert counts == told * [[1, 2]]
 
 
-def test_dead_heads_are_listed_by_module():
-    torch.manual_seed(0)
-    config = transformers.OPTConfig(
-        hidden_size=8, ffn_dim=8, num_attention_heads=2, num_hidden_layers=2, vocab_size=16,
-        word_embed_proj_dim=8,
-    )  # fmt: skip
-    model = transformers.OPTForCausalLM(config)
-    layers = model.model.decoder.layers
-    with torch.no_grad():
-        layers[1].self_attn.k_proj.weight[4:] = 0
-        layers[0].self_attn.v_proj.weight[:] = 0
-    study = sr.compare(*(sr.dense(model, name=name) for name in "ZA"), patterns=True)
-    heads = of_key(audit(study), "audit.zero_heads")
-    modules = "{0}.0.self_attn.v_proj (2) and {0}.1.self_attn.k_proj (1)".format(
-        "model.decoder.layers"
-    )
-    assert heads == [wording("audit.zero_heads", variants="Z and A", modules=modules)]
-
-
 def test_tied_head_is_flagged_above_five_percent_zeros():
     for zeros, told in ((2, False), (4, True)):
         model = Tiny(vocabulary=10, width=6)
@@ -126,28 +106,6 @@ def test_rounding_explains_a_seventh_more_than_a_gaussian_has(near, expected, ve
     assert origin(part) == verdict
 
 
-@pytest.mark.parametrize(
-    ("near", "outcome"),
-    [(0.1, "explained"), (0.15, "undecided"), (0.5, "before_packing")],
-)
-def test_explanations_of_zeros_follow_from_their_shares(monkeypatch, near, outcome):
-    parts = [Rounded(exact, ["w4"], 10_000, 0.05 + near / 2, near, 0.1) for exact in (True, False)]
-    monkeypatch.setattr(already_pruned, "rounded", lambda layers: layers)
-    facts = SimpleNamespace(layers=lambda _: parts)
-    study = SimpleNamespace(variants=pd.DataFrame({"variant": ["D"]}), facts=facts)
-    (explained,), (hidden,) = (
-        already_pruned.zeros_explained(study),
-        already_pruned.zeros_hidden(study, "D"),
-    )
-    assert says(explained, f"rounding.zeros_{outcome}")
-    assert says(hidden, f"rounding.near_zeros_{outcome}")
-    for text in (explained, hidden):
-        assert f"{100 * (0.05 + near / 2):.1f} % " in text
-        assert "10\u202f000 prunable weights of D" in text
-        assert "10.0 %" in text
-    assert f"{100 * near:.1f} % lie within half a step" in hidden
-
-
 @pytest.mark.parametrize(("share", "told"), [(0.0005, 0), (0.0006, 1)])
 def test_few_zeros_have_no_explanation(monkeypatch, share, told):
     part = Rounded(True, ["nf4"], 10_000, share, share, share)
@@ -171,11 +129,6 @@ def test_reference_of_speeds_has_ratio_one():
     assert reference(turned) == "Z"
     two = frame.assign(realised_speedup=frame["realised_speedup"].where(frame["variant"] == "C", 1))
     assert reference(two) == "Z"
-
-
-def test_speed_up_names_its_variant(study):
-    speeds = of_measured("speed.speed_up", study, latency=latency())
-    assert [values_of(text, "speed.speed_up")["variant"] for text in speeds] == ["CSR30"]
 
 
 @pytest.mark.parametrize(("parts", "told"), [(1, False), (2, True)])

@@ -74,14 +74,6 @@ def test_flops_are_compared_with_those_of_another_variant(demo):
         assert f"Per token, {flops}." in study_findings(sr.compare(*variants))
 
 
-def test_zeros_of_an_opened_model_are_counted(tiny):
-    sr.freeze_pruning_(sr.prune_global_magnitude_(sr.select_prunable_linears(tiny), 0.5))
-    zeros = sum(int((layer.weight == 0).sum()) for layer in sr.select_prunable_linears(tiny))
-    prunable = sum(p.total for p in sr.load(tiny).prunable)
-    (loaded,) = of_key(study_findings(sr.compare(sr.dense(tiny))), "existing.zeros_of_model")
-    assert f"{zeros} of {prunable} prunable weights (50.0 %) of Dense were zero" in loaded
-
-
 @pytest.mark.parametrize("variants", ["dense", "masked", "csr", "both"])
 def test_fewer_variants_have_findings_without_nan(tiny, variants):
     weights = sr.load(tiny)

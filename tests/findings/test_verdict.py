@@ -324,6 +324,8 @@ def test_a_pruning_is_compared_with_its_own_model(demo):
     saved = (4 * zeros - bits) / (4 * int(rows["total"].sum()))
     saved = f"{saved:.0%}".replace("%", " %")
     assert values_in(other, "other_layout")["saved"] == saved
+    before = 4 * int(rows["total"].sum()) / 1000
+    assert comparison_title(other).endswith(f"against {before:.0f} kB dense")
     own = sr.compare(sr.dense(demo), sr.dense(tiny, name="Own"), masked)
     frame = measurements.quality(((0.0, 10.0), (0.0, 11.0), (0.5, 12.0)), ("Dense", "Own", "M"))
     own = measurements.put_in(own, quality=frame)

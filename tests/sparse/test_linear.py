@@ -35,17 +35,6 @@ def test_equals_the_dense_layer(rows, columns, density, bias, batch, seed):
     assert torch.allclose(result, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("tokens", [1, 4])
-def test_dtypes(dtype, tokens):
-    weight, bias = sparse_weight(8, 16, dtype=dtype), torch.randn(8).to(dtype)
-    x = torch.randn(tokens, 16).to(dtype)
-    result = sr.LinearCSR(weight, bias)(x)
-    exact = nn.functional.linear(x.double(), weight.double(), bias.double())
-    assert result.dtype == dtype
-    assert torch.allclose(result.double(), exact, rtol=torch.finfo(dtype).eps * 4, atol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("inputs", "density"), [(8, 0.9), (5000, 0.9), (5000, 0.02)],
     ids=["filled up to fours", "in blocks", "in blocks as they are"],

@@ -6,7 +6,7 @@ import packing
 import pandas as pd
 import pytest
 import torch
-from helpers import Tiny, counted
+from helpers import Tiny
 from torch.nn.utils import prune
 from wording import of_key
 
@@ -51,13 +51,6 @@ def test_existing_zeros_are_those_of_the_tensors(model):
         assert torch.equal(pruning.mask(p.name), weights.tensor(p.name) != 0)
 
 
-@pytest.mark.parametrize("variant", [sr.masked, sr.csr])
-def test_the_model_of_a_variant_has_the_counted_nonzeros(model, variant):
-    each = variant(sr.existing_zeros(named(model)))
-    frame, _ = sr.analyze_layers(each.module(), each.name)
-    pd.testing.assert_frame_equal(counted(each.layers()), counted(frame))
-
-
 def test_names_say_the_share():
     weights = named(pruned_by_torch(0.4987))
     pruning = sr.existing_zeros(weights)
@@ -82,20 +75,6 @@ def test_scores_of_an_opened_model_name_that_model(model):
         assert [text.split()[3] for text in flagged] == [variant]
 
 
-def test_three_figures_when_pruned_further(model):
-    weights = named(model)
-    study = sr.compare(sr.masked(sr.global_magnitude(weights, 0.6)))
-    before = zeros_of(model)
-    target = round(0.6 * sum(p.total for p in weights.prunable))
-    (row,) = study.totals.to_dict("records")
-    assert (row["zeros_before"], row["newly_zeroed"]) == (before, target - before)
-
-
-def test_nothing_is_newly_zeroed_below_the_zeros_of_the_model(model):
-    study = sr.compare(sr.masked(sr.global_magnitude(named(model), 0.3)))
-    assert study.totals["newly_zeroed"].tolist() == [0]
-
-
 @pytest.mark.parametrize(("share", "is_pruned"), [(0.005, False), (0.02, True)])
 def test_a_trace_of_zeros_is_no_pruning(share, is_pruned):
     assert sr.dense(named(pruned_by_torch(share))).is_pruned is is_pruned
@@ -117,39 +96,10 @@ def test_packed_weights_stay_packed(tmp_path):
     assert kept["packing"].tolist() == sr.dense(weights).layers()["packing"].tolist()
 
 
-def positions_of(matrix):
-    model = torch.nn.ModuleDict({"fc1": torch.nn.Linear(matrix.shape[1], matrix.shape[0])})
-    model["fc1"].weight.data = matrix
-    study = sr.compare(sr.dense(model), patterns=True)
-    return existing_zeros.positions(study.patterns, None)
-
-
 def test_ninety_percent_at_random_is_not_two_of_four():
     """Random zeros comply with 2:4 in 99.6 % of groups, which do not make the pattern."""
     matrix = torch.randn(256, 256) * (torch.rand(256, 256) > 0.9)
-    assert positions_of(matrix) is None
-
-
-def test_groups_of_four_are_recognized():
-    matrix = torch.randn(64, 64)
-    smallest = matrix.abs().reshape(-1, 4).argsort(dim=1)[:, :2]
-    matrix.reshape(-1, 4).scatter_(1, smallest, 0.0)
-    assert positions_of(matrix).figures["pattern"] == "2:4"
-
-
-def test_whole_rows_are_recognized():
-    matrix = torch.randn(64, 64)
-    matrix[::3] = 0
-    assert positions_of(matrix) == ("rows", {})
-    (sentence,) = of_key(sr.summarize(opened(matrix)), "existing.place")
-    assert sentence == "The zeros of Dense are in 22 whole rows"
-
-
-@pytest.mark.parametrize("side", [4, 16])
-def test_whole_blocks_are_recognized(side):
-    blocks = torch.rand(128 // side, 128 // side) > 0.5
-    mask = blocks.repeat_interleave(side, 0).repeat_interleave(side, 1)
-    assert positions_of(torch.randn(128, 128) * mask) == ("blocks", {"side": side})
+    assert existing_zeros.positions(opened(matrix).patterns, None) is None
 
 
 def opened(*matrices):

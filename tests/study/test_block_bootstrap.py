@@ -60,7 +60,7 @@ def series(correlation, units, number, seed=0):
     return scipy.signal.lfilter([scale], [1, -correlation], steps)[:, 100:]
 
 
-# `optimal_block_length` of arch 8.0.0, column `circular`, for series of `walked`.
+# `optimal_block_length` of arch 8.0.0, column `circular`, for series of the test.
 ARCH = {
     (0.0, 50): 2.223758,
     (0.3, 50): 2.227714,
@@ -75,17 +75,10 @@ ARCH = {
 }
 
 
-def walked(correlation, units, seed):
-    values, last = [], 0.0
-    for step in np.random.default_rng(seed).normal(size=units):
-        last = correlation * last + step
-        values.append(last)
-    return np.array(values)
-
-
 def test_block_lengths_are_those_of_arch():
     for seed, ((correlation, units), expected) in enumerate(ARCH.items()):
-        values = walked(correlation, units, seed)
+        steps = np.random.default_rng(seed).normal(size=units)
+        values = scipy.signal.lfilter([1], [1, -correlation], steps)
         assert block_length(values - values.mean()) == pytest.approx(expected, abs=1e-6)
         mean = mean_over(values)
         root, most = round(math.sqrt(units)), units // 5

@@ -18,12 +18,6 @@ def weights():
     return experts.mixture(blocks=2, count=4)
 
 
-@pytest.fixture(scope="module")
-def study(weights):
-    plain = sr.compare(sr.dense(weights), patterns=True)
-    return plain.with_measured(experts=experts.use(2, 4))
-
-
 def kept_variant(weights, kept, use):
     """A variant as of ``sr.without_experts``, here with the weights of the full model."""
     return Variant("Kept", weights, None, "dense", KeptExperts(weights, kept, "given", use=use))
@@ -78,14 +72,6 @@ def test_further_variants_bring_their_experts(weights):
     more = study.with_variants(kept_variant(weights, kept, experts.use(2, 4)))
     assert set(more.experts["variant"]) == {"Kept"}
     assert int((~more.experts["is_kept"]).sum()) == 1
-
-
-def test_a_study_with_experts_is_read_back(study, tmp_path):
-    read = sr.read_study(study.save(tmp_path / "study.json"))
-    pd.testing.assert_frame_equal(read.experts, study.experts)
-    files = {path.name: path for path in sr.write_csv(study, tmp_path / "csv")}
-    table = pd.read_csv(files["experts.csv"])
-    assert table["gate_mass"].tolist() == pytest.approx(study.experts["gate_mass"].tolist())
 
 
 @pytest.mark.parametrize(

@@ -162,22 +162,6 @@ def test_a_merged_cell_says_what_it_holds(number):
     assert (spread.low, spread.high) == (cells["low"].min(), cells["high"].max())
 
 
-@pytest.mark.parametrize("percent", [0, 30, 77])
-def test_groups_of_a_level_are_those_of_a_pruning_there(percent):
-    torch.manual_seed(0)
-    weights = sr.load(Tiny(width=24, hidden=40, blocks=3, dtype=torch.bfloat16))
-    study = sr.compare(sr.dense(weights))
-    pruning = sr.global_magnitude(weights, percent / 100)
-    real = sr.compare(sr.dense(weights), sr.masked(pruning, name="M"), sr.csr(pruning, name="C"))
-    groups = real.groups[real.groups["variant"] == "M"].set_index("group")
-    counts = study.at_level(percent / 100).groupby("group")[["total", "nonzero"]].sum()
-    assert counts.to_dict() == groups[["total", "nonzero"]].to_dict()
-    for quantity in ("stored_bytes", "flops_per_token"):
-        assert study.by_level.total(quantity)[percent] == real.facts.total("C", quantity)
-        dense = study.by_level.total(quantity, "dense")[percent]
-        assert dense == real.facts.total("Dense", quantity)
-
-
 def test_levels_agree_with_the_variants_of_the_study(study):
     facts, levels = study.facts, study.by_level
     level, place = study.at_level(0.3), levels.sparsities.index(0.3)
@@ -235,17 +219,3 @@ def test_the_strip_compares_a_pruning_with_its_own_model(demo):
     assert size.before == sums(study, "M")["stored_bytes"]
     assert (flops.key, flops.before) == ("useful_flops", None)
     assert flops.more["performed"] == sums(study, "M")["flops_per_token"]
-
-
-def test_shares_are_those_of_the_weights(demo):
-    study = policies(demo)
-    by_hand = {
-        "Masked30": zeros_of(sr.masked(sr.global_magnitude(demo, 0.3))),
-        "Two of four": zeros_of(sr.masked(sr.n_m(demo, 2, 4))),
-    }
-    for variant, zeros in by_hand.items():
-        shares = study.facts.prunable(variant).set_index("module_name")["share"]
-        assert len(shares) == len(zeros)
-        for name, where in zeros.items():
-            module = name.removesuffix(".weight")
-            assert shares[module] == pytest.approx(where.mean(), abs=1e-12)

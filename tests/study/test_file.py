@@ -119,15 +119,11 @@ IMPOSSIBLE = [
         ("latency", {"crossover_low": 0.7}, "crossover_low: is more than crossover_sparsity"),
         ("latency", {"cache": "on disk"}, "row 0, cache: is not one of in cache, out of cache"),
         ("latency", {"runs": 0}, "row 0, runs: is less than 1"),
-        ("latency", {"tokens": 0}, "row 0, tokens: is less than 1"),
-        ("latency", {"threads": 0}, "row 0, threads: is less than 1"),
         ("latency", {"promised_speedup": "1"}, "promised_speedup: is not a number"),
         ("quality", {"scored": 101}, "scored: is more than tokens"),
         ("quality", {"stride": 65}, "stride: is more than window"),
-        ("quality", {"stride": 0}, "row 0, stride: is less than 1"),
         ("quality", {"window": 101}, "window: is more than tokens"),
         ("quality", {"window": 1}, "row 0, window: is less than 2"),
-        ("quality", {"scored": 0}, "row 0, scored: is less than 1"),
         ("quality", {"protocol": "ours"}, "protocol: is not one of sliding, wikitext2-2048"),
         ("quality", {"against": None}, "agreement: is missing, or compared with nothing"),
         ("quality", {"agreement": None}, "agreement: is missing, or compared with nothing"),
@@ -136,13 +132,8 @@ IMPOSSIBLE = [
         ("continuations", {"variant": "nobody"}, "variant"),
         ("continuations", {"continuation": None}, "continuation: is missing"),
         ("sensitivity", {"pruned": 157, "sparsity": 1.0}, "pruned: is more than weight_total"),
-        ("tasks", {"variant": "x"}, "tasks, row 0, variant: is not among the variants"),
-        ("tasks", {"value": 1.5}, "value: is an accuracy that is not between 0 and 1"),
-        ("tasks", {"stderr": -0.1}, "row 0, stderr: is less than 0"),
         ("tasks", {"samples": 0}, "row 0, samples: is less than 1"),
         ("tasks", {"n_shot": "5"}, "n_shot: is not a whole number"),
-        ("experts", {"module_name": "x"}, "experts, row 0, module_name: has no layer"),
-        ("experts", {"gate_mass": -1.0}, "row 0, gate_mass: is less than 0"),
         ("experts", {"is_kept": 1}, "row 0, is_kept: is not true or false"),
     ]
 ] + [
@@ -168,19 +159,16 @@ IMPOSSIBLE = [
         (lambda d: set_cell(d, "layers", 3, "nonzero", 1), "layers, row 3, sparsity"),
         (lambda d: set_cell(d, "groups", 1, "total", 7), "groups, row 1, total: 7 should be"),
         (lambda d: set_cell(d, "totals", 0, "sparsity_model", 0.5), "totals, row 0"),
-        (lambda d: set_cell(d, "layers", 0, "total", "many"), "is damaged"),
         (lambda d: d["variants"]["rows"].pop(), "layers, row .*, variant: is not among"),
         (lambda d: d["variants"]["rows"].append(d["variants"]["rows"][0]), "variants, row 3"),
         (lambda d: set_cell(d, "variants", 0, "variant", "Other"), "variants, row 0, variant: has"),
         (lambda d: set_cell(d, "variants", 1, "layout", "x"), "variants, row 1, layout"),
         (lambda d: set_cell(d, "variants", 1, "asked_sparsity", 30), "row 1, asked_sparsity"),
         (lambda d: set_cell(d, "variants", 1, "model", 3), "row 1, model: is not text"),
-        (lambda d: set_cell(d, "layers", 3, "nonzero", -1), "layers, row 3, nonzero"),
         (lambda d: set_cell(d, "layers", 3, "weight_nonzero", 10**6), "row 3, weight_nonzero"),
         (lambda d: set_cell(d, "layers", 3, "module_name", "lm_head"), "module_name: occurs twice"),
         (lambda d: set_cell(d, "layers", 3, "group", "<b>"), "layers, row 3, group"),
         (lambda d: set_cell(d, "layers", 3, "shape", [1, "x"]), "layers, row 3, shape"),
-        (lambda d: set_cell(d, "layers", 3, "shape", "1"), "layers, row 3, shape"),
         (lambda d: set_cell(d, "layers", 3, "uses", None), "layers, row 3, uses: is missing"),
         (lambda d: set_cell(d, "layers", 3, "stored_bytes", -4), "row 3, stored_bytes: is less"),
         (lambda d: set_cell(d, "layers", 3, "total", None), "row 3, total: is missing"),
@@ -229,12 +217,8 @@ IMPOSSIBLE = [
         (lambda d: d.update(quality={"columns": ["variant"], "rows": [["x"]]}), "is damaged"),
         (lambda d: measured(d, "quality", perplexity=1.0, nll=0.0, top1=1.5), "row 0, top1"),
         (lambda d: measured(d, "latency", variant="x"), "latency, row 0, variant"),
-        (lambda d: measured(d, "latency", seconds=-1.0), "row 0, seconds"),
         (lambda d: measured(d, "latency", seconds=None), "row 0, seconds: is missing"),
         (lambda d: measured(d, "latency", scope="all"), "row 0, scope: is not one of"),
-        (lambda d: d.update(notes="x"), "notes: are not a list"),
-        (lambda d: d.update(notes=["x", 3]), "notes: are not a list of texts"),
-        (lambda d: d.update(notes=[{"text": "x"}]), "notes: are not a list of texts"),
         *IMPOSSIBLE,
     ],
 )
@@ -350,15 +334,6 @@ def test_notes_are_read_as_they_were(study, tmp_path):
     notes = (say("note.csr_kept_masked", count=2, all=3, names=["a", "b"]), "x")
     noted = replace(study, notes=notes)
     assert sr.read_study(noted.save(tmp_path / "s.json"), strict=True).notes == notes
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00"])
-def test_not_a_study(tmp_path, content):
-    (tmp_path / "s.json").write_text(content)
-    with pytest.raises(sr.SparsityReportError, match=r"s\.json(: is not a study| is damaged)"):
-        sr.read_study(tmp_path / "s.json")
-    with pytest.raises(sr.SparsityReportError, match="cannot read"):
-        sr.read_study(tmp_path / "gone.json")
 
 
 def test_csv_files(study, tmp_path):

@@ -49,13 +49,6 @@ def test_pruned_weights_have_no_file_bytes(study):
         assert study.facts.bits_per_weight(variant) is None
 
 
-def test_it_is_saved_and_read(study, tmp_path):
-    again = sr.read_study(study.save(tmp_path / "s.json"))
-    for part in ("layers", "groups", "totals"):
-        assert getattr(again, part)["file_bytes"].equals(getattr(study, part)["file_bytes"]), part
-    assert again.layers["packing"].equals(study.layers["packing"])
-
-
 @pytest.mark.parametrize("convention", ["standard", "notebook"])
 def test_a_tied_weight_is_in_the_file_once(convention, tmp_path):
     packed, _ = packing.packed_llama(tmp_path, "gptq-4-v1", tie_word_embeddings=True)

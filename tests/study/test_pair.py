@@ -190,36 +190,6 @@ def test_merged_adapter_revives_zeros(parent, tmp_path):
     assert out.stdout.partition("\n\n")[0].splitlines()[1:] == beside.sentences()[1:]
 
 
-def test_merged_matrices_revive_zeros_of_smollm2(smollm2, tmp_path):
-    """Half of it pruned, rank 8 merged into q and v, both written as bfloat16 and read by NumPy."""
-    pruning = sr.global_magnitude(smollm2, 0.5)
-    before = {
-        p.name: smollm2.tensor(p.name).bfloat16() * pruning.mask(p.name) for p in smollm2.prunable
-    }
-    torch.manual_seed(8)
-    after = dict(before)
-    for name in (name for name in before if "q_proj" in name or "v_proj" in name):
-        outputs, inputs = before[name].shape
-        merged = before[name] + 1e-3 * torch.randn(outputs, 8) @ torch.randn(8, inputs)
-        after[name] = merged.bfloat16()
-    for folder, tensors in (("before", before), ("after", after)):
-        (tmp_path / folder).mkdir()
-        save_file(tensors, tmp_path / folder / "model.safetensors")
-    pair = sr.compare_checkpoints(tmp_path / "before", tmp_path / "after")
-    # A bfloat16 is zero where its bits are, but for the sign.
-    one, other = (
-        np.concatenate([t.view(torch.int16).numpy().ravel() & 0x7FFF for t in tensors.values()])
-        for tensors in (before, after)
-    )
-    assert one.size == 106_168_320
-    (whole,) = pair.survival.loc[pair.survival["group"].isna()].to_dict("records")
-    assert whole["revived"] == ((one == 0) & (other != 0)).sum() > 10**6
-    assert whole["kept"] == ((one == 0) & (other == 0)).sum() > 10**6
-    assert whole["new"] == ((one != 0) & (other == 0)).sum()
-    assert whole["untouched"] == 150
-    assert pair.matches["revived"].sum() == whole["revived"]
-
-
 @pytest.mark.parametrize("way", ["nf4", "mlx-3", "gptq"])
 def test_zeros_that_rounding_makes_and_destroys(tmp_path, way):
     way = next(name for name in packing.WAYS if name.startswith(way))
@@ -302,22 +272,6 @@ def test_workers_find_the_same(parent, child):
     assert pair.matches.equals(alone.matches)
     assert pair.survival.equals(alone.survival)
     assert pool.given >= len(load_file(parent / "model.safetensors"))
-
-
-def test_masks_of_wanda_and_of_magnitude(demo):
-    calibration = sr.calibrate(demo, torch.arange(64), window=32)
-    prunings = sr.layerwise_magnitude(demo, 0.5), sr.wanda(demo, 0.5, calibration)
-    pair = sr.compare_checkpoints(*prunings)
-    rows = pair.matches[pair.matches["prunable"]].set_index("module_name")
-    both = either = 0
-    for each in demo.prunable:
-        one, other = (~p.mask(each.name).numpy().reshape(-1) for p in prunings)
-        assert (
-            rows.loc[each.name.removesuffix(".weight"), "iou"]
-            == (one & other).sum() / (one | other).sum()
-        )
-        both, either = both + (one & other).sum(), either + (one | other).sum()
-    assert pair.survival.iloc[0]["iou"] == both / either < 1
 
 
 @pytest.mark.parametrize(

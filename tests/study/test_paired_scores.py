@@ -1,7 +1,5 @@
 """Perplexities that a text separates: made-up losses, and the definition computed again."""
 
-import math
-
 import measurements
 import numpy as np
 import pandas as pd
@@ -53,22 +51,6 @@ def by_definition(one, other, comparisons, rank, level=0.95):
     """The interval of the ratio of two perplexities, corrected for the comparisons."""
     share = (1 - level) / (comparisons - rank)
     return np.exp(measurements.mean_ends(np.subtract(one, other), 1 - share))
-
-
-def test_contrasts_by_definition(rivals):
-    sums = nats(0, 0.1, 0.2, 0.4)
-    pairs = pairs_of(scored(rivals, sums))
-    # Three prunings against dense, and three pairs of them.
-    assert len(pairs.contrasts) == 6
-    order = sorted(pairs.contrasts.values(), key=lambda each: each.nll.p_value)
-    names = ("Dense", "Global", "Layerwise", "Random")
-    for rank, contrast in enumerate(order):
-        one, other = (sums[names.index(n)] for n in (contrast.variant, contrast.against))
-        assert contrast.ratio == pytest.approx(by_definition(one, other, 6, rank), rel=1e-6)
-        base = math.exp(np.sum(other) / 16 / SPANS)
-        ratio, low, high = contrast.ratio
-        gap = [base * (each - 1) for each in (ratio, low, high)]
-        assert contrast.gap == pytest.approx(gap)
 
 
 def distances(study, seed=5):

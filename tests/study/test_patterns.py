@@ -134,13 +134,6 @@ def test_patterns_agree_with_the_counts(demo):
     assert len(study.patterns) == 3 * 24
 
 
-def test_studies_keep_their_patterns(demo, tmp_path):
-    study = sr.compare(sr.masked(sr.global_magnitude(demo, 0.3)), patterns=True)
-    again = sr.read_study(study.save(tmp_path / "s.json"))
-    assert study.patterns.equals(again.patterns)
-    assert study.audit == again.audit
-
-
 def test_an_unpruned_model_needs_no_audit(tiny):
     with torch.no_grad():
         for parameter in tiny.parameters():

@@ -11,7 +11,6 @@ from zoo.cases import CASES, built
 import sparsity_report as sr
 from sparsity_report.study.levels import in_layout
 from sparsity_report.study.schema import LAYOUTS, SCOPES, TABLES
-from sparsity_report.study.storage_layouts import storage_frame
 
 NAMED = {case.name: case for case in CASES}
 MODELS = ["OPT", "GPT-2", "BERT", "Mixtral (fused experts)", "GPT-OSS (transposed experts)"]
@@ -103,12 +102,6 @@ def ratio(model, sparsity, layout):
     return frame[frame["scope"] == "prunable"].set_index("layout").loc[layout, "ratio"]
 
 
-def test_half_precision_two_four_is_nine_sixteenths():
-    study = sr.compare(sr.dense(nn.ModuleDict({"fc1": nn.Linear(64, 32).to(torch.bfloat16)})))
-    frame = study.storage.set_index(["scope", "layout"])
-    assert frame.loc[("layer", "2:4"), "ratio"] == 9 / 16
-
-
 def test_two_four_is_lossless_only_where_every_group_complies():
     torch.manual_seed(0)
     model = nn.ModuleDict({"fc1": nn.Linear(64, 32), "fc2": nn.Linear(64, 32)})
@@ -120,17 +113,6 @@ def test_two_four_is_lossless_only_where_every_group_complies():
         found = frame.set_index("scope")["lossless"]
         answers = {None if pd.isna(value) else bool(value) for value in found}
         assert answers == {expected}
-
-
-def test_limits_of_narrow_indices_follow_from_integers():
-    study = sr.compare(sr.dense(nn.ModuleDict({"fc1": nn.Linear(8, 4, bias=False)})))
-    layers = study.layers.assign(weight_total=2**33, weight_nonzero=2**31)
-    frame = storage_frame(layers).set_index(["scope", "layout"])["bytes"]
-    assert frame["layer", "csr_int64"] == 2**31 * 12 + 5 * 8
-    assert pd.isna(frame["layer", "csr_int32"])
-    layers = layers.assign(weight_nonzero=2**31 - 1)
-    frame = storage_frame(layers).set_index(["scope", "layout"])["bytes"]
-    assert frame["layer", "csr_int32"] == (2**31 - 1) * 8 + 5 * 4
 
 
 def test_unknown_values_give_unknown_bytes():

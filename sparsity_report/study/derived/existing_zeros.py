@@ -9,7 +9,7 @@ import pandas as pd
 from sparsity_report.counting.n_m_patterns import COMPLIANCE, KNOWN
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.study.derived.heads_experts import dead, dead_heads
-from sparsity_report.study.derived.layer_metrics import Spread
+from sparsity_report.study.derived.layer_metrics import FAR, Spread
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import BLOCKS
 
@@ -22,8 +22,6 @@ _AT_THRESHOLD = (0.5, 1.5)
 _COMMON = 1.02
 # Share of equal neighbors from which weights have too few magnitudes to tell a threshold.
 _FEW_MAGNITUDES = 1 / 32
-# Standard deviations that chance exceeds for one in a billion matrices.
-_FAR = 6
 
 
 class Positions(NamedTuple):
@@ -103,7 +101,7 @@ def uneven_lines(patterns: pd.DataFrame) -> Positions | None:
         for key, size in (("row", row["columns"]), ("column", row["rows"])):
             random_std = math.sqrt(row["sparsity"] * (1 - row["sparsity"]) / size)
             times, width = row[f"{key}_std"] / random_std, 2 / (9 * max(row[f"{key}s"] - 1, 1))
-            if times**2 > max((1 - width + _FAR * math.sqrt(width)) ** 3, most**2):
+            if times**2 > max((1 - width + FAR * math.sqrt(width)) ** 3, most**2):
                 figures = {"module": row["module_name"], "std": row[f"{key}_std"]}
                 widest = Positions(f"{key}s", figures | {"random_std": random_std})
                 most = times

@@ -22,8 +22,8 @@ Floats = npt.NDArray[np.float64]
 _CUTS = ("group", "block", "layer")
 # Smallest difference of two sparsities that counts.
 _POINT = 0.01
-# Standard deviations that chance exceeds for one in a billion pairs of layers.
-_FAR = 6
+#: Standard deviations that chance exceeds for one in a billion matrices, or pairs of layers.
+FAR = 6
 
 
 class LayerFigure(NamedTuple):
@@ -147,7 +147,7 @@ def spread_of(layers: pd.DataFrame) -> Spread | None:
         return None
     ends = layers.loc[[layers["share"].idxmin(), layers["share"].idxmax()]]
     share = zero_share(layers["weight_total"].sum(), layers["weight_nonzero"].sum()) or 0.0
-    chance = _FAR * np.sqrt(share * (1 - share) * (1 / ends["weight_total"].astype(float)).sum())
+    chance = FAR * np.sqrt(share * (1 - share) * (1 / ends["weight_total"].astype(float)).sum())
     (low, high), (least, most) = map(float, ends["share"]), ends["module_name"]
     is_uneven = bool(high - low > max(_POINT, chance))
     return Spread(len(layers), low, high, least, most, is_uneven)

@@ -48,11 +48,6 @@ class Tile(NamedTuple):
     after: tuple[float, ...]
     more: Mapping[str, Any] = {}
 
-    @property
-    def ratio(self) -> float | None:
-        """The highest value ÷ the one before."""
-        return self.after[-1] / self.before if self.before and self.after else None
-
 
 def strip(facts: Facts) -> tuple[Tile, ...]:
     """Return quality, size, FLOPs and speed of the prunings of the first pruned model.
@@ -62,8 +57,8 @@ def strip(facts: Facts) -> tuple[Tile, ...]:
     >>> import sparsity_report as sr
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
     >>> quality, size, _, speed = strip(sr.compare(sr.dense(sr.load()), sr.csr(pruning)).facts)
-    >>> quality.key, size.more["layout"], round(size.ratio, 2), speed.more["reason"]
-    ('quality', 'csr', 1.33, 'unmeasured')
+    >>> quality.key, size.more["layout"], speed.more["reason"]
+    ('quality', 'csr', 'unmeasured')
     """
     if facts.study.survival is not None:
         return _matched(facts, records(facts.study.survival)[0])
@@ -106,8 +101,6 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         figures["performed_flops"] = "flops_per_token"
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
-    sizes = map(facts.size_as_stored, facts.sides)
-    sums["stored_bytes"] = dict(zip(("before", "after"), sizes, strict=True))
     more = {"note": "strip.of_model"}
     for key, figure in figures.items():
         before, after = sums[figure]["before"], sums[figure]["after"]
