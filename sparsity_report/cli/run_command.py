@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,24 +134,21 @@ def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
     study = sr.compare(*variants, patterns=True)
     if clock := _clock(analysis):
         study = study.with_measured(latency=sr.latency(variants, clock=clock))
-    asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
-        ("quality", analysis.scores, _quality),
-        ("sensitivity", analysis.sensitivity is not None, _sensitivity),
-        (
-            "continuations",
-            bool(analysis.prompt),
-            lambda given, asked: sr.continuations(given.variants, asked.prompt),
-        ),
-    ]
+    asked: dict[str, Callable[[], pd.DataFrame]] = {}
+    if analysis.scores:
+        asked["quality"] = partial(_quality, given, analysis)
+    if analysis.sensitivity is not None:
+        asked["sensitivity"] = partial(_sensitivity, given, analysis)
+    if analysis.prompt:
+        asked["continuations"] = partial(sr.continuations, variants, analysis.prompt)
     refused = False
-    for name, is_asked, measure in asked:
-        if is_asked:
-            try:
-                study = study.with_measured(**{name: measure(given, analysis)})
-            except SparsityReportError as error:
-                refused |= not isinstance(error, NoScoreError)
-                if (note := str(error)) not in study.notes:
-                    study = replace(study, notes=(*study.notes, note))
+    for name, measure in asked.items():
+        try:
+            study = study.with_measured(**{name: measure()})
+        except SparsityReportError as error:
+            refused |= not isinstance(error, NoScoreError)
+            if (note := str(error)) not in study.notes:
+                study = replace(study, notes=(*study.notes, note))
     return study, refused
 
 

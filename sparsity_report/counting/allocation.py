@@ -90,19 +90,14 @@ def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocat
     """
     import pandas as pd
 
-    names = [p.name for p in weights.prunable]
+    sizes = {p.name: p.total for p in weights.prunable}
     if allocation is None:
         level = check_sparsity(sparsity)
-        counts = even_counts([p.total for p in weights.prunable], level)
-        return Quotas("", level, dict(zip(names, counts.tolist(), strict=True)))
+        counts = even_counts([*sizes.values()], level)
+        return Quotas("", level, dict(zip(sizes, counts.tolist(), strict=True)))
     shares = _shares(weights, allocation)
-    exact = {
-        p.name: shares[m.name] * p.total
-        for m in weights.modules
-        for p in m.parameters
-        if p.prunable
-    }
-    total, asked = sum(p.total for p in weights.prunable), math.fsum(exact.values())
+    exact = [shares[m.name] * p.total for m in weights.modules for p in m.parameters if p.prunable]
+    total, asked = sum(sizes.values()), math.fsum(exact)
     level = asked / total if sparsity is None else check_sparsity(sparsity)
     if abs(asked - level * total) >= 0.5:
         raise SparsityReportError(
@@ -110,8 +105,8 @@ def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocat
             f"{level * total:,.1f} asked for; change one of the two, or give sparsity=None"
         )
     kind = allocation.attrs.get(NAME, "given") if isinstance(allocation, pd.DataFrame) else "given"
-    counts = _round_to_sum(np.array([exact[name] for name in names]), round(level * total))
-    return Quotas(str(kind), level, dict(zip(names, counts.tolist(), strict=True)))
+    counts = _round_to_sum(np.array(exact), round(level * total))
+    return Quotas(str(kind), level, dict(zip(sizes, counts.tolist(), strict=True)))
 
 
 def even_counts(sizes: npt.ArrayLike, share: float) -> Integers:

@@ -358,7 +358,6 @@ class RowCut(CountedCut):
             yield part, kept.reshape(part.shape)
 
 
-@unflushed()
 def cut_rows(
     weights: Weights,
     scales: Mapping[str, InputNorms],
@@ -388,7 +387,6 @@ def cut_rows(
     return cuts
 
 
-@unflushed()
 def cut_groups(
     weights: Weights,
     scales: Mapping[str, InputNorms] | None,

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,7 +14,13 @@ from typing import Any, cast
 
 import torch
 
-from sparsity_report.errors import SparsityReportError, explained, printable, writable
+from sparsity_report.errors import (
+    SparsityReportError,
+    explained,
+    printable,
+    within_memory,
+    writable,
+)
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.untrusted.gates import parse_json
 
@@ -128,12 +134,16 @@ def names_file(text: str) -> bool:
     return False
 
 
-def _reading(path: Path) -> AbstractContextManager[None]:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     """Turn errors of reading a text into an error of this package."""
-    return explained(
-        lambda error: f"cannot read the text {path}: {error}; give a file of UTF-8 text",
-        Exception,  # readers of gzip and Parquet raise many types
-    )
+    failed = f"cannot read the text {path}"
+    # Readers of gzip and Parquet raise many types.
+    with (
+        explained(lambda error: f"{failed}: {error}; give a file of UTF-8 text", Exception),
+        within_memory(failed, "read it on a larger machine"),
+    ):
+        yield
 
 
 def _rows_of_file(corpus: Corpus, path: Path) -> list[str]:

@@ -479,7 +479,8 @@ class Entry:
             uint8, (rows, bytes of a row).
         """
         down = self.shape[0] if self.shape else 1
-        stop, size = down if stop is None else stop, self._row_bytes
+        stop = down if stop is None else stop
+        size = math.prod(self.shape[1:]) * value_bytes(self.values.dtype)
         if isinstance(self.values, FileSlice):
             raw = self.values.file.read(self.values.offset + start * size, (stop - start) * size)
             return raw.reshape(stop - start, size)
@@ -529,10 +530,6 @@ class Entry:
             )
         return values
 
-    @property
-    def _row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * value_bytes(self.values.dtype)
-
     def _tensor(self, raw: Bytes) -> torch.Tensor:
         return torch.from_numpy(raw).view(torch_dtype(self.values.dtype))
 
@@ -578,7 +575,7 @@ def sparse_bytes(tensor: torch.Tensor) -> int:
         arrays = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
     else:
         arrays = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
-    return sum(array.numel() * array.element_size() for array in arrays)
+    return sum(array.nbytes for array in arrays)
 
 
 def is_integer(dtype: str) -> bool:

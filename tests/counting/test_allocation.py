@@ -71,16 +71,6 @@ def test_frame_mapping_and_rule_are_one(weights, policy):
     assert real["nonzero"].tolist() == sr.masked(one).layers()["nonzero"].tolist()
 
 
-def test_shares_that_are_what_was_asked_for(weights):
-    names = [m.name for m in modules_of(weights)]
-    even = dict.fromkeys(names, 0.5)
-    assert sr.layerwise_magnitude(weights, 0.5, allocation=even).pruned == 156
-    with pytest.raises(
-        sr.SparsityReportError, match=r"takes 156\.0 of the 312 .* the 124\.8 asked"
-    ):
-        sr.layerwise_magnitude(weights, 0.4, allocation=even)
-
-
 @pytest.mark.parametrize("shares", [(1.0, 0.0), (2 / 3, 3 / 8)])
 def test_shares_half_a_weight_off_are_refused(shares):
     """Nine weights do not round to eight, nor may ten of them go."""

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import count
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
@@ -105,11 +103,6 @@ def test_nan_marked_in_the_low_half_is_not_infinity():
     assert (tally.values.tolist(), tally.counts.tolist()) == ([np.inf], [2])
 
 
-def test_denormals_are_nonzero():
-    tensor = torch.tensor([1e-45, -1e-45, 0.0])
-    assert count(tensor).nonzero == count_nonzero(tensor) == 2
-
-
 @pytest.mark.parametrize("shape", [(0,), (), (3, 0), (5, 7)])
 def test_shapes(shape):
     tensor = torch.ones(shape)
@@ -128,19 +121,6 @@ def test_more_than_one_chunk():
     tensor[[0, 2**20 - 1, 2**20, -1]] = torch.tensor([1.0, 2.0, 3.0, 4.0])
     tally = count(tensor)
     assert (tally.nonzero, tally.values.tolist()) == (4, [0.0, 1.0, 2.0, 3.0, 4.0])
-
-
-@settings(max_examples=30)
-@given(
-    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=50),
-    st.sampled_from(FLOATS),
-)
-def test_any_numbers(numbers, dtype):
-    tensor = torch.tensor(numbers, dtype=torch.float64).to(dtype)
-    tally = count(tensor)
-    zeros = sum(float(x) == 0 for x in tensor.to(torch.float64))
-    assert tally.nonzero == len(numbers) - zeros
-    assert tally.counts.sum() == len(numbers)
 
 
 def test_counting_changes_nothing_of_the_model(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
-from helpers import write_gguf
+from helpers import finish, write_gguf
 
 import sparsity_report as sr
 from fuzz.family import Base, Family, Files
@@ -384,10 +384,7 @@ def _kinds(path: Path) -> None:
         writer.add_tensor(f"blk.{number % 3}.ffn_{number}.weight", raw, raw_dtype=kind)
     writer.add_tensor("blk.1.ffn_up_exps.weight", _values(4, 8, 8))
     writer.add_tensor("blk.2.sinks", _values(7).astype(np.float64))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
 
 
 def _pieces(folder: Path) -> Files:

@@ -233,11 +233,6 @@ def test_copies_are_read_again_after_more_than_the_cache_holds():
                     places[call] += 1
 
 
-def test_a_call_goes_through_its_copies():
-    call = timed_calls.cycling([lambda: "a", lambda: "b", lambda: "c"])
-    assert "".join(call() for _ in range(7)) == "abcabca"
-
-
 def tell(root, cpu, index, **files):
     folder = root / f"cpu{cpu}" / "cache" / f"index{index}"
     folder.mkdir(parents=True)

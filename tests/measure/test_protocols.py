@@ -238,6 +238,16 @@ def test_a_damaged_gzip_file_is_one_line(tmp_path):
         text_of("wikitext2-2048", tmp_path / "wiki.txt.gz")
 
 
+def test_a_lack_of_memory_is_not_a_fault_of_the_file(tmp_path, monkeypatch):
+    def lines(_):
+        raise MemoryError
+
+    (tmp_path / "wiki.txt").touch()
+    monkeypatch.setattr(texts, "_lines", lines)
+    with pytest.raises(sr.SparsityReportError, match=r"wiki\.txt: memory ran out; read it on"):
+        texts.read_text(tmp_path / "wiki.txt")
+
+
 def test_options_outside_a_protocol_are_refused(demo, tmp_path):
     dense, small = sr.dense(demo), sr.dense(sr.load(long_llama(), name="small"))
     with pytest.raises(sr.SparsityReportError, match="no protocol 'c4'; use one of sliding, wiki"):

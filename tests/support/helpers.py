@@ -110,6 +110,14 @@ def small_files(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def refused(match, *args, **kwargs):
+    """Expect that a model is refused in one short line."""
+    with pytest.raises(sr.SparsityReportError, match=match) as caught:
+        sr.load(*args, **kwargs)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
 def study_of(weights, sparsity=0.3, **options):
     """Dense, masked and CSR of one model."""
     pruning = sr.global_magnitude(weights, sparsity)
@@ -167,8 +175,13 @@ def write_gguf(path, tensors, architecture="llama", **metadata):
         for value in values if isinstance(values, list) else [values]:
             getattr(writer, f"add_{key}")(*(value if isinstance(value, tuple) else (value,)))
     for name, (values, kind) in tensors.items():
-        data = gguf.quantize(values, kind) if kind else values
+        data = gguf.quantize(values, kind) if kind and values.dtype != np.uint8 else values
         writer.add_tensor(name, data, raw_dtype=kind)
+    finish(writer)
+
+
+def finish(writer):
+    """Write what a GGUF writer has got."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -190,6 +203,11 @@ def counted(frame):
 def known_counts(weights):
     """Return the counts of a model so far, by parameter name."""
     return counting._MEMORIES.get(weights, counting._Memory()).counts
+
+
+def same_layers(one, other):
+    left, right = (counted(study_of(weights).layers) for weights in (one, other))
+    assert left.equals(right)
 
 
 def same_counts(one, other):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SIZES = {
-    "V": 64, "H": 32, "I": 48, "P": 16, "D": 8, "K": 16, "T": 2, "G": 96, "E": 4, "M": 16, "W": 128,
+    "V": 64, "H": 32, "I": 48, "P": 16, "D": 8, "K": 16, "T": 2, "G": 96, "E": 12, "M": 16,
+    "W": 128,
 }  # fmt: skip
 _BERT = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -340,11 +341,6 @@ LAYOUTS = {
         _bert("roberta.", types="1 H") + _ROBERTA_HEAD + "roberta." + _POOLER.format("roberta."),
         left_out=("roberta.pooler",),
     ),
-    "FacebookAI/xlm-roberta-base": Layout(
-        _named("xlm-roberta", "XLMRobertaForMaskedLM", **_ROBERTA),
-        _bert("roberta.", types="1 H") + _ROBERTA_HEAD + "roberta." + _POOLER.format("roberta."),
-        left_out=("roberta.pooler",),
-    ),
     "distilbert/distilbert-base-uncased": Layout(
         _named(
             "distilbert", "DistilBertForMaskedLM", vocab_size=64, dim=32, hidden_dim=48, n_layers=2,
@@ -364,10 +360,6 @@ LAYOUTS = {
     "Qwen/Qwen3-0.6B": Layout(
         _named("qwen3", "Qwen3ForCausalLM", **_DECODER, tie_word_embeddings=True),
         _llama(normed=True) + _HEAD,
-    ),
-    "meta-llama/Llama-3.1-8B-Instruct": Layout(
-        _named("llama", "LlamaForCausalLM", **_DECODER, tie_word_embeddings=False),
-        _llama() + _HEAD,
     ),
     "meta-llama/Llama-2-7b-hf": Layout(
         _named("llama", "LlamaForCausalLM", **_DECODER, tie_word_embeddings=False),
@@ -414,7 +406,7 @@ LAYOUTS = {
         _named("gemma3_text", "Gemma3ForCausalLM", **_DECODER, sliding_window=8), _GEMMA
     ),
     "mistralai/Mixtral-8x7B-Instruct-v0.1": Layout(
-        _named("mixtral", "MixtralForCausalLM", **_DECODER, num_local_experts=4,
+        _named("mixtral", "MixtralForCausalLM", **_DECODER, num_local_experts=12,
                num_experts_per_tok=2, tie_word_embeddings=False),
         _llama(mlp=False) + _EXPERTS,
     ),

@@ -10,7 +10,7 @@ import packing
 import pytest
 import torch
 import transformers
-from helpers import command, small_llama, swept, turned_on_loading, write_gguf
+from helpers import command, refused, small_llama, swept, turned_on_loading, write_gguf
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
@@ -248,12 +248,6 @@ def edit(folder, config=None, tensors=None):
     if tensors is not None:
         held = tensors(load_file(adapter / "adapter_model.safetensors"))
         save_file(held, adapter / "adapter_model.safetensors")
-
-
-def refused(match, *args, **kwargs):
-    with pytest.raises(sr.SparsityReportError, match=match) as caught:
-        sr.load(*args, **kwargs)
-    assert "\n" not in str(caught.value)
 
 
 # Values of the fields of a configuration, beside those that any field may hold.

@@ -1,6 +1,5 @@
 """Prunable weights: linear layers inside blocks, by the lists of torch as the oracle."""
 
-import json
 from itertools import pairwise
 
 import pytest
@@ -15,24 +14,17 @@ SIZES = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
     "num_attention_heads": 4, "max_position_embeddings": 16,
 }  # fmt: skip
-DISTIL = {"vocab_size": 64, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4}
 IMAGE = {"image_size": 16, "patch_size": 8}
 OPT = {"vocab_size": 64, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2}
 OPT |= {"num_attention_heads": 4, "word_embed_proj_dim": 16}
 # Models, and their linear layers outside of blocks that are no output head.
 MODELS = {
-    "BERT": (tf.BertModel(tf.BertConfig(**SIZES)), {"pooler.dense"}),
     "masked LM": (
         tf.BertForMaskedLM(tf.BertConfig(**SIZES)), {"cls.predictions.transform.dense"},
     ),
     "classes of a text": (
         tf.BertForSequenceClassification(tf.BertConfig(**SIZES, num_labels=3)),
         {"bert.pooler.dense", "classifier"},
-    ),
-    "answers": (tf.BertForQuestionAnswering(tf.BertConfig(**SIZES)), {"qa_outputs"}),
-    "DistilBERT": (
-        tf.DistilBertForSequenceClassification(tf.DistilBertConfig(**DISTIL)),
-        {"pre_classifier", "classifier"},
     ),
     "Llama": (
         tf.LlamaForSequenceClassification(tf.LlamaConfig(**SIZES, pad_token_id=0)), {"score"},
@@ -70,9 +62,6 @@ def test_linear_layers_inside_blocks_are_prunable(name, tmp_path):
     assert prunable(sr.load(tmp_path)) == inside
     assert prunable(load_by_class(tmp_path)) == inside
     assert len(sr.load(tmp_path, config=False).prunable) == len(inside)
-    size = sum(model.get_submodule(layer).weight.numel() for layer in inside)
-    checked = command("check", tmp_path, "--zeros", "<=100%", "--json")
-    assert json.loads(checked.stdout)["prunable"] == size
     written = tmp_path.with_name(f"{tmp_path.name}-half")
     done = command("prune", tmp_path, "--sparsity", "0.5", "--out", written)
     assert done.returncode == 0, done.stderr

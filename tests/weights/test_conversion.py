@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import transformers
-from helpers import same_counts, small_llama, study_of
+from helpers import refused, same_counts, small_llama, study_of
 from safetensors.torch import load_file, save_file
 from transformers import conversion_mapping
 from transformers.core_model_loading import Chunk, Concatenate, Transpose, WeightConverter
@@ -82,12 +82,6 @@ def saved(folder, name):
     model = getattr(transformers, name)(getattr(transformers, config)(**facts))
     model.save_pretrained(folder)
     return model
-
-
-def refused(match, *args, **kwargs):
-    with pytest.raises(sr.SparsityReportError, match=match) as caught:
-        sr.load(*args, **kwargs)
-    assert "\n" not in str(caught.value)
 
 
 def ruled(monkeypatch, *rules):

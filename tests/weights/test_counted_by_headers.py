@@ -12,7 +12,15 @@ import packing
 import pytest
 import torch
 import transformers
-from helpers import command, described, is_decided, load_by_class, small_llama, write_gguf
+from helpers import (
+    command,
+    described,
+    finish,
+    is_decided,
+    load_by_class,
+    small_llama,
+    write_gguf,
+)
 from hubs import Hub
 from safetensors.torch import load_file, save_file
 
@@ -276,10 +284,7 @@ def test_split_gguf_and_its_experts(tmp_path):
             data = np.ones(shape, np.float32)
             kind = gguf.GGMLQuantizationType.Q4_0 if data.ndim > 1 else None
             writer.add_tensor(name, gguf.quantize(data, kind) if kind else data, raw_dtype=kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        finish(writer)
     shards = sorted(tmp_path.glob("x-*.gguf"))
     assert len(shards) == 3
     one, many = open_to_count(whole), open_to_count(shards[1])

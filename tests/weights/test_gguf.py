@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from helpers import counted, study_of, write_gguf
+from helpers import counted, finish, refused, study_of, write_gguf
 from zoo.cases import CASES, GQA, b, d, f, g, h, k, v
 
 import sparsity_report as sr
@@ -132,10 +132,7 @@ def write(path, model, architecture, kind=None, **split):
             writer.add_tensor(name, gguf.quantize(data, kind), raw_dtype=kind)
         else:
             writer.add_tensor(name, data)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
 
 
 def shaken(model):
@@ -279,12 +276,6 @@ def write_shard(folder, number, count, names, stem="x", total=2, **facts):
     return path
 
 
-def refused(match, path):
-    with pytest.raises(sr.SparsityReportError, match=match) as caught:
-        sr.load(path)
-    assert "\n" not in str(caught.value)
-
-
 A, B, C = (f"blk.{number}.ffn_up.weight" for number in range(3))
 
 
@@ -397,12 +388,7 @@ def test_blocks_are_what_the_library_decodes(tmp_path, kind):
         size = 512 // gguf.GGML_QUANT_SIZES[kind][0] * gguf.GGML_QUANT_SIZES[kind][1]
         raw = np.frombuffer(rng.bytes(8 * size), np.uint8).reshape(8, -1) & 0x3F
     path = tmp_path / "x.gguf"
-    writer = gguf.GGUFWriter(path, "mystery")
-    writer.add_tensor(A, raw, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_gguf(path, {A: (raw, kind)}, "mystery")
     expected = gguf.dequantize(raw, kind)
     weights = sr.load(path)
     assert np.array_equal(weights.tensor(A).numpy(), expected)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from helpers import small_llama
+from helpers import refused, small_llama
 from safetensors.torch import save_file
 from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -37,12 +37,6 @@ def folder(saved, tmp_path):
     for name, content in saved.items():
         (tmp_path / name).write_bytes(content)
     return tmp_path
-
-
-def refused(match, *args, **kwargs):
-    with pytest.raises(sr.SparsityReportError, match=match) as caught:
-        sr.load(*args, **kwargs)
-    assert str(caught.value).isprintable()
 
 
 def says(folder, *, without=(), **told):

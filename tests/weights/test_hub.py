@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import command, counted, small_llama, study_of, write_gguf
+from helpers import command, refused, same_layers, small_llama, study_of, write_gguf
 from hubs import Hub
 from huggingface_hub.utils import parse_hf_uri
 from safetensors.torch import load_file, save_file
@@ -38,17 +38,6 @@ def repository(hub, tmp_path):
     return folder
 
 
-def same(one, other):
-    left, right = (counted(study_of(weights).layers) for weights in (one, other))
-    assert left.equals(right)
-
-
-def refused(match, *args, **kwargs):
-    with pytest.raises(sr.SparsityReportError, match=match) as caught:
-        sr.load(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-
-
 def gguf_file(path, value=1):
     tensors = {"token_embd.weight": (np.full((10, 64), value, dtype=np.float32), None)}
     write_gguf(path, tensors, architecture="mystery", causal_attention=False)
@@ -69,7 +58,7 @@ def test_one_file_is_fetched_and_opened(hub, repository, model):
     (repository / "other.bin").write_bytes(b"not wanted")
     weights = sr.load("someone/small")
     assert (weights.name, weights.notes) == ("someone/small", ())
-    same(weights, sr.load(model))
+    same_layers(weights, sr.load(model))
     assert "model.safetensors" in hub.served
     assert "other.bin" not in hub.served
 
@@ -86,8 +75,8 @@ def test_the_index_says_what_its_shards_are_called(hub, repository, model):
     (repository / INDEX).write_text(json.dumps(index))
     save_file({"x": torch.ones(1)}, repository / "model-00009-of-00009.safetensors")
     weights = sr.load("someone/small")
-    same(weights, sr.load(model))
-    same(sr.load(sr.dense(weights).module()), weights)
+    same_layers(weights, sr.load(model))
+    same_layers(sr.load(sr.dense(weights).module()), weights)
     assert "model-00009-of-00009.safetensors" not in hub.served
 
     (repository / "part [0].safetensors").unlink()
@@ -107,15 +96,15 @@ def test_a_whole_file_beside_an_index_of_others(repository, model):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
-    same(sr.load("someone/small/model.safetensors", name="x"), sr.load(model, name="x"))
+    same_layers(sr.load("someone/small/model.safetensors", name="x"), sr.load(model, name="x"))
 
 
 def test_a_single_file_of_another_name_runs_too(repository, model):
     model.save_pretrained(repository)
     (repository / "model.safetensors").rename(repository / "weights.safetensors")
     weights = sr.load("someone/small")
-    same(weights, sr.load(model))
-    same(sr.load(sr.dense(weights).module()), weights)
+    same_layers(weights, sr.load(model))
+    same_layers(sr.load(sr.dense(weights).module()), weights)
 
 
 def test_files_are_named_where_there_are_several(hub, repository, model):
@@ -181,8 +170,8 @@ def test_a_model_in_a_folder_of_its_repository(hub, repository, model):
     model.save_pretrained(repository / "inner" / "small")
     small_llama(tie_word_embeddings=False).save_pretrained(repository)
     weights = sr.load("someone/small/inner/small")
-    same(weights, sr.load(model))
-    same(sr.load(repository / "inner" / "small"), weights)
+    same_layers(weights, sr.load(model))
+    same_layers(sr.load(repository / "inner" / "small"), weights)
     assert "model.safetensors" not in hub.served
     refused("is not a folder inside", "someone/small/../x")
     refused("no such file", repository / "gone")
@@ -220,10 +209,10 @@ def test_a_name_says_revision_folder_and_file(hub, repository, model, tmp_path):
     expected = sr.load(tmp_path / "changed" / "inner")
     for weights in (sr.load(name), sr.load(f"hf://{name}"), sr.load(name, stream=True)):
         assert weights.name == name
-        same(weights, expected)
+        same_layers(weights, expected)
     file = sr.load(f"{name}/model.safetensors")
     assert file.name == sr.load("someone/small/model.safetensors").name
-    same(file, sr.load(tmp_path / "changed" / "inner" / "model.safetensors"))
+    same_layers(file, sr.load(tmp_path / "changed" / "inner" / "model.safetensors"))
     done = command("count", name, f"{name}/model.safetensors", "--json")
     counts = [json.loads(line) for line in done.stdout.splitlines()]
     assert {each["parameters"] for each in counts} == {sum(p.total for p in expected.stored)}
@@ -236,7 +225,7 @@ def test_a_name_says_revision_folder_and_file(hub, repository, model, tmp_path):
 def test_a_path_that_exists_is_no_name(hub, model, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "someone" / "small@v1")
     monkeypatch.chdir(tmp_path)
-    same(sr.load("someone/small@v1"), sr.load(model))
+    same_layers(sr.load("someone/small@v1"), sr.load(model))
     assert hub.served == []
 
 
@@ -248,34 +237,14 @@ def test_pickles_are_fetched_on_request(hub, repository, model):
     assert "pytorch_model.bin" not in hub.served
     opened = sr.load("someone/small", allow_pickle=True)
     assert opened.source == "pickle"
-    same(opened, sr.load(model))
-
-
-def test_unavailable_models_are_refused(hub, repository):
-    refused("neither a local path nor a model on the Hub", "no/where")
-    refused("at revision v9 is neither", "someone/small@v9")
-    refused("has no safetensors, GGUF or pytorch_model.bin", "someone/small")
-    hub.repositories["someone/gated"] = repository
-    hub.gated.add("someone/gated")
-    refused("is gated: accept its terms", "someone/gated")
+    same_layers(opened, sr.load(model))
 
 
 def test_a_fetched_model_opens_without_the_hub(repository, model, monkeypatch):
     model.save_pretrained(repository, max_shard_size="20KB")
     weights = sr.load("someone/small")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    same(sr.load("someone/small"), weights)
-
-
-def test_an_adapter_names_its_base(repository):
-    save_file(
-        {"base_model.model.x.lora_A.weight": torch.ones(1, 1)},
-        repository / "adapter_model.safetensors",
-    )
-    (repository / "adapter_config.json").write_text(
-        '{"base_model_name_or_path": "facebook/opt-125m"}'
-    )
-    refused("is an adapter of facebook/opt-125m, not a model", "someone/small")
+    same_layers(sr.load("someone/small"), weights)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers the old way
@@ -291,7 +260,7 @@ def test_an_adapter_and_its_base(hub, repository, model, tmp_path):
     save_file(other, tmp_path / "adapter" / "other.safetensors")
     weights = sr.load("someone/adapter", base="someone/small")
     assert weights.name == "someone/adapter"
-    same(weights, sr.load(adapted.merge_and_unload(), name="someone/adapter"))
+    same_layers(weights, sr.load(adapted.merge_and_unload(), name="someone/adapter"))
     refused("has no file 'adapter_model.safetensors'", "someone/small", base="someone/small")
     named = sr.load("someone/adapter/other.safetensors", base="someone/small")
     name = "model.layers.0.self_attn.q_proj.weight"

@@ -4,17 +4,11 @@ import pytest
 import torch
 from fuzz.pickles import archived, members_of
 from fuzz.truth import count, counted
+from helpers import refused
 
-import sparsity_report as sr
 from sparsity_report.findings.model_counts import model_counts
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.loading import open_to_count
-
-
-def refused(match, file):
-    with pytest.raises(sr.SparsityReportError, match=match) as caught:
-        sr.load(file, allow_pickle=True)
-    assert len(str(caught.value)) < 500
 
 
 @pytest.fixture
@@ -50,33 +44,33 @@ def test_records_of_another_size_are_refused(file, size):
     file.write_bytes(archived(cut))
     with pytest.raises(RuntimeError, match="record size"):
         torch.load(file, weights_only=True)
-    refused("cannot be read as a PyTorch state dict: record size", file)
+    refused("cannot be read as a PyTorch state dict: record size", file, allow_pickle=True)
 
 
 def test_two_records_of_one_name_are_refused(file):
     members = members_of(file.read_bytes())
     with pytest.warns(UserWarning, match="Duplicate name"):
         file.write_bytes(archived([*members, members[-3]]))
-    refused("it holds '.*' twice", file)
+    refused("it holds '.*' twice", file, allow_pickle=True)
 
 
 def test_tensors_without_values_are_refused(file):
     torch.save({"h.0.weight": torch.empty(3, 3, device="meta")}, file)
-    refused("'h.0.weight' is a meta tensor, which has no values", file)
+    refused("'h.0.weight' is a meta tensor, which has no values", file, allow_pickle=True)
 
 
 def test_tensors_far_larger_than_their_file_are_refused(file):
     """One stored value stands for 16 GiB."""
     torch.save({"h.0.weight": torch.ones(1).expand(2**20, 2**12)}, file)
-    refused("sparse or repeated values unfold to 17,179,869,184 bytes", file)
+    refused("sparse or repeated values unfold to 17,179,869,184 bytes", file, allow_pickle=True)
     sparse = torch.sparse_coo_tensor([[0], [1]], [1.0], (2**15, 2**14))
     torch.save({"h.0.weight": sparse}, file)
-    refused("sparse or repeated values unfold to 2,147,483,648 bytes", file)
+    refused("sparse or repeated values unfold to 2,147,483,648 bytes", file, allow_pickle=True)
 
 
 def test_a_pickle_that_is_larger_than_any_is_refused(file, monkeypatch):
     monkeypatch.setattr(limits, "PICKLE_BYTES", 200)
-    refused("data.pkl' has more than 200 bytes", file)
+    refused("data.pkl' has more than 200 bytes", file, allow_pickle=True)
 
 
 def test_bytes_of_tensors_that_are_held_in_memory(file):

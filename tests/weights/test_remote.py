@@ -510,17 +510,6 @@ def test_counting_resumes_after_a_lost_connection(hub, folder, tmp_path, waits, 
     assert len(hub.asked) == 9
 
 
-def test_progress_advances_slice_by_slice(folder, monkeypatch):
-    big(folder)
-    monkeypatch.setattr(tensor_slices, "_SLICE", 2 * BIG // 3)
-    calls = []
-    count_weights(stream(), lambda *call: calls.append(call))
-    assert calls == [
-        (8 * BIG // 3, 4 * BIG, "layers.0.fc1.weight"),
-        (4 * BIG, 4 * BIG, "layers.0.fc1.weight"),
-    ]
-
-
 def test_a_slice_is_one_request_and_memory_is_that_of_slices(hub, folder, monkeypatch):
     save_file({"fc1.weight": torch.ones(2048, 4096)}, folder / FILE)  # 32 MiB
     weights = stream()

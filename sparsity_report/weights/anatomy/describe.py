@@ -327,16 +327,14 @@ def _is_transposed(module: nn.Module) -> bool:
 
 def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, int | None]:
     """Return the layout and, if sparse, the bytes of its arrays, explicit zeros included."""
-    layout, arrays = str(tensor.layout).removeprefix("torch.sparse_"), []
     if csr := as_csr(module, leaf):
-        layout, arrays = "csr", [*csr.buffers()]
-    elif isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
-        layout, arrays = "2:4", [part for part in (tensor.packed, tensor.meta) if part is not None]
-    elif tensor.layout == torch.strided:
+        return "csr", sum(array.nbytes for array in csr.buffers())
+    if isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
+        arrays = tensor.packed, tensor.meta
+        return "2:4", sum(array.nbytes for array in arrays if array is not None)
+    if tensor.layout == torch.strided:
         return "dense", None
-    else:
-        return layout, sparse_bytes(tensor)
-    return layout, sum(array.numel() * array.element_size() for array in arrays)
+    return str(tensor.layout).removeprefix("torch.sparse_"), sparse_bytes(tensor)
 
 
 def _uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:

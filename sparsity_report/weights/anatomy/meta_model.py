@@ -89,21 +89,16 @@ def meta_model(config: Any, where: Path, most: int, fits: _Test | None = None) -
     model and others. The first that `fits` is taken, else the very first. A model of more than
     `most` parameters is not built.
     """
+    import transformers
+
     # A hostile config can fail anywhere inside transformers.
     failed = f"{where}: no model can be built from this config"
     with explained(lambda error: f"{failed}: {first_line(error)}", Exception):
-        named = _named(config, most)
-        return _fitting(config, fits, most) if named is None else named
-
-
-def _named(config: Any, most: int) -> nn.Module | None:
-    import transformers
-
-    for name in config.architectures or ():
-        known = getattr(transformers, name, None)
-        if isinstance(known, type) and issubclass(known, transformers.PreTrainedModel):
-            return _on_meta(known, config, most)
-    return None
+        for name in config.architectures or ():
+            known = getattr(transformers, name, None)
+            if isinstance(known, type) and issubclass(known, transformers.PreTrainedModel):
+                return _on_meta(known, config, most)
+        return _fitting(config, fits, most)
 
 
 def _fitting(config: Any, fits: _Test | None, most: int) -> nn.Module:
@@ -206,7 +201,7 @@ def plain_folder(directory: Path, patterns: Iterable[str]) -> Iterator[Path]:
     """Return a temporary folder with copies of matching files of a folder, without code.
 
     Configurations other than those of the model and its tokenizer are left out, as are folders,
-    links to devices and files larger than 256 MiB.
+    links to devices and files larger than 128 MiB.
     """
     with scratch() as plain:
         for file in sorted({file for pattern in patterns for file in directory.glob(pattern)}):

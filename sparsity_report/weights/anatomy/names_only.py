@@ -105,10 +105,11 @@ class ReaderOptions:
         """
         holders = (module.name for module in modules if not ADAPTER.search(module.name))
         blocks = {block for name in holders for block in _numbered(name)}
-        outside = {m.name for m in modules if blocks.isdisjoint(_numbered(f"{m.name}."))}
         if self.blacklist is not None or not blocks:
             return modules
-        return [m.changed(_spared) if m.name in outside else m for m in modules]
+        return [
+            m.changed(_spared) if blocks.isdisjoint(_numbered(f"{m.name}.")) else m for m in modules
+        ]
 
 
 @dataclass(frozen=True)

@@ -239,8 +239,12 @@ class Conversion:
         try:
             results = rule.convert(self.name, model=self.model, config=self.model.config)
         except Exception as error:  # each operation fails in its own way
-            why = f"{first_line(error)}; is it whole, and config.json of the same model?"
-            raise self._wrong(why) from error
+            entry = self.sources[0][1]
+            raise SparsityReportError(
+                f"{entry.origin}: transformers makes {self.name!r} of {entry.key!r} on loading, "
+                f"which cannot be done: {first_line(error)}; is it whole, and config.json of the "
+                "same model?"
+            ) from error
         # Transformers 5.0 returns errors beside them.
         results = results[0] if isinstance(results, tuple) else results
         return {name: r[0] if isinstance(r, list) else r for name, r in results.items()}
@@ -270,13 +274,6 @@ class Conversion:
             if isinstance(values, FileSlice | HeldSlice):
                 return replace(entry, shape=shape, values=values.part(start, total))
         return None
-
-    def _wrong(self, why: str) -> SparsityReportError:
-        entry = self.sources[0][1]
-        return SparsityReportError(
-            f"{entry.origin}: transformers makes {self.name!r} of {entry.key!r} on loading, which "
-            f"cannot be done: {why}"
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_report.deferred import torch
-from sparsity_report.errors import SparsityReportError, explained, first_line, printable
+from sparsity_report.errors import (
+    SparsityReportError,
+    explained,
+    first_line,
+    printable,
+    within_memory,
+)
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_name
 from sparsity_report.weights.tensor_slices import (
@@ -57,20 +63,19 @@ def read_pickle(file: Path) -> list[Entry]:
         return f"{file} cannot be read as a PyTorch state dict: {reason}; save it again"
 
     # Torch raises many exceptions for damaged files.
-    with explained(explain, Exception):
+    advice = "open it on a larger machine"
+    with explained(explain, Exception), within_memory(f"{file} cannot be opened", advice):
         origin = LocalFile.look_up(file)
         outline, records = _outline(file)
         _check_state(file, outline)
-        places = {key: _place(tensor, records) for key, tensor in outline.items()}
-        others = [key for key, place in places.items() if place is None]
-        held = _read_held(file, outline, others) if others else {}
-
-    def stored(key: str, tensor: torch.Tensor) -> Stored:
-        if (place := places[key]) is None:
-            return held[key]
-        return FileSlice(tensor.numel(), dtype_name(tensor.dtype), origin, place)
-
-    return [Entry(key, tuple(t.shape), stored(key, t)) for key, t in outline.items()]
+        values: dict[str, Stored] = {}
+        for key, tensor in outline.items():
+            if (place := _place(tensor, records)) is not None:
+                dtype = dtype_name(tensor.dtype)
+                values[key] = FileSlice(tensor.numel(), dtype, origin, place)
+        if others := [key for key in outline if key not in values]:
+            values |= _read_held(file, outline, others)
+    return [Entry(key, tuple(t.shape), values[key]) for key, t in outline.items()]
 
 
 def _check_state(file: Path, state: Any) -> None:
