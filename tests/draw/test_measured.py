@@ -204,16 +204,6 @@ def test_intervals_stand_on_their_points(policies):
     assert "not of gaps between variants" in " ".join(spec["title"]["subtitle"])
 
 
-def test_a_model_that_nobody_pruned_is_a_point(demo):
-    study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
-    chart = measured_charts.quality_chart(
-        scored(study, {"Dense": (0.0, 10.0), "Again": (0.0, 10.5)})
-    )
-    assert {(row["variant"], row["value"]) for row in points(chart)} == {
-        ("Dense", 10.0), ("Again", 10.5),
-    }  # fmt: skip
-
-
 def test_models_that_came_pruned_are_named_once(demo):
     """A line of a model that nobody pruned here has the name of its variant."""
     came = sr.load(sr.masked(sr.global_magnitude(demo, 0.5)).module(), name="half")
@@ -255,20 +245,6 @@ def test_no_perplexity_is_drawn_beyond_uniform_guessing(policies, score):
     assert "worse than uniform guessing" in export.svg(chart.to_dict())
     study.quality.loc[study.quality["variant"] == "G80", "perplexity"] = 1023.0
     assert {row["form"] for row in points(measured_charts.quality_chart(study))} == {"circle"}
-
-
-@pytest.mark.parametrize(("most", "written"), [(11.2, "10.5"), (900.0, "500")])
-def test_points_of_quality_stand_clear_of_the_axes(study, most, written):
-    """From 0 to the highest sparsity, with room on both sides, on an axis in plain numbers."""
-    scores = {"Dense": (0.0, 10.0), "Masked30": (0.4, 10.6), "CSR30": (0.8, most)}
-    svg = export.svg(measured_charts.quality_chart(scored(study, scores), width=300).to_dict())
-    places = re.findall(r'"point"[^>]*transform="translate\(([\d.]+),([\d.]+)\)', svg)
-    xs, heights = ([float(end) for end in sorted(set(ends))] for ends in zip(*places, strict=True))
-    xs, heights = sorted(xs), sorted(heights)
-    assert xs[2] - xs[1] == pytest.approx(xs[1] - xs[0])
-    assert xs[0] == pytest.approx(0.03 * (xs[2] - xs[0]))
-    assert 0 < heights[0] < heights[1] < heights[2] < 220
-    assert written in re.findall(r"<text[^>]*>([^<]+)</text>", svg)
 
 
 def test_layouts_of_one_pruning_are_all_drawn(study):

@@ -29,7 +29,7 @@ from papers import (
 
 import sparsity_report as sr
 from sparsity_report.errors import legible
-from sparsity_report.report.tables.latex import command_names, tex
+from sparsity_report.report.tables.latex import tex
 
 POINTS = 72 / 2.54
 
@@ -328,16 +328,6 @@ def test_templates_of_ones_own(demo, tmp_path):
     with pytest.raises(sr.SparsityReportError, match=r"no_such.*check template_dir"):
         sr.write_thesis(study, tmp_path / "kit", template_dir=tmp_path / "mine")
     assert (tmp_path / "kit" / "findings.tex").read_text() == findings
-
-
-def test_names_of_commands():
-    assert command_names(["Masked30", "CSR7", "x12", "x20", "x007", "x100"]) == [
-        "MaskedThirty", "CSRSeven", "XTwelve", "XTwenty",
-        "XZeroZeroSeven", "XOneZeroZero",
-    ]  # fmt: skip
-    clash = command_names(["a", "A", "a!", "🦙", "模"])
-    assert clash == ["A", "AB", "AC", "X", "XB"]
-    assert len(set(command_names(["x"] * 100))) == 100
 
 
 @given(st.text())

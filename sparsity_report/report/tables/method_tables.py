@@ -17,7 +17,7 @@ from sparsity_report.study.schema import COLUMNS, TABLES, Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.display_names import layout_name, method_name
-from sparsity_report.words.number_format import percent
+from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
 
 # Figures by column.
@@ -223,12 +223,13 @@ def _results_caption(study: StudyFigures, keys: Set[str]) -> str:
 
 def _entries(study: StudyFigures) -> pd.DataFrame:
     """Return ``kind``, ``label``, ``model`` and ``variant`` of the unpruned models and prunings."""
-    frame = study.facts.methods
+    facts, frame = study.facts, study.facts.methods
     models = frame.drop_duplicates("fingerprint").set_index("fingerprint")["model"]
     names = dict(zip(models.index, distinct_names(list(models)), strict=True))
     rows, fewer = [], fewer_experts(study)
     for row in records(frame):
-        kind = row["kind"] if pd.notna(row["kind"]) else percent(row["sparsity"], digits=0)
+        share = facts.level(row["variant"]) if pd.notna(row["sparsity"]) else None
+        kind = row["kind"] if pd.notna(row["kind"]) else level(share)
         has_policy = pd.notna(row["policy"])
         policy = method_name(row["policy"] or "magnitude") if has_policy else ""
         label = policy[:1].upper() + policy[1:] or short_name(row["variant"])
@@ -236,7 +237,7 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
             kind = ""
             if len(names) > 1 and row["variant"] not in fewer:
                 label = say("name.dense_baseline")  # one row for all models
-        elif not has_policy and row["variant"] == study.facts.baseline:
+        elif not has_policy and row["variant"] == facts.baseline:
             label = say("name.as_opened")
         rows.append((kind, label, names[row["fingerprint"]], row["variant"]))
     entries = pd.DataFrame(rows, columns=["kind", "label", "model", "variant"])
