@@ -194,11 +194,13 @@ def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt
 
     Title and text are shortened. Its width includes everything, and its paper is white.
     """
-    lines = wrap(note, int(float(chart.width) / (0.44 * LABEL)))
+    room = float(chart.width) - 8
+    # A letter of a note is 0.44 of its size wide on average, and 0.5 where many are capitals.
+    lines = wrap(note, int(room / (0.5 * LABEL)))
     chart.title = {"text": clip(heading, 100), **({"subtitle": lines} if lines else {})}
     chart.description = clip(alt_text, 1500)
     settings = config()
-    settings["title"] |= {"limit": float(chart.width) - 8}
+    settings["title"] |= {"limit": room}
     chart.autosize = {"type": "fit-x", "contains": "padding"}
     chart.background, chart.config = "white", settings
     return chart

@@ -203,7 +203,7 @@ def _extremes(study: StudyFigures) -> Iterator[str]:
         share = column.astype(float).round(3).dropna()
         if share.nunique() > 1:
             modules = rows.loc[share.index[share == share.max()], "module_name"].tolist()
-            yield say(key, modules=modules, share=float(column[share.idxmax()]))
+            yield say(key, modules=modules, share=float(column.max()))
 
 
 def changed_values(study: StudyFigures) -> Iterator[str]:

@@ -120,7 +120,7 @@ def _span(ends: tuple[Any, Any]) -> str:
     return f"{_joined_ends(low, high)}{numbers.THIN}×"
 
 
-def _joined_ends(low: float, high: float) -> str:
+def _joined_ends(low: Any, high: Any) -> str:
     """Write the ends of an interval of ratios, with digits enough to tell them and 1 apart."""
     for digits in (2, 3, 4):
         texts = [numbers.figures(end, f".{digits}f") for end in (low, high)]

@@ -374,8 +374,7 @@ def sentence(study, state):
     else:
         sums, shown = variant_sums(study, state["variant"]), state["variant"]
         size, dense = sums["stored_bytes"], sums["dense_stored_bytes"]
-    base = "file" if study.facts.packings() else "dense"
-    before = study.totals["file_bytes"].iloc[0] if base == "file" else dense
+    in_file = study.totals["file_bytes"].iloc[0] if study.facts.packings() else None
     text = say(
         "viewer.sentence",
         shown=shown,
@@ -383,8 +382,8 @@ def sentence(study, state):
         prunable=number_format.scaled(sums["prunable_total"], "", space),
         layout=say(f"viewer.as_{layout}"),
         bytes=number_format.scaled(size, "B", space),
-        ratio=number_format.multiple(size / before, space),
-        base=say(f"viewer.base_{base}"),
+        ratio=number_format.multiple(size / (in_file or dense), space),
+        base=say("viewer.base_file" if in_file else "viewer.base_dense"),
     )
     return text[0].upper() + text[1:]
 

@@ -160,8 +160,7 @@ def test_file_bytes_are_those_of_all_parts(way, tmp_path):
     tensors, _, config = packing.WAYS[way](matrix())
     weights = open_by_names(write(tmp_path / "m", tensors, config))
     weight, norm = weights[f"{OWNER}.weight"], weights["layers.0.norm.weight"]
-    parts = [t.nbytes for leaf, t in tensors.items() if leaf != "input_scale"]
-    assert weight.file_bytes == sum(parts)
+    assert weight.file_bytes == sum(tensor.nbytes for tensor in tensors.values())
     assert weight.packing.startswith(PACKINGS[next(p for p in PACKINGS if way.startswith(p))])
     assert (norm.file_bytes, norm.packing) == (8 * 4, "")
     row = sr.compare(sr.dense(weights)).layers.set_index("module_name").loc[OWNER]
@@ -190,6 +189,8 @@ def test_scales_of_activations_are_no_parameters(tmp_path):
     beside = {f"{OWNER}.input_scale": torch.tensor(0.1), "layers.0.attn.k_scale": torch.ones(1)}
     weights = open_by_names(write(tmp_path / "m", tensors, config, **beside))
     assert sum(p.total for p in weights.stored) == means.numel() + 8
+    held = [*tensors.values(), *beside.values()]
+    assert weights[f"{OWNER}.weight"].file_bytes == sum(tensor.nbytes for tensor in held)
 
 
 @pytest.mark.parametrize("way", [None, "gptq-4-v1", "nf4", "mxfp4", "mlx-4"])

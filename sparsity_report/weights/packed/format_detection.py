@@ -1,11 +1,13 @@
 """Detection of packed formats: the role of each tensor, decided before anything is counted.
 
 Tensors that make up one weight become one entry with a decoder. Scales, zero points and tensors
-of activations are not parameters. Tensors that look packed in an unknown way are refused.
+of activations are not parameters, but count in the bytes of a weight. Tensors that look packed in
+an unknown way are refused.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.bitsandbytes import FourBit, LlmInt8
@@ -65,7 +67,7 @@ def detect_parameters(
             f"{masks[0]!r}; call torch.nn.utils.prune.remove before saving it"
         )
     groups, plain, scales = _sort(entries, scheme)
-    decoders = {parts.name: _decoder(parts) for parts in groups}
+    decoders = _with_scales({parts.name: _decoder(parts) for parts in groups}, scales)
     _check_method(scheme, {decoder.packing for decoder in decoders.values()})
     owners = {part.key: name for name, decoder in decoders.items() for part in decoder.parts}
     if not (decoders or scheme.method):  # beside plain weights, a scale may be a parameter
@@ -114,6 +116,29 @@ def _sort(
     _check_names(weights.values(), alone)
     _check_neighbors(weights.values(), alone)
     return weights.values(), alone, scales
+
+
+def _with_scales(decoders: Mapping[str, Packed], scales: Mapping[str, Entry]) -> dict[str, Packed]:
+    """Return the decoders, with scales of activations as parts of the nearest packed weight."""
+    nearest: dict[str, str] = {}
+    for name in decoders:
+        for owner in _owners(name):
+            nearest.setdefault(owner, name)
+    further: dict[str, list[Entry]] = {}
+    for key, scale in scales.items():
+        if name := next((nearest[owner] for owner in _owners(key) if owner in nearest), ""):
+            further.setdefault(name, []).append(scale)
+    return {
+        name: replace(decoder, parts=(*decoder.parts, *further.get(name, ())))
+        for name, decoder in decoders.items()
+    }
+
+
+def _owners(name: str) -> Iterator[str]:
+    """Yield the names of the modules around a tensor, the innermost first."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def _leaf_pattern() -> re.Pattern[str]:
