@@ -261,7 +261,8 @@ def curve(
     size : tuple of float
         Width in points, and upper end of y.
     evens, levels : altair.InlineData
-        Rows with ``sparsity``, ``value``, ``label``, and ``tip``, the sparsity in words.
+        Rows with ``sparsity``, ``value`` and ``label``, and levels with ``tip``, their sparsity in
+        words.
     """
     width, top = size
     x = share_axis("sparsity", say("chart.x_prunable_sparsity"), (0.0, 1.0))
@@ -276,15 +277,14 @@ def curve(
     halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **place)
     level = alt.Chart(levels).encode(x=x, y=y)
     text = level.mark_text(align="right", dx=-4, dy=11, fontSize=SMALL, color=INK)
-    share, ratio = tips(tip="chart.x_prunable_sparsity", label="label.bytes_ratio")
+    share = tooltips(tips(label="chart.x_prunable_sparsity"))
+    both = tooltips(tips(tip="chart.x_prunable_sparsity", label="label.bytes_ratio"))
     layers = [
         base.mark_line(clip=True, strokeWidth=1.6).encode(**_strokes(lines, width)),
-        even.mark_point(color=BLACK, size=34, **ring).encode(**tooltips([share])),
+        even.mark_point(color=BLACK, size=34, **ring).encode(**share),
         halo.encode(text="label:N"),
         even.mark_text(color=INK, **place).encode(text="label:N"),
-        level.mark_point(color=BLACK, filled=True, size=44, opacity=1).encode(
-            **tooltips([share, ratio])
-        ),
+        level.mark_point(color=BLACK, filled=True, size=44, opacity=1).encode(**both),
         text.encode(text="label:N"),
     ]
     return alt.LayerChart(layer=layers, width=width, height=_CURVE)

@@ -1,7 +1,6 @@
 """Tables of two checkpoints."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,11 +97,10 @@ def blocks(shares: BlockShares) -> Table:
         share=blocks_axis(shares),
     )
     values = shares.rows.assign(name=block_names(shares))
-    table = table_of("blocks", say("caption.pair_blocks"), columns, values, widths=(1.2, 1))
-    if values[["zeros", "new"]].any(axis=None):
-        return table
-    without_zeros = replace(table, caption=say("caption.pair_blocks_removed"))
-    return without_zeros.only("name", "weight_before", "removed", "share")
+    has_zeros = values[["zeros", "new"]].any(axis=None)
+    caption = say("caption.pair_blocks" if has_zeros else "caption.pair_blocks_removed")
+    table = table_of("blocks", caption, columns, values, widths=(1.2, 1))
+    return table if has_zeros else table.only("name", "weight_before", "removed", "share")
 
 
 def _listed(numbers: Sequence[int], limit: int) -> str:

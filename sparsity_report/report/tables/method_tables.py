@@ -24,7 +24,6 @@ from sparsity_report.words.sentences import say
 _Figures = dict[str, Any]
 # Distances from dense in the results.
 _DISTANCES = {"kl": COLUMNS["kl"].format, "agreement": formats.SHARE}
-_SIZES = {"stored_bytes": "results.size", "smallest": "results.smallest_size"}
 
 
 def results(study: StudyFigures) -> Table:
@@ -186,9 +185,9 @@ def _result_columns(study: StudyFigures, by_variant: Mapping[str, _Figures]) -> 
         sizes = ["smallest"] if is_one else ["stored_bytes", "smallest"]
     known = [row[key] for row in rows for key in sizes if row.get(key)]
     unit, form = formats.one_unit([s.value if isinstance(s, Cell) else s for s in known])
-    smallest, titles = _smallest(study), _SIZES
-    if smallest is not None:
-        titles = _SIZES | {"smallest": "results.size_as"}
+    smallest = _smallest(study)
+    named = "results.size_as" if smallest else "results.smallest_size"
+    titles = {"stored_bytes": "results.size", "smallest": named}
     against = _scored(study)["against"].dropna()
     keys = {key for row in rows for key in row if key.startswith("speed_")}
     forms = dict.fromkeys(sizes, form) | {
