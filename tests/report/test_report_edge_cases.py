@@ -263,10 +263,6 @@ def test_a_page_of_a_notebook_has_a_title_and_hides_code_where_asked(tmp_path):
         assert ("SECRET" in text) is code
         assert f"<title>{'t' * 119}…</title>" in text
         assert "Sparsity Sans" in text
-    with pytest.raises(
-        sr.SparsityReportError, match="no notebook none: give a path or one of expl"
-    ):
-        sr.write_notebook(None, tmp_path / "x.html", notebook="none")
     node.cells = node.cells[1:]
     nbformat.write(node, source)
     with pytest.raises(sr.SparsityReportError, match="no cell tagged 'parameters'"):

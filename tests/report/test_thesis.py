@@ -199,11 +199,6 @@ def test_a_missing_font_is_an_error_unless_a_generic_one_follows(demo, tmp_path)
         assert fonts(path)
 
 
-def test_lines_differ_without_color(kit):
-    lines = (kit / "figures" / "csr_bytes_text.svg").read_text()
-    assert len(set(re.findall(r'stroke-dasharray="([^"]+)"', lines))) >= 3
-
-
 @pytest.mark.latex
 def test_the_example_compiles_without_a_warning(kit, study):
     _, text = compiled(kit)

@@ -51,13 +51,6 @@ def several(demo):
     return sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(pruning), other)
 
 
-def test_arrays_of_two_layouts_are_shared(several):
-    header, _ = decode(study_payload(several))
-    masked, csr = (each["arrays"] for each in header["variants"][1:3])
-    assert masked["nonzero"] == csr["nonzero"]
-    assert masked["stored"] != csr["stored"]
-
-
 def test_the_most_of_a_bitmask_is_reached_by_the_worst_split(demo):
     levels = sr.compare(sr.dense(demo)).by_level
     most = levels.at_most("stored_bytes", "bitmask") - levels.total("stored_bytes", "bitmask")
@@ -88,15 +81,6 @@ def test_policies_without_levels_have_a_reason():
     reasons = disabled(linear((16, 8), zeros=True))
     assert reasons.keys() == never | {"N:4", "N:8"}
     assert "zero before" in reasons["N:4"]
-
-
-def test_a_study_without_levels():
-    with torch.device("meta"):
-        model = Tiny()
-    header, _ = decode(study_payload(sr.compare(sr.dense(sr.load(model)))))
-    assert all("levels" not in each for each in header["policies"])
-    assert header["start"]["variant"] == "Dense"
-    assert header["histograms"] is None
 
 
 @pytest.mark.parametrize(
