@@ -78,7 +78,7 @@ def _key_fact(study: StudyFigures, variant: str, has_opening: bool = False) -> I
     name = say("verdict.the_model") if is_alone else opened
     (figures,) = records(study.totals[study.totals["variant"] == opened])
     figures |= {"model": name, "packings": facts.packings(opened)}
-    place, groups = place_of_zeros(study, opened), {*facts.layers(opened)["group"]}
+    place = place_of_zeros(study, opened)
     if is_pruned and (place or not has_opening):
         key = "verdict.came_pruned_in" if place else "verdict.came_pruned"
         yield say(key, place=place, **figures)
@@ -86,7 +86,7 @@ def _key_fact(study: StudyFigures, variant: str, has_opening: bool = False) -> I
         yield say("verdict.mixture", **figures)
     elif figures["packings"] and pd.notna(figures["file_bytes"]):
         yield say("verdict.packed", **figures)
-    elif not has_opening and "embedding" in groups and groups.isdisjoint({"lm_head", "other"}):
+    elif not has_opening and facts.lacks_head(opened):
         yield say("verdict.no_head", **figures)
 
 

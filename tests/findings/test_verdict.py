@@ -14,6 +14,7 @@ from torch import nn
 from wording import key_of, statements_of
 
 import sparsity_report as sr
+from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.verdict import comparison_title, size_change, verdict
 from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.words.catalogue import catalogue
@@ -450,8 +451,10 @@ def test_a_model_without_head_has_no_perplexity():
     torch.manual_seed(0)
     encoder = pruned(sr.load(transformers.BertModel(config), name="bert"), 0.5)
     assert keys(encoder)[:2] == ["no_head", "at_sparsity"]
+    assert strip_texts(encoder.facts)[0]["number"] == "none"  # it does not advise to measure one
     decoder = pruned(sr.load(transformers.BertLMHeadModel(config), name="bert"), 0.5)
     assert keys(decoder)[0] == "at_sparsity"
+    assert strip_texts(decoder.facts)[0]["note"] == "run with --perplexity"
 
 
 # Unpruned, unknown and odd.

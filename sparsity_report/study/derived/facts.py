@@ -262,6 +262,11 @@ class Facts:
         uses = layers["uses"].fillna(1)
         return bool(((uses > 0) & (uses < 1) & (layers["group"] == "mlp_linear")).any())
 
+    def lacks_head(self, variant: str) -> bool:
+        """Return whether a variant embeds tokens and has no head that predicts them."""
+        groups = {*self.layers(variant)["group"]}
+        return "embedding" in groups and groups.isdisjoint({"lm_head", "other"})
+
     def kept_masked(self, variant: str) -> pd.DataFrame:
         """Return a variant's prunable layers that cannot run as CSR."""
         layers = self.layers(variant)

@@ -137,9 +137,10 @@ def _quality(facts: Facts, variants: tuple[str, ...]) -> Tile:
         mean = means[means["task"] == "mean"].set_index("variant")["value"].dropna()
         if after := _ends(_scores(facts, mean, variants)):
             return Tile("accuracy", _before(facts, mean, variants), after)
-    notes = facts.study.notes
+    notes, is_headless = facts.study.notes, facts.lacks_head(facts.original or facts.baseline)
     reasons = (_NO_SCORE[key] for key in _NO_SCORE if any(says(note, key) for note in notes))
-    return Tile("quality", None, (), {"reason": next(reasons, "strip.run_perplexity")})
+    reason = "strip.no_causal_head" if is_headless else "strip.run_perplexity"
+    return Tile("quality", None, (), {"reason": next(reasons, reason)})
 
 
 def _scores(facts: Facts, scores: pd.Series, variants: tuple[str, ...]) -> Iterator[float]:
