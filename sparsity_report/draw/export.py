@@ -98,8 +98,7 @@ def _named_or_silent(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Keep Vega-Lite from naming marks without a description by their data in all digits."""
     if "description" in layer.get("encoding", ()):
         return layer
-    mark = layer["mark"] if isinstance(layer["mark"], Mapping) else {"type": layer["mark"]}
-    return {**layer, "mark": {**mark, "aria": False}}
+    return {**layer, "mark": {**layer["mark"], "aria": False}}
 
 
 def pdf(drawn: str) -> bytes:

@@ -294,8 +294,7 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
     """Return lines, each with its name right of the plot and a rule from its end to the name."""
     y_scale = alt.Scale(type="log", domain=list(shape.y_domain))
     x = share_axis("x", say("chart.x_prunable_sparsity"), shape.x_domain)
-    ticks: dict[str, Any] = {"values": list(shape.ticks), "format": ".3~s"}
-    values = alt.Axis(labelExpr=theme.tick(shape.kind), **ticks)
+    values = alt.Axis(labelExpr=theme.tick("number"), values=list(shape.ticks), format=".3~s")
     y = alt.Y("value:Q", title=shape.y_title, scale=y_scale, axis=values)
     names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
     encoding = channels("line", names, None, color=colors, strokeDash=dashes)

@@ -309,7 +309,6 @@ def policy_entry(
         "bitmask": ("stored_bytes", "bitmask"),
         "flops": ("flops_per_token", "csr"),
     }
-    most = {key: levels.at_most(*cost) for key, cost in costs.items()}
     modules = pd.Index(study.layers["module_name"].unique())
     # One bound for all modules: those of each would be a sixth of the payload.
     weights = np.maximum(levels.weights, 1)[:, None]
@@ -321,7 +320,7 @@ def policy_entry(
         "rows": arrays.numbers(modules.get_indexer(pd.Index(levels.names))),
         "left": arrays.levels(levels.left),
         "slack": slack.tolist(),
-        "most": {key: [known(size) for size in sizes] for key, sizes in most.items()},
+        "most": {key: [*map(known, levels.at_most(*cost))] for key, cost in costs.items()},
         "thresholds": cuts,
         "patterns": [str(each.pattern) for each in at_levels] if at_levels[0].pattern else None,
         "calls": [each.python(share) for each, share in zip(at_levels, shares, strict=True)],
