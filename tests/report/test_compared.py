@@ -134,6 +134,17 @@ def test_a_dense_model_keeps_its_name(demo):
     assert [row[0] for row in texts(table)] == ["Base", "Global magnitude"]
 
 
+def test_heads_do_not_round_the_share_of_a_model_that_came_pruned(demo):
+    came = sr.load(sr.masked(sr.global_magnitude(demo, 0.196)).module(), name="came")
+    variants = (
+        sr.dense(demo),
+        sr.dense(came, name="Came"),
+        sr.masked(sr.global_magnitude(demo, 0.2)),
+    )
+    titles = [body.title for body in results(sr.compare(*variants)).bodies]
+    assert titles == ["demo", "came, 19.6\u202f%", "demo, 20\u202f%"]
+
+
 @pytest.mark.parametrize(("policies", "is_marked"), [("global", False), ("global layerwise", True)])
 def test_captions_explain_marks_that_the_table_has(demo, policies, is_marked):
     prunings = [getattr(sr, f"{name}_magnitude")(demo, 0.5) for name in policies.split()]
