@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -128,7 +127,14 @@ def bar_plot(
     column = COLUMNS.get(y)
     kind = column.format.axis if column else "number"
     labels = distinct_names(names, 80)
-    rows = [_bar(name, value, kind) for name, value in zip(labels, frame[y], strict=True)]
+    rows = [
+        {
+            "group": name,
+            "value": float(value) if pd.notna(value) and math.isfinite(value) else None,
+            "label": theme.write(value, kind),
+        }
+        for name, value in zip(labels, frame[y], strict=True)
+    ]
     # Vega-Lite makes an expression of the title of a field, where a backslash escapes.
     axis = column.label if column else clip(y).replace("\\", "∖")
     texts = "; ".join(f"{row['group']} {row['label']}" for row in rows)
@@ -153,15 +159,6 @@ def bar_plot(
     return chart
 
 
-def _bar(group: str, value: Any, kind: str) -> dict[str, Any]:
-    known = pd.notna(value) and math.isfinite(value)
-    return {
-        "group": group,
-        "value": float(value) if known else None,
-        "label": theme.write(value, kind),
-    }
-
-
 def _line_name(layout: str) -> str:
     return say("chart.dense_and_masked_line") if layout == "dense" else layout_name(layout)
 
@@ -173,8 +170,7 @@ def _break_evens(study: StudyFigures) -> Rows:
         {
             "sparsity": share,
             "value": 1.0,
-            "label": (text := theme.write(share, "share")),
-            "tip": text,
+            "label": theme.write(share, "share"),
             "line": _line_name(layout),
         }
         for layout in ("csr_int32", "csr_int64")

@@ -98,23 +98,17 @@ def _named_or_silent(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Keep Vega-Lite from naming marks without a description by their data in all digits."""
     if "description" in layer.get("encoding", ()):
         return layer
-    mark = layer["mark"] if isinstance(layer["mark"], Mapping) else {"type": layer["mark"]}
-    return {**layer, "mark": {**mark, "aria": False}}
+    return {**layer, "mark": {**layer["mark"], "aria": False}}
 
 
 def pdf(drawn: str) -> bytes:
     """Return an SVG of :func:`svg` as PDF, for which vl-convert nests at most 24 groups."""
     import vl_convert
 
-    paper: bytes = vl_convert.svg_to_pdf(unnested(drawn))
-    return paper
-
-
-def unnested(drawn: str) -> str:
-    """Return an SVG in which groups without an effect are replaced by their content."""
     root = ET.fromstring(drawn)
     _unnest(root)
-    return ET.tostring(root, encoding="unicode")
+    paper: bytes = vl_convert.svg_to_pdf(ET.tostring(root, encoding="unicode"))
+    return paper
 
 
 def slim(drawn: str) -> str:
@@ -151,6 +145,7 @@ def _name(element: ET.Element) -> None:
 
 
 def _unnest(element: ET.Element) -> None:
+    """Replace groups without an effect by their content."""
     content: list[ET.Element] = []
     for child in element:
         _unnest(child)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 from typing import NamedTuple
 
 import numpy as np
@@ -110,7 +111,7 @@ class HeatMap:
         inner, bottom, left = self.width - 2 * margin, 0.0, 10.0
         parts: list[str] = []
         bold, muted = f'fill="{INK}" font-size="{TITLE}" font-weight="bold"', f'fill="{MUTED}"'
-        notes = _lines(self.note, inner, 1.06 * LABEL)
+        notes = wrap(self.note, int(inner / (0.65 * LABEL)))
         lines = [(self.title, TITLE, bold), *((note, LABEL, muted) for note in notes)]
         for text, size, style in lines:
             if text:
@@ -239,18 +240,6 @@ def text_width(text: str, size: float) -> float:
     """Return about how wide Helvetica sets a text, rather more than less."""
     wide = sum(x in "%@MWmw…" or unicodedata.east_asian_width(x) in "WF" for x in text)
     return size * (0.57 * len(text) + 0.43 * wide + 0.15 * sum(map(str.isupper, text)))
-
-
-def _lines(text: str, width: float, size: float) -> list[str]:
-    """Break a text between words into lines that fit into a width."""
-    lines: list[str] = []
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(longer, size) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
 
 
 def fitting(text: str, width: float, size: float) -> str:

@@ -261,7 +261,8 @@ def curve(
     size : tuple of float
         Width in points, and upper end of y.
     evens, levels : altair.InlineData
-        Rows with ``sparsity``, ``value``, ``label``, and ``tip``, the sparsity in words.
+        Rows with ``sparsity``, ``value`` and ``label``, and levels with ``tip``, their sparsity in
+        words.
     """
     width, top = size
     x = share_axis("sparsity", say("chart.x_prunable_sparsity"), (0.0, 1.0))
@@ -276,15 +277,14 @@ def curve(
     halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **place)
     level = alt.Chart(levels).encode(x=x, y=y)
     text = level.mark_text(align="right", dx=-4, dy=11, fontSize=SMALL, color=INK)
-    share, ratio = tips(tip="chart.x_prunable_sparsity", label="label.bytes_ratio")
+    share = tooltips(tips(label="chart.x_prunable_sparsity"))
+    both = tooltips(tips(tip="chart.x_prunable_sparsity", label="label.bytes_ratio"))
     layers = [
         base.mark_line(clip=True, strokeWidth=1.6).encode(**_strokes(lines, width)),
-        even.mark_point(color=BLACK, size=34, **ring).encode(**tooltips([share])),
+        even.mark_point(color=BLACK, size=34, **ring).encode(**share),
         halo.encode(text="label:N"),
         even.mark_text(color=INK, **place).encode(text="label:N"),
-        level.mark_point(color=BLACK, filled=True, size=44, opacity=1).encode(
-            **tooltips([share, ratio])
-        ),
+        level.mark_point(color=BLACK, filled=True, size=44, opacity=1).encode(**both),
         text.encode(text="label:N"),
     ]
     return alt.LayerChart(layer=layers, width=width, height=_CURVE)
@@ -294,8 +294,7 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
     """Return lines, each with its name right of the plot and a rule from its end to the name."""
     y_scale = alt.Scale(type="log", domain=list(shape.y_domain))
     x = share_axis("x", say("chart.x_prunable_sparsity"), shape.x_domain)
-    ticks: dict[str, Any] = {"values": list(shape.ticks), "format": ".3~s"}
-    values = alt.Axis(labelExpr=theme.tick(shape.kind), **ticks)
+    values = alt.Axis(labelExpr=theme.tick("number"), values=list(shape.ticks), format=".3~s")
     y = alt.Y("value:Q", title=shape.y_title, scale=y_scale, axis=values)
     names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
     encoding = channels("line", names, None, color=colors, strokeDash=dashes)

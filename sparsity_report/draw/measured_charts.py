@@ -140,7 +140,6 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lin
             for line, row in last.items()
         },
         width=width,
-        kind="number",
         y_title=say("label.perplexity"),
         x_domain=(-0.03 * right, right),
         y_domain=ends,
@@ -211,12 +210,9 @@ def _speeds(frame: pd.DataFrame) -> Rows:
             realised = row["realised_speedup"]
             label = theme.write(realised, "ratio")
         tokens = say("format.token_count", tokens=row["tokens"])
-        name = f"{clip(row['variant'], 30)} · {tokens}"
-        columns = {column: row[key] for column, key in _SPEEDS.items()}
-        variant = row["variant"]
-        rows.append(
-            {"name": name, "variant": variant, "realised": realised, "label": label, **columns}
-        )
+        name, variant = f"{clip(row['variant'], 30)} · {tokens}", row["variant"]
+        texts = {"name": name, "variant": variant, "realised": realised, "label": label}
+        rows.append(texts | {column: row[key] for column, key in _SPEEDS.items()})
     return rows
 
 

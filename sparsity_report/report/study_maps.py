@@ -44,8 +44,6 @@ def kit_figures(study: StudyFigures) -> Iterator[Block]:
     """Yield a map per pruning."""
     commands, stems = variant_commands(study), variant_stems(study)
     for variant in study.facts.prunings:
-        if not study.facts.cells(variant).empty and heat_maps.even(study, variant):
-            continue
         draw = partial(heat_maps.sparsity_map, study, variant)
         yield sections.Drawing(f"map_{stems[variant]}", f"Map{commands[variant]}", draw)
 

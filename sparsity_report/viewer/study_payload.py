@@ -309,7 +309,6 @@ def policy_entry(
         "bitmask": ("stored_bytes", "bitmask"),
         "flops": ("flops_per_token", "csr"),
     }
-    most = {key: levels.at_most(*cost) for key, cost in costs.items()}
     modules = pd.Index(study.layers["module_name"].unique())
     # One bound for all modules: those of each would be a sixth of the payload.
     weights = np.maximum(levels.weights, 1)[:, None]
@@ -321,7 +320,7 @@ def policy_entry(
         "rows": arrays.numbers(modules.get_indexer(pd.Index(levels.names))),
         "left": arrays.levels(levels.left),
         "slack": slack.tolist(),
-        "most": {key: [known(size) for size in sizes] for key, sizes in most.items()},
+        "most": {key: [*map(known, levels.at_most(*cost))] for key, cost in costs.items()},
         "thresholds": cuts,
         "patterns": [str(each.pattern) for each in at_levels] if at_levels[0].pattern else None,
         "calls": [each.python(share) for each, share in zip(at_levels, shares, strict=True)],
@@ -351,21 +350,11 @@ def packed_note(study: StudyFigures) -> str | None:
     return say("storage.packed_comparison", packings=facts.packings(facts.baseline), dtypes=dtypes)
 
 
-def coarse_histogram(
-    magnitudes: Magnitudes, bars: int = _BARS
-) -> tuple[float, npt.NDArray[np.uint8]] | None:
+def coarse_histogram(magnitudes: Magnitudes) -> tuple[float, npt.NDArray[np.uint8]] | None:
     """Return the right edge and the heights of bars of equal width; None without weights to show.
 
-    Parameters
-    ----------
-    magnitudes : Magnitudes
-    bars : int
-
-    Returns
-    -------
-    tuple of (float, numpy.ndarray) or None
-        Heights are densities, the highest 255. The largest thousandth of the weights and infinite
-        ones are left out.
+    Heights are densities, the highest 255. The largest thousandth of the weights and infinite
+    ones are left out.
     """
     finite = np.isfinite(magnitudes.values)
     values, counts = magnitudes.values[finite], magnitudes.counts[finite]
@@ -374,13 +363,13 @@ def coarse_histogram(
         return None
     top = 1.02 * float(values[np.searchsorted(before[1:], 0.999 * before[-1])])
     top = top or float(values[-1])
-    edges = np.linspace(0, top, bars + 1)
+    edges = np.linspace(0, top, _BARS + 1)
     at = np.searchsorted(values, edges)
     # Buckets do not end at the edges of bars: a bar reaches to the first bucket of the next bar.
     ends = np.append(values, values[-1] * (1 + 2**-7))[at]
     ends[0] = 0.0
     widths = np.diff(ends)
-    heights = np.divide(np.diff(before[at]), widths, out=np.zeros(bars), where=widths > 0)
+    heights = np.divide(np.diff(before[at]), widths, out=np.zeros(_BARS), where=widths > 0)
     # Steps of two pixels, which take half the space of finer ones.
     steps = np.rint(_STEPS * heights / heights.max())
     return top, np.rint(255 / _STEPS * steps).astype(np.uint8)

@@ -164,13 +164,10 @@ class LayerValues:
         layout = self._state["layout"]
         if self._is_level:
             rows = self._study.by_policy[self._state["policy"]].at(self._state["sparsity"])
-        else:
-            is_csr = self._study.facts.layouts[variant] == "csr"
-            if layout == ("csr" if is_csr else "dense"):
-                return rows.assign(bytes_before=before)
-        return rows.assign(
-            bytes_before=before, **in_layout(modules, layout, rows["weight_nonzero"])
-        )
+        elif layout == ("csr" if self._study.facts.layouts[variant] == "csr" else "dense"):
+            return rows.assign(bytes_before=before)
+        sizes = in_layout(modules, layout, rows["weight_nonzero"])
+        return rows.assign(bytes_before=before, **sizes)
 
     def in_view(self) -> pd.DataFrame:
         """Return the selected layers, or those that the search finds in the scope, sorted."""

@@ -39,20 +39,13 @@ def _metric(column: Column, note: str) -> dict[str, Any]:
 
 def study_metrics(study: StudyFigures) -> list[tuple[dict[str, Any], LayerFigure | None]]:
     """Return the metrics of a study, each with its figure unless the script has it from counts."""
-    metrics: list[tuple[dict[str, Any], LayerFigure | None]] = [
-        (
-            _metric(column, say(f"note.{key}")) | {"parts": column.ratio or (key,)},
-            None,
-        )
-        for key, column in METRICS.items()
-        if key != "sensitivity"
-    ]
-    if study.facts.packings():
-        words = {
-            "label": display_names.head("bytes_ratio_packed"),
-            "note": say("note.bytes_ratio_packed"),
-        }
-        metrics = [(m | (words if m["key"] == "bytes_ratio" else {}), f) for m, f in metrics]
+    metrics: list[tuple[dict[str, Any], LayerFigure | None]] = []
+    for key, column in METRICS.items():
+        if key != "sensitivity":
+            is_packed = key == "bytes_ratio" and study.facts.packings()
+            name = "bytes_ratio_packed" if is_packed else key
+            words = {"label": display_names.head(name), "parts": column.ratio or (key,)}
+            metrics.append((_metric(column, say(f"note.{name}")) | words, None))
     frame = study.sensitivity
     if frame is not None and len(frame):
         cut = layer_metrics.finest(frame)

@@ -1,9 +1,8 @@
 """Benchmarks of this revision, or of two revisions in turn.
 
-    python -m tests.benchmarks                  # this revision
+    python -m tests.benchmarks                  # this revision, docs/explanation/benchmarks.md
     python -m tests.benchmarks --against HEAD~1 # ratios, this revision ÷ the other
     python -m tests.benchmarks --short          # small inputs and one round, under a minute
-    python -m tests.benchmarks --readme         # the table of docs/explanation/benchmarks.md
 
 Each case runs in a separate process, on both revisions in turn (A B A B), so that a drift of the
 machine affects both alike. A ratio above 1 means that this revision is slower or its page larger.
@@ -78,14 +77,11 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="Small inputs, one round.")
     parser.add_argument("--rounds", type=int, help="Rounds per case. [default: 5, short: 1]")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument(
-        "--readme", action="store_true", help="Print the table of docs/explanation/benchmarks.md."
-    )
     given = parser.parse_args()
     number = given.rounds or (1 if given.short else 5)
     with tempfile.TemporaryDirectory(prefix="sparsity-report-benchmarks-") as name:
         folder = Path(name)
-        if given.against and not given.readme:
+        if given.against:
             print(f"Ratios: this revision ÷ {given.against}, {number} rounds in turn.\n")
             with worktree(given.against, folder) as other:
                 table([ROOT, other], given.only, folder, number, given.short)

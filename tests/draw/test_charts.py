@@ -24,7 +24,6 @@ from sparsity_report.words.display_names import group_name
 
 KEYS = "script jinja image constructor override longest"
 HOSTILE = [TEXTS[key] for key in (*KEYS.split(), "vega signal", "windows path")]
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
 def opt(layers=2):
@@ -241,10 +240,6 @@ def test_merged_cells_have_the_range_of_their_layers(study):
     assert "0.0 % to 50.6 % zeros per layer · up to 3 layers per cell" in drawn.note
 
 
-def test_map_rows_are_in_model_order(study):
-    assert list(dict.fromkeys(study.facts.cells("Masked30")["projection"])) == PROJECTIONS
-
-
 @pytest.mark.parametrize(
     ("inner", "names"),
     [
@@ -298,22 +293,6 @@ def test_curve_is_the_storage_arithmetic(study):
             "csr_int64": nonzero * (4 + 8) + rows_and_one * 8,
             "bitmask": nonzero * 4 + n // 8,
         }
-
-
-def test_curve_meets_the_study(study):
-    """The marked point is what the CSR variant really stores, biases aside."""
-    custom = study.layers[(study.layers["variant"] == "CSR30") & study.layers["prunable"]]
-    biases = 4 * (custom["total"] - custom["weight_total"]).sum()
-    level = 1 - custom["weight_nonzero"].sum() / custom["weight_total"].sum()
-    mark = next(
-        row
-        for row in rows(charts.csr_bytes_curve(study).to_dict())
-        if "label" in row and row["sparsity"] == pytest.approx(level)
-    )
-    assert mark["value"] == pytest.approx(
-        (custom["stored_bytes"].sum() - biases) / (4 * custom["weight_total"].sum())
-    )
-    assert mark["label"] == theme.write(mark["value"], "ratio")
 
 
 @pytest.mark.parametrize(

@@ -87,15 +87,6 @@ def test_tooltips_of_bars(study):
         } in read
 
 
-def test_tooltips_of_cells(study):
-    read = {cell.tip for cell in heat_maps.sparsity_map(study, "Masked30").cells}
-    custom = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
-    for row in custom.to_dict("records"):
-        share = 1 - row["weight_nonzero"] / row["weight_total"]
-        name = row["module_name"].rpartition(".")[2]
-        assert f"block: {row['block']}; projection: {name}; zeros: {100 * share:.1f} %" in read
-
-
 def test_tooltips_of_measurements(study):
     bars, points, parts = (
         tooltips(draw(study).to_dict())
@@ -348,30 +339,3 @@ def test_the_text_with_the_most_scores_is_drawn(demo_study):
     chart = measured_charts.quality_chart(put_in(demo_study, quality=both))
     note = wording("chart.scored_text_note", text="many", scored="99")
     assert chart.to_dict()["title"]["subtitle"] == [note]
-
-
-@pytest.mark.parametrize(
-    ("value", "wording"),
-    [(99.94, "99.9"), (99.5, "99.5"), (100.0, "100"), (1023.0, "1\u202f023")],
-)
-def test_perplexities_have_the_digits_that_matter(demo_study, value, wording):
-    scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, value)}
-    frame = quality([*scores.values()], [*scores])
-    read = tooltips(measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict())
-    share = {"sparsity of the prunable weights": "30.0 %", "perplexity": wording}
-    assert {"policy": "global magnitude", "variant": "Masked30", **share} in read
-
-
-def test_bars_of_sensitivity_have_room_and_do_not_magnify(demo_study):
-    def domain(costs):
-        frame = sensitivity(len(costs)).assign(nll_increase=costs)
-        return x_domain(
-            measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict()
-        )
-
-    low, high = domain([0.2, 0.1])
-    assert low == 0
-    room = high / 0.2 - 1
-    assert 0.05 < room < 0.4
-    assert domain([4e-4, 6e-4]) == pytest.approx([0, 1e-3 * (1 + room)])
-    assert domain([0.2, -0.1]) == pytest.approx([-0.1 - 0.3 * room, 0.2 + 0.3 * room])

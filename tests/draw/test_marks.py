@@ -43,11 +43,6 @@ def test_bars_are_as_long_as_their_values():
     assert [text for text in texts(svg) if text in {"50", "25", "–"}] == ["50", "25", "–"]
 
 
-def test_short_bars_leave_the_least_axis_empty():
-    ((_, long),), _ = lengths([bar("a", 0.05, "5")])
-    assert 35 < long < 50
-
-
 def test_bars_start_and_end_with_their_axis():
     ((start, long), _), svg = lengths([bar("a", 0.7, "70"), bar("b", 0.1, "10")], start=0.2)
     assert start == 0

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-import saved
 from helpers import small_llama, study_of
 from hostile import TEXTS
 from measurements import latency, mean_ends, put_in, quality, sensitivity, with_losses
@@ -82,14 +81,6 @@ def test_noise_has_no_point_and_no_number(study):
         untold = put_in(study, latency=study.latency.assign(**cells))
         labels = {row.get("label") for row in values(speed_chart(untold))}
         assert labels - {None} == {"same kernels", "not reported"}
-
-
-def test_quality_is_drawn_over_sparsity(study):
-    rows = points(measured_charts.quality_chart(study))
-    observed = {(row["x"], row["value"], row["label"]) for row in rows}
-    # The demo has 1,024 tokens, so a perplexity of 1,234 is worse than a guess.
-    guess = (0.9, 1024.0, "worse than uniform guessing")
-    assert observed == {(0.0, 10.0, "10.0"), (0.3, 12.5, "12.5"), guess}
 
 
 def points(chart):
@@ -205,16 +196,6 @@ def test_intervals_stand_on_their_points(policies):
     assert "not of gaps between variants" in " ".join(spec["title"]["subtitle"])
 
 
-def test_a_model_that_nobody_pruned_is_a_point(demo):
-    study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
-    chart = measured_charts.quality_chart(
-        scored(study, {"Dense": (0.0, 10.0), "Again": (0.0, 10.5)})
-    )
-    assert {(row["variant"], row["value"]) for row in points(chart)} == {
-        ("Dense", 10.0), ("Again", 10.5),
-    }  # fmt: skip
-
-
 def test_models_that_came_pruned_are_named_once(demo):
     """A line of a model that nobody pruned here has the name of its variant."""
     came = sr.load(sr.masked(sr.global_magnitude(demo, 0.5)).module(), name="half")
@@ -256,20 +237,6 @@ def test_no_perplexity_is_drawn_beyond_uniform_guessing(policies, score):
     assert "worse than uniform guessing" in export.svg(chart.to_dict())
     study.quality.loc[study.quality["variant"] == "G80", "perplexity"] = 1023.0
     assert {row["form"] for row in points(measured_charts.quality_chart(study))} == {"circle"}
-
-
-@pytest.mark.parametrize(("most", "written"), [(11.2, "10.5"), (900.0, "500")])
-def test_points_of_quality_stand_clear_of_the_axes(study, most, written):
-    """From 0 to the highest sparsity, with room on both sides, on an axis in plain numbers."""
-    scores = {"Dense": (0.0, 10.0), "Masked30": (0.4, 10.6), "CSR30": (0.8, most)}
-    svg = export.svg(measured_charts.quality_chart(scored(study, scores), width=300).to_dict())
-    places = re.findall(r'"point"[^>]*transform="translate\(([\d.]+),([\d.]+)\)', svg)
-    xs, heights = ([float(end) for end in sorted(set(ends))] for ends in zip(*places, strict=True))
-    xs, heights = sorted(xs), sorted(heights)
-    assert xs[2] - xs[1] == pytest.approx(xs[1] - xs[0])
-    assert xs[0] == pytest.approx(0.03 * (xs[2] - xs[0]))
-    assert 0 < heights[0] < heights[1] < heights[2] < 220
-    assert written in re.findall(r"<text[^>]*>([^<]+)</text>", svg)
 
 
 def test_layouts_of_one_pruning_are_all_drawn(study):
@@ -317,12 +284,3 @@ def test_hostile_names_are_data(demo):
         assert not any("script" in text or "new" in text or "xx" in text for text in evaluated)
         assert export.svg(spec)
     assert any(HOSTILE[0] in sentence for sentence in sr.summarize(study))
-
-
-def test_saved_and_read(study, tmp_path):
-    study = study.with_measured(**saved.measured(study.totals.set_index("variant")))
-    again = sr.read_study(study.save(tmp_path / "study.json"))
-    assert sr.summarize(again) == sr.summarize(study)
-    data = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
-    assert data["findings"] == sr.summarize(study)
-    assert speed_chart(again).to_dict() == speed_chart(study).to_dict()

@@ -21,7 +21,6 @@ from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import value_display
 from sparsity_report.report.value_display import bundle
-from sparsity_report.study.heatmap_grid import Grid
 
 LIMIT = 60_000
 VOID = {"path"}
@@ -137,17 +136,6 @@ def test_the_map_is_that_of_the_report(demo):
     }
     assert {place: cell.color for place, cell in drawn.items()} == due
     assert made.count(">0 %<") == made.count(">100 %<") == 1
-
-
-@pytest.mark.parametrize(("count", "experts"), [(32, 1), (126, 384)])
-def test_maps_of_large_models_stay_small(count, experts):
-    inner = [f"self_attn.{k}_proj" for k in "qkvo"]
-    inner += [f"experts.{n}.{k}_proj" for n in range(experts) for k in ("gate", "up", "down")]
-    names = [f"model.layers.{block}.{name}" for block in range(count) for name in inner]
-    numbers = [int(name.split(".")[2]) for name in names]
-    layers = pd.DataFrame({"module_name": names, "block": numbers, "group": "mlp_linear"})
-    grid = Grid(layers)
-    check_size(grid.blocks, grid.projections)
 
 
 def test_the_largest_map_there_is_stays_small():

@@ -3,7 +3,6 @@
 import re
 
 import mistune
-import pytest
 from markdown_it import MarkdownIt
 from papers import tables_of
 
@@ -81,8 +80,3 @@ def test_pairs(tmp_path):
     grids = check_markup(sr.write_report(pair, tmp_path / "pair.md").read_text("utf-8"), tmp_path)
     page = tables_of(sr.write_report(pair, tmp_path / "pair.html"))
     assert len(grids) >= len(page)
-
-
-def test_other_suffixes_are_refused(demo_study, tmp_path):
-    with pytest.raises(sr.SparsityReportError, match=r"are \.html, \.pdf or \.md files"):
-        sr.write_report(demo_study, tmp_path / "report.txt")

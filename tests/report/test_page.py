@@ -117,20 +117,6 @@ def test_every_sentence_of_summarize_is_on_the_page_once(parsed, study):
         assert text.count(sentence.replace("\u202f", " ")) == 1, sentence
 
 
-def test_the_strip_goes_from_dense_to_pruned(parsed):
-    """The model has 4 matrices of 6 × 8 and their 4 biases; 58 of 192 weights become zero."""
-    ((_, strip),) = parsed.all("dl", **{"class": "strip"})
-    dense, kept = 4 * (4 * 48 + 4 * 8), 192 - round(0.3 * 192)
-    csr = 8 * kept + 4 * 4 * (8 + 1) + 4 * 4 * 8  # values and columns, row pointers, biases
-    assert (dense, csr, kept) == (896, 1344, 134)
-    assert [line for line in strip.replace("\u202f", " ").splitlines() if line] == [
-        "Quality" "not measured" "run with --perplexity",
-        "Size as CSR" "896 B → 1.34 kB" "whole model, float32, dense before",
-        "Performed FLOPs per token" "384 → 268" "30 % fewer on paper",
-        "Speed" "not measured" "run with --latency",
-    ]  # fmt: skip
-
-
 def test_numbers_stay_with_their_units(text):
     """A line ends neither before a sign or unit nor inside a threshold."""
     kept = re.findall(r'<span class="unbroken">(.*?)</span>', text)

@@ -24,7 +24,7 @@ import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.errors import legible, spelled
 from sparsity_report.findings.study_findings import conventions
-from sparsity_report.report.pdf import _in_font, to_typst, typeset
+from sparsity_report.report.pdf import _in_font, typeset
 from sparsity_report.report.sections import Section, Text, chart_of
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.table_model import Body, table_of
@@ -116,17 +116,6 @@ def chapters(study):
 @pytest.mark.tools
 def test_bookmarks_lead_to_every_section(pdf, study):
     assert bookmarks(pdf) == chapters(study)
-
-
-@pytest.mark.parametrize(("bodies", "most"), [(1, 12), (3, 30)])
-def test_short_tables_stay_on_a_page(bodies, most):
-    """A table of one part may break over pages beyond 12 rows, one of several beyond 30."""
-    for rows in (most, most + 1):
-        table = table_of("t", "", [Column("n")], [{"n": 1}] * rows)
-        if bodies > 1:
-            first, *rest = table.rows
-            table = replace(table, bodies=(Body((first,)), Body((rest[0],)), Body(tuple(rest[1:]))))
-        assert to_typst(table)["long"] == (rows > most)
 
 
 @pytest.mark.tools

@@ -29,7 +29,7 @@ from papers import (
 
 import sparsity_report as sr
 from sparsity_report.errors import legible
-from sparsity_report.report.tables.latex import command_names, tex
+from sparsity_report.report.tables.latex import tex
 
 POINTS = 72 / 2.54
 
@@ -199,11 +199,6 @@ def test_a_missing_font_is_an_error_unless_a_generic_one_follows(demo, tmp_path)
         assert fonts(path)
 
 
-def test_lines_differ_without_color(kit):
-    lines = (kit / "figures" / "csr_bytes_text.svg").read_text()
-    assert len(set(re.findall(r'stroke-dasharray="([^"]+)"', lines))) >= 3
-
-
 @pytest.mark.latex
 def test_the_example_compiles_without_a_warning(kit, study):
     _, text = compiled(kit)
@@ -328,16 +323,6 @@ def test_templates_of_ones_own(demo, tmp_path):
     with pytest.raises(sr.SparsityReportError, match=r"no_such.*check template_dir"):
         sr.write_thesis(study, tmp_path / "kit", template_dir=tmp_path / "mine")
     assert (tmp_path / "kit" / "findings.tex").read_text() == findings
-
-
-def test_names_of_commands():
-    assert command_names(["Masked30", "CSR7", "x12", "x20", "x007", "x100"]) == [
-        "MaskedThirty", "CSRSeven", "XTwelve", "XTwenty",
-        "XZeroZeroSeven", "XOneZeroZero",
-    ]  # fmt: skip
-    clash = command_names(["a", "A", "a!", "🦙", "模"])
-    assert clash == ["A", "AB", "AC", "X", "XB"]
-    assert len(set(command_names(["x"] * 100))) == 100
 
 
 @given(st.text())

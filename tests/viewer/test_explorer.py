@@ -56,12 +56,6 @@ def test_it_opens_on_the_first_pruning(explorer):
     assert explorer.state | shown == explorer.state
 
 
-def test_a_dense_model_alone_opens_as_it_is(demo):
-    explorer = sr.explore(sr.compare(sr.dense(demo)))
-    assert in_view(explorer) == ("Dense", 0.0, "dense")
-    assert sum(zeros(explorer).values()) == 0
-
-
 def test_slider_shows_a_level_and_a_variant_moves_the_slider(explorer):
     explorer.select(sparsity=0.612)
     assert in_view(explorer) == (AT_LEVEL, 0.61, "csr")

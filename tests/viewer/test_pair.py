@@ -14,8 +14,6 @@ from pairs import LOST, gone, two_policies
 from payloads import decode
 
 import sparsity_report as sr
-from sparsity_report.study.heatmap_grid import Grid
-from sparsity_report.study.survival import survival_frame
 from sparsity_report.viewer.embed import widget_module
 from sparsity_report.viewer.study_payload import study_payload
 
@@ -59,24 +57,6 @@ def same(found, expected):
     if pd.isna(expected):
         return found is None
     return found == pytest.approx(expected, rel=1e-12, abs=1e-15)
-
-
-def test_cells_are_those_of_the_map(pair):
-    shown = Shown(pair)
-    assert tuple(shown.metrics) == METRICS
-    rows = pair.matches[pair.matches["prunable"]]
-    for _, names in rows["module_name"].groupby(Grid(rows).codes):
-        inside = shown.among(names)
-        assert inside.sum() == len(names)
-        rows = pair.matches[pair.matches["module_name"].isin(names)]
-        cell = survival_frame(rows.assign(prunable=True)).iloc[0].to_dict()
-        cell["moved"] = by_hand(rows.select_dtypes("number").sum(), "moved")
-        for key in ("revived", "new"):
-            cell[f"{key}_share"] = cell[key] / cell["compared"] if cell["compared"] else None
-        for key in METRICS:
-            assert same(shown.value(key, inside), cell[key]), (key, names)
-    assert shown.value("kept_share", shown.among([LOST])) is None
-    assert shown.value("moved", shown.among([LOST])) > 0.4
 
 
 def test_sums_are_those_of_the_table_of_zeros(pair):

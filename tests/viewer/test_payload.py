@@ -13,7 +13,6 @@ from transformers import MixtralConfig, MixtralForCausalLM
 import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.study.levels import in_layout
 from sparsity_report.viewer.payload import Arrays, encode
 from sparsity_report.viewer.study_payload import coarse_histogram, study_payload
 
@@ -22,11 +21,6 @@ RNG = np.random.default_rng(7)
 
 def columns(header, arrays, variant=0):
     return {key: arrays[at] for key, at in header["variants"][variant]["arrays"].items()}
-
-
-def numbers(rows, names, column):
-    series = rows.set_index("module_name")[column].reindex(names)
-    return series.to_numpy(dtype=float, na_value=np.nan)
 
 
 @pytest.mark.parametrize("size", [0, 1, 200, 2**20, 2**52])
@@ -55,57 +49,6 @@ def several(demo):
     torch.manual_seed(0)
     other = sr.dense(sr.load(Tiny()), name="Tiny")
     return sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(pruning), other)
-
-
-def test_counts_are_those_of_the_layers(several):
-    header, arrays = decode(study_payload(several))
-    names = header["modules"]["names"]
-    pairs = {
-        "total": "total",
-        "nonzero": "nonzero",
-        "weightTotal": "weight_total",
-        "weightNonzero": "weight_nonzero",
-        "flops": "flops_per_token",
-        "stored": "stored_bytes",
-        "pointers": "row_pointers",
-        "columns": "columns",
-    }
-    assert [each["name"] for each in header["variants"]] == list(several.variants["variant"])
-    for place, variant in enumerate(header["variants"]):
-        rows, parts = several.facts.layers(variant["name"]), columns(header, arrays, place)
-        for key, column in pairs.items():
-            np.testing.assert_array_equal(parts[key], numbers(rows, names, column), err_msg=key)
-        dense = rows.assign(dense=in_layout(rows, "dense")["stored_bytes"])
-        np.testing.assert_array_equal(parts["base"], numbers(dense, names, "dense"))
-        assert variant["isFirst"] == (variant["name"] != "Tiny")
-    assert np.isnan(columns(header, arrays, 3)["total"][0])  # a module of the demo alone
-
-
-def test_arrays_of_two_layouts_are_shared(several):
-    header, _ = decode(study_payload(several))
-    masked, csr = (each["arrays"] for each in header["variants"][1:3])
-    assert masked["nonzero"] == csr["nonzero"]
-    assert masked["stored"] != csr["stored"]
-
-
-@pytest.mark.parametrize("policy", ["global_magnitude", "layerwise_magnitude", "N:4"])
-def test_levels_have_the_nonzeros_of_the_study(demo_study, policy):
-    header, arrays = decode(study_payload(demo_study))
-    entry = next(each for each in header["policies"] if each["key"] == policy)
-    levels, parts, names = (
-        demo_study.by_policy[policy],
-        columns(header, arrays),
-        header["modules"]["names"],
-    )
-    rows = arrays[entry["rows"]].astype(int)
-    assert entry["levels"] == levels.sparsities
-    for place in sorted({0, len(entry["levels"]) - 1, *RNG.integers(0, len(entry["levels"]), 3)}):
-        frame = levels.at(entry["levels"][place])
-        left = parts["weightNonzero"].copy()
-        left[rows] = arrays[entry["left"]][:, place]
-        np.testing.assert_array_equal(left, numbers(frame, names, "weight_nonzero"))
-        shares = numbers(frame, names, "uncertainty")[rows] / parts["weightTotal"][rows]
-        assert shares.max() <= entry["slack"][place] <= shares.max() + 1.01e-6
 
 
 def test_the_most_of_a_bitmask_is_reached_by_the_worst_split(demo):
@@ -138,15 +81,6 @@ def test_policies_without_levels_have_a_reason():
     reasons = disabled(linear((16, 8), zeros=True))
     assert reasons.keys() == never | {"N:4", "N:8"}
     assert "zero before" in reasons["N:4"]
-
-
-def test_a_study_without_levels():
-    with torch.device("meta"):
-        model = Tiny()
-    header, _ = decode(study_payload(sr.compare(sr.dense(sr.load(model)))))
-    assert all("levels" not in each for each in header["policies"])
-    assert header["start"]["variant"] == "Dense"
-    assert header["histograms"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Tables of two checkpoints."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,9 +37,8 @@ _LISTED, _SOME = 40, 4
 def changes(study: StudyFigures) -> Table:
     """Return what was removed from the model: weights, parameters, bytes and FLOPs."""
     caption = say("caption.removed_totals")
-    frame = _changes(study)
-    values = frame[frame["group"].isna()]
-    values = values.assign(figure=_heads(study, values["figure"]))
+    values = _changes(study)
+    values = values[values["group"].isna()].assign(figure=values["title"])
     return table_of("changes", caption, _figure_columns("figure"), values)
 
 
@@ -51,21 +49,19 @@ def changed_groups(study: StudyFigures) -> Table:
     frame = frame.assign(group=frame["group"].map(group_name))
     frame = frame[~frame[sides].eq(0).fillna(False).all(axis=1)]
     is_known = frame[sides].fillna(0).any(axis=1).groupby(frame["figure"]).transform("any")
-    rows = frame[is_known].assign(title=_heads(study, frame["figure"]))
     caption, columns = say("caption.removed_groups"), _figure_columns("group")
-    return table_of("changed_groups", caption, columns, rows, title="title", style="groups")
+    options = {"title": "title", "style": "groups"}
+    return table_of("changed_groups", caption, columns, frame[is_known], **options)
 
 
 def _changes(study: StudyFigures) -> pd.DataFrame:
-    """Return the changes; bytes in the files differ from stored bytes only for packed weights."""
-    frame = study.facts.table("changes")
-    return frame if study.facts.packings() else frame[frame["figure"] != "file_bytes"]
-
-
-def _heads(study: StudyFigures, figures: pd.Series) -> pd.Series:
-    """Return the names of figures; stored bytes of packed weights are those unpacked."""
-    unpacked = {"stored_bytes": "stored_bytes_unpacked"} if study.facts.packings() else {}
-    return figures.replace(_COLUMNS | unpacked).map(head)
+    """Return the changes with titles; only packed weights have bytes in the file and unpacked."""
+    frame, columns = study.facts.table("changes"), _COLUMNS
+    if study.facts.packings():
+        columns = columns | {"stored_bytes": "stored_bytes_unpacked"}
+    else:
+        frame = frame[frame["figure"] != "file_bytes"]
+    return frame.assign(title=frame["figure"].replace(columns).map(head))
 
 
 def _figure_columns(first: str) -> list[Column]:
@@ -98,11 +94,10 @@ def blocks(shares: BlockShares) -> Table:
         share=blocks_axis(shares),
     )
     values = shares.rows.assign(name=block_names(shares))
-    table = table_of("blocks", say("caption.pair_blocks"), columns, values, widths=(1.2, 1))
-    if values[["zeros", "new"]].any(axis=None):
-        return table
-    without_zeros = replace(table, caption=say("caption.pair_blocks_removed"))
-    return without_zeros.only("name", "weight_before", "removed", "share")
+    has_zeros = values[["zeros", "new"]].any(axis=None)
+    caption = say("caption.pair_blocks" if has_zeros else "caption.pair_blocks_removed")
+    table = table_of("blocks", caption, columns, values, widths=(1.2, 1))
+    return table if has_zeros else table.only("name", "weight_before", "removed", "share")
 
 
 def _listed(numbers: Sequence[int], limit: int) -> str:

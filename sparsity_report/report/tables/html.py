@@ -62,10 +62,8 @@ def _row(row: Row, columns: Sequence[Column], plain: bool) -> str:
     style = f' class="{row.style}"' if row.style else ""
     first, *others = row.cells
     # In tables with variants as columns a row may have another unit than the columns.
-    same = plain and len({cell.format.unit for cell in others}) == 1
-    unit = (
-        others[0].format.unit if same and others[0].format.unit != columns[-1].format.unit else ""
-    )
+    units = {cell.format.unit for cell in others} if plain else set()
+    unit = units.pop() if len(units) == 1 and columns[-1].format.unit not in units else ""
     lead = f'<th scope="row"{_unit(unit)}{_digits(first, plain)}>{_cell(first)}</th>'
     rest = "".join(f"<td{_digits(cell, plain)}>{_cell(cell)}</td>" for cell in others)
     return f"<tr{style}>{lead}{rest}</tr>"

@@ -17,14 +17,13 @@ from sparsity_report.study.schema import COLUMNS, TABLES, Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.display_names import layout_name, method_name
-from sparsity_report.words.number_format import percent
+from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
 
 # Figures by column.
 _Figures = dict[str, Any]
 # Distances from dense in the results.
 _DISTANCES = {"kl": COLUMNS["kl"].format, "agreement": formats.SHARE}
-_SIZES = {"stored_bytes": "results.size", "smallest": "results.smallest_size"}
 
 
 def results(study: StudyFigures) -> Table:
@@ -186,9 +185,9 @@ def _result_columns(study: StudyFigures, by_variant: Mapping[str, _Figures]) -> 
         sizes = ["smallest"] if is_one else ["stored_bytes", "smallest"]
     known = [row[key] for row in rows for key in sizes if row.get(key)]
     unit, form = formats.one_unit([s.value if isinstance(s, Cell) else s for s in known])
-    smallest, titles = _smallest(study), _SIZES
-    if smallest is not None:
-        titles = _SIZES | {"smallest": "results.size_as"}
+    smallest = _smallest(study)
+    named = "results.size_as" if smallest else "results.smallest_size"
+    titles = {"stored_bytes": "results.size", "smallest": named}
     against = _scored(study)["against"].dropna()
     keys = {key for row in rows for key in row if key.startswith("speed_")}
     forms = dict.fromkeys(sizes, form) | {
@@ -223,12 +222,13 @@ def _results_caption(study: StudyFigures, keys: Set[str]) -> str:
 
 def _entries(study: StudyFigures) -> pd.DataFrame:
     """Return ``kind``, ``label``, ``model`` and ``variant`` of the unpruned models and prunings."""
-    frame = study.facts.methods
+    facts, frame = study.facts, study.facts.methods
     models = frame.drop_duplicates("fingerprint").set_index("fingerprint")["model"]
     names = dict(zip(models.index, distinct_names(list(models)), strict=True))
     rows, fewer = [], fewer_experts(study)
     for row in records(frame):
-        kind = row["kind"] if pd.notna(row["kind"]) else percent(row["sparsity"], digits=0)
+        share = facts.level(row["variant"]) if pd.notna(row["sparsity"]) else None
+        kind = row["kind"] if pd.notna(row["kind"]) else level(share)
         has_policy = pd.notna(row["policy"])
         policy = method_name(row["policy"] or "magnitude") if has_policy else ""
         label = policy[:1].upper() + policy[1:] or short_name(row["variant"])
@@ -236,7 +236,7 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
             kind = ""
             if len(names) > 1 and row["variant"] not in fewer:
                 label = say("name.dense_baseline")  # one row for all models
-        elif not has_policy and row["variant"] == study.facts.baseline:
+        elif not has_policy and row["variant"] == facts.baseline:
             label = say("name.as_opened")
         rows.append((kind, label, names[row["fingerprint"]], row["variant"]))
     entries = pd.DataFrame(rows, columns=["kind", "label", "model", "variant"])

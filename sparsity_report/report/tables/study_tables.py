@@ -85,10 +85,8 @@ def total_rows(study: StudyFigures) -> list[Total]:
             share["text"] = COLUMNS["gone_of_base"].label
             rows.append(Total(Column(f"gone_{part}", **share), "", "lead"))
     costs = dict(_costs(study))
-    return [
-        *rows,
-        *map(Total, columns_of(" ".join(costs), **unpacked_labels(study)), costs.values()),
-    ]
+    columns = columns_of(" ".join(costs), **unpacked_labels(study))
+    return [*rows, *map(Total, columns, costs.values())]
 
 
 def totals(study: StudyFigures) -> Table:
@@ -102,10 +100,8 @@ def totals(study: StudyFigures) -> Table:
     names = [row["variant"] for row in figures]
     columns = (Column("", format=formats.WORDS), *side_by_side(names))
     style = "totals wide" if len(names) > 5 else "totals"
-    bodies, widths = (
-        tuple(Body(tuple(part)) for part in rows.values()),
-        (6.4 - min(4, len(names)), 1),
-    )
+    bodies = tuple(Body(tuple(part)) for part in rows.values())
+    widths = (6.4 - min(4, len(names)), 1)
     return Table("totals", say("caption.totals"), columns, bodies, style, widths)
 
 
