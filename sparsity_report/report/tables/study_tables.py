@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -18,8 +19,14 @@ from sparsity_report.report.tables.table_model import (
     wide_table,
 )
 from sparsity_report.study.derived.heads_experts import Part
-from sparsity_report.study.derived.paired_scores import DISTANCES, Ends, distance, ranked_parts
-from sparsity_report.study.derived.protocol_scores import PROTOCOL
+from sparsity_report.study.derived.paired_scores import (
+    DISTANCES,
+    Ends,
+    distance,
+    distance_mean,
+    ranked_parts,
+)
+from sparsity_report.study.derived.protocol_scores import PROTOCOL, by_protocol, key_of
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, Column, columns_of
@@ -271,13 +278,17 @@ def paired_note(study: StudyFigures, row: Mapping[str, Any], columns: Collection
     """Return how the intervals of columns by the protocol of a row were computed."""
     pairs = study.facts.paired(row)
     means = [contrast.nll for contrast in pairs.contrasts.values()]
+    distances = {*DISTANCES} & {*columns}
+    scores = next(s for s in by_protocol(study.quality) if key_of(s.iloc[0]) == key_of(row))
+    others = [r for r in records(scores) if not pairs.are_alike(r["variant"], r["against"])]
+    means += filter(None, (distance_mean(*each) for each in product(others, distances)))
     blocks, needed = ([getattr(mean, key) for mean in means] for key in ("block", "needed"))
     note = say("caption.paired", correction=pairs.correction, span=row["span"], blocks=blocks)
     if needed != blocks:
         note += " " + say("caption.paired_dependent", needed=max(needed))
     if "perplexity_note" in columns:
         note += " " + say("caption.paired_lowest")
-    return f"{note} {say('caption.paired_distances')}" if {*DISTANCES} & {*columns} else note
+    return f"{note} {say('caption.paired_distances')}" if distances else note
 
 
 def passage(study: StudyFigures) -> str | None:
