@@ -221,7 +221,7 @@ class CountingOptions(DescribedFiles):
     """Prunable modules, and how values are counted."""
 
     blacklist: list[str] = option(
-        [], PRUNING, "Linear layers to leave unpruned. [default: outside blocks]", metavar="NAME"
+        [], PRUNING, "Unpruned layers. [default: those outside blocks]", metavar="NAME"
     )
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")

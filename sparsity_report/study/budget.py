@@ -155,9 +155,9 @@ def level_within(
         raise SparsityReportError(
             f"budget: {quantity} of the levels are unknown; give a budget of another quantity"
         )
-    scale = float(base) if is_relative else 1.0
-    if base / scale <= limit:
-        return Within(levels.sparsities[0], base / scale, base / scale, unpruned)
+    scale, cost = (float(base), 1.0) if is_relative else (1.0, float(base))
+    if cost <= limit:
+        return Within(levels.sparsities[0], cost, cost, unpruned)
     value, most = (
         (costs / scale).to_numpy(dtype=float)
         for costs in (levels.total(quantity, layout), levels.at_most(quantity, layout))
@@ -180,6 +180,6 @@ def level_within(
         raise SparsityReportError(
             f"budget: {budget[:80]!r} is out of reach; the least in layout {layout} is at most "
             f"{most.min():,.6g}, at {levels.sparsities[int(most.argmin())]:.0%}, and {unpruned} "
-            f"{base / scale:,.6g}: give a larger budget"
+            f"{cost:,.6g}: give a larger budget"
         )
     return Within(levels.sparsities[place], float(value[place]), float(most[place]), layout)
