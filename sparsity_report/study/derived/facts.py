@@ -544,8 +544,7 @@ class Facts:
 
     def smallest_layout(self, variant: str, scope: str = "prunable") -> str | None:
         """Return the lossless layout with the fewest bytes."""
-        rows = self.lossless(variant, scope)
-        return _smallest(rows["bytes"])
+        return _smallest(self.lossless(variant, scope)["bytes"])
 
     def common_layout(self, variants: Iterable[str]) -> str | None:
         """Return the layout of the whole model with the fewest bytes, lossless for all variants."""
