@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsity_report.counting.histogram import Floats, Integers
+from sparsity_report.counting.histogram import Integers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.weights import Module, Weights
 
@@ -121,7 +121,7 @@ def even_counts(sizes: npt.ArrayLike, share: float) -> Integers:
     return _round_to_sum(share * totals, round(share * int(totals.sum())))
 
 
-def _round_to_sum(exact: Floats, target: int) -> Integers:
+def _round_to_sum(exact: npt.NDArray[np.floating[Any]], target: int) -> Integers:
     """Return whole numbers with a given sum: round down, then up from the largest remainder."""
     counts = np.floor(exact).astype(np.int64)
     lost = np.argsort(counts - exact, kind="stable")
