@@ -123,7 +123,7 @@ def even_counts(sizes: npt.ArrayLike, share: float) -> Integers:
 
 def _round_to_sum(exact: npt.NDArray[np.floating[Any]], target: int) -> Integers:
     """Return whole numbers with a given sum: round down, then up from the largest remainder."""
-    counts = np.floor(exact).astype(np.int64)
+    counts: Integers = np.floor(exact).astype(np.int64)
     lost = np.argsort(counts - exact, kind="stable")
     counts[lost[: target - int(counts.sum())]] += 1
     return counts

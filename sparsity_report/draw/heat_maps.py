@@ -211,7 +211,7 @@ def part_of(cell: pd.Series) -> str:
 
 def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str]:
     """Return the heading and the note."""
-    facts = study.variants.set_index("variant").loc[variant]
+    facts = study.variants.set_index("variant").loc[variant].to_dict()
     heading, notes = say("chart.zeros_map_title"), [clip(facts["model"]), clip(variant)]
     if pd.notna(facts["asked_sparsity"]):
         method = method_name(str(facts["method"] or ""))

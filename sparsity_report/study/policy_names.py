@@ -1,6 +1,7 @@
 """Pruning policies, read from the ``method`` of a variant, and the distinct prunings of a study."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -39,12 +40,12 @@ def selection_rule(method: str | None) -> str:
     return policy.ranking if policy else method or ""
 
 
-def threshold_rule(variant: pd.Series) -> str:
+def threshold_rule(variant: Mapping[str, Any]) -> str:
     """Return the threshold of a row of variants, with the weights on it if some are kept."""
     spared = variant["spared"]
     is_whole = pd.isna(spared) or not spared
     key = "name.single_threshold" if is_whole else "name.single_threshold_spared"
-    return say(key, **variant[["threshold", "at_threshold", "spared"]])
+    return say(key, **{name: variant[name] for name in ("threshold", "at_threshold", "spared")})
 
 
 def is_level_of(method: str | None, policy: str) -> bool:
