@@ -26,7 +26,7 @@ from sparsity_report.study.derived.paired_scores import (
     distance_mean,
     ranked_parts,
 )
-from sparsity_report.study.derived.protocol_scores import PROTOCOL, by_protocol, key_of
+from sparsity_report.study.derived.protocol_scores import PROTOCOL, by_protocol
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, Column, columns_of
@@ -279,8 +279,9 @@ def paired_note(study: StudyFigures, row: Mapping[str, Any], columns: Collection
     pairs = study.facts.paired(row)
     means = [contrast.nll for contrast in pairs.contrasts.values()]
     distances = {*DISTANCES} & {*columns}
-    scores = next(s for s in by_protocol(study.quality) if key_of(s.iloc[0]) == key_of(row))
-    others = [r for r in records(scores) if not pairs.are_alike(r["variant"], r["against"])]
+    scores = next(s for s in map(records, by_protocol(study.quality))
+                  if study.facts.paired(s[0]) is pairs)  # fmt: skip
+    others = [each for each in scores if not pairs.are_alike(each["variant"], each["against"])]
     means += filter(None, (distance_mean(*each) for each in product(others, distances)))
     blocks, needed = ([getattr(mean, key) for mean in means] for key in ("block", "needed"))
     note = say("caption.paired", correction=pairs.correction, span=row["span"], blocks=blocks)
