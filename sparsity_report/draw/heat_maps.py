@@ -17,6 +17,7 @@ from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import OUTSIDE
+from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import threshold_rule
 from sparsity_report.study.schema import Column
 from sparsity_report.untrusted.display_text import clip, short_name
@@ -211,7 +212,7 @@ def part_of(cell: pd.Series) -> str:
 
 def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str]:
     """Return the heading and the note."""
-    facts = study.variants.set_index("variant").loc[variant].to_dict()
+    (facts,) = records(study.variants[study.variants["variant"] == variant])
     heading, notes = say("chart.zeros_map_title"), [clip(facts["model"]), clip(variant)]
     if pd.notna(facts["asked_sparsity"]):
         method = method_name(str(facts["method"] or ""))

@@ -133,7 +133,7 @@ def _spread(study: StudyFigures) -> Iterator[str]:
     """Yield the layers that a single threshold of the headline's pruning prunes least and most."""
     if (variant := study.facts.pruning) is None:
         return
-    row = study.variants.set_index("variant").loc[variant].to_dict()
+    (row,) = records(study.variants[study.variants["variant"] == variant])
     spread, layers = study.facts.spread(variant), study.facts.layers(variant)
     # A threshold of zero pruned nothing.
     is_single = pd.notna(row["threshold"]) and row["threshold"] > 0
