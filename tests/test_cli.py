@@ -190,7 +190,7 @@ def test_loading_draws_no_bars(capfd):
 def test_run_on_real_checkpoints(minilm_path, tmp_path):
     run = command("run", minilm_path, *QUICK, "--out", tmp_path / "m")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("At 30 % sparsity, ")
+    assert ". At 30 % sparsity, " in run.stdout
     study = sr.read_study(tmp_path / "m" / "study.json")
     # Six blocks, 384 wide.
     weights = 6 * (4 * 384**2 + 2 * 384 * 1536)

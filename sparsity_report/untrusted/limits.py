@@ -11,9 +11,12 @@ HEADER_BYTES = 100_000_000
 #: times their bytes.
 PICKLE_BYTES = 2**23
 
-#: Bytes in memory of all tensors of a pickle that are sparse or repeat values: the larger of these
-#: and so many times the file. A float32 matrix with 99.8 % zeros takes 100 times its COO arrays.
+#: Bytes in memory of all tensors of a pickle that are sparse or repeat values, unless
+#: ``UNFOLDED`` times the file is more.
 UNFOLDED_BYTES = 2**28
+
+#: Bytes in memory of such tensors per byte of the file. A float32 matrix with 99.8 % zeros takes
+#: 100 times its COO arrays.
 UNFOLDED = 100
 
 #: Bytes of a GGUF header with its vocabulary; the largest known take some tens of MB.

@@ -62,7 +62,7 @@ def test_registered_policy_reaches_commands_study_page_and_viewer(demo, tmp_path
     assert done.returncode == 0, done.stderr
     saved = sr.read_study(tmp_path / "r" / "study.json")
     assert "Masked50First" in list(saved.variants["variant"])
-    assert "first weights" in (tmp_path / "r" / "report.html").read_text()
+    assert "first_weights" in (tmp_path / "r" / "report.html").read_text()
 
     study = sr.compare(sr.dense(demo), sr.masked(read_option("first").prune(demo, 0.5, None)))
     rows = study.layers[study.layers["prunable"] & study.layers["variant"].eq("Masked50First")]
@@ -78,7 +78,7 @@ def test_registered_policy_reaches_commands_study_page_and_viewer(demo, tmp_path
         if each["key"] == "first_weights"
     ]
     call = "sr.first_weights(weights, 0.25)"
-    assert entry["label"] == "first weights"
+    assert entry["label"] == "first_weights"
     assert call in entry["calls"]
     assert "--sparsity 0.25 --policy first" in entry["commands"]
     copied = CopiedCode(study)

@@ -68,7 +68,7 @@ def keys_of(figures):
 
 @pytest.mark.parametrize(
     ("name", "charts"),
-    [("report", CHARTS), ("hostile", (*CHARTS, *MEASURED)), ("several", (*CHARTS, *SEVERAL))],
+    [("report", CHARTS), ("hostile", ("map1", *MEASURED)), ("several", (*CHARTS, *SEVERAL))],
     ids=["report", "hostile", "several"],
 )
 def test_draws_every_chart_and_asks_for_nothing(chromium, request, name, charts):

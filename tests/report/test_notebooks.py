@@ -118,7 +118,7 @@ class TestCommand:
         # The kernel writes to the error stream of the process itself.
         assert "encryption" not in run.stderr + capfd.readouterr().err
         page = (tmp_path / "thesis_figures.html").read_text(encoding="utf-8")
-        assert "zeroed 5\u202f382\u202f144 of 10\u202f764\u202f288 prunable" in page
+        assert "zeroed 5\u202f308\u202f416 of 10\u202f616\u202f832 prunable" in page
         assert "<script" not in page
         assert "default-src 'none'" in page
         assert not re.findall(r"(?:href|src)=\"(?!#|data:)|url\((?!#|data:)", page)

@@ -459,7 +459,7 @@ def expected_strip(study, w):
         (
             w.say("strip.performed_flops" if is_csr else "strip.useful_flops"),
             change(flops, useful),  # no weight of Dense is zero
-            figures(w.percent0(1 - ratio(useful, flops)) if is_csr else w.scaled(flops)),
+            figures(w.percent0(1 - ratio(useful, flops)) if is_csr else w.scaled(flops, "")),
         ),
     ]
     if study.quality is None:

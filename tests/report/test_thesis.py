@@ -233,7 +233,7 @@ def test_tables_with_intervals_fit_beside_each_other(demo, tmp_path):
     rows = [row for n in ("", "_2") for row in rows_of(tmp_path / "tables" / f"results{n}.tex")]
     assert len(rows) == 6
     ratio = np.exp(study.quality["nll"] - study.quality["nll"][0])
-    assert any(f"{ratio[1]:.2f} (" in cell for row in rows for cell in row)
+    assert any(rf"{ratio[1]:.2f}\,\texttimes{{}} (" in cell for row in rows for cell in row)
 
 
 @pytest.mark.latex
@@ -407,6 +407,6 @@ def test_measurements_are_set_and_quoted(study, tmp_path):
     assert [(row[1], "62" in row[-1], "never" in row[-1]) for row in crossings] == [
         ("1", True, False), ("128", False, True),
     ]  # fmt: skip
-    assert "0.40 (" in rows_of(tmp_path / "tables" / "results_2.tex")[2][-1]
+    assert r"0.40\,\texttimes{} (" in rows_of(tmp_path / "tables" / "results_2.tex")[2][-1]
     compiled(tmp_path)
     assert int(facts(tmp_path / "example.pdf")["Pages"]) <= 8

@@ -244,9 +244,9 @@ def test_a_score_stands_beside_that_of_dense(chromium, tmp_path, demo):
         assert page.state["variant"] == "at level"
         assert "12.5 (dense 10.0)" in page.sentence
         page.set(sparsity=0.31)
-        assert "not measured here" in page.sentence
+        assert "was not scored" in page.sentence
         page.set(policy="layerwise_magnitude", sparsity=0.3)
-        assert "not measured here" in page.sentence
+        assert "was not scored" in page.sentence
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])

@@ -114,7 +114,7 @@ def test_wrongly_prunable_weights_are_found(llama):
     options = {"blacklist": ("q_proj",), "groups": {"lm_head": "mlp_linear"}}
     llama.weights = sr.load(llama.model, **options)
     said = CHECKS["e"](llama)
-    assert "lm_head.weight (a head) is prunable" in said
+    assert "lm_head.weight (outside of blocks) is prunable" in said
     assert "model.layers.0.self_attn.q_proj.weight is not prunable" in said
 
 

@@ -180,6 +180,7 @@ class _File:
         self.shapes = {name: shape_of(name, tensors) for name, tensors in parts.items()}
         self.kinds = {p.name: m.group for m in described.modules for p in m.parameters}
         self.named = [(m.name, p) for m in described.modules for p in m.parameters]
+        self.untied = {p.name for _, p in self.named if p.tied_to is None}
         self.width, self.heads, self.vocabulary = (
             first_count(config, *names) or 0 for names in (_WIDTH, _HEADS, ("vocab_size",))
         )
@@ -422,4 +423,6 @@ class _File:
             once = Fraction(1)
         elif p.matrix and self.is_speech and _OF_SOUND.search(p.name):
             once = Fraction(first_count(self.config, "max_source_positions") or 0)
-        return replace(p, uses=NEVER, uses_per_sequence=once) if once else p
+        # A head that has a bias of its matrix reads no other one.
+        is_unread = once or f"{module}.decoder.bias" in self.untied
+        return replace(p, uses=NEVER, uses_per_sequence=once) if is_unread else p
