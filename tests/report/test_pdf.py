@@ -92,7 +92,7 @@ def test_it_is_tagged_titled_and_undated(pdf):
     alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in texts]
     assert len(alts) == 2  # the map and the curve
     maps = [alt for alt in map(bare, alts) if alt.startswith("Heatmapofprojectionsbyblock:")]
-    assert maps[0].partition(":")[2].startswith("zerosrangefrom22.8%inblock0")
+    assert maps[0].partition(":")[2].startswith("zerosrangefrom22.8%inq_projofblock0")
     assert re.search(r"^ +TH", poppler("pdfinfo", pdf, "-struct"), re.M)
 
 
