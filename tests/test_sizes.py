@@ -318,7 +318,7 @@ def test_values_of_json_are_limited_before_they_are_built(tmp_path):
 
 
 def test_large_headers_are_parsed_one_at_a_time(tmp_path, monkeypatch):
-    """Eight files of the Hub are opened at once, each of which may have 100 MB of header."""
+    """Eight files of the Hub are opened at once, and each may have 100 MB of header."""
     files = [sparse(tmp_path / f"{n}.safetensors", layers(1, 1)) for n in range(4)]
     running, most = [], []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,11 +113,11 @@ def _changing(prunings: Sequence[Pruning]) -> tuple[Pruning, ...]:
     from sparsity_report.study.variants import masked
     from sparsity_report.words.sentences import say
 
-    idle = [pruning for pruning in prunings if not sets_zeros(pruning)]
-    if idle:
+    changes = [*map(sets_zeros, prunings)]
+    if idle := [pruning for pruning, sets in zip(prunings, changes, strict=True) if not sets]:
         weights, names = idle[0].weights, [masked(pruning).name for pruning in idle]
         weights.notes += (say("note.nothing_pruned", model=weights.name, names=names),)
-    return tuple(pruning for pruning in prunings if pruning not in idle)
+    return tuple(compress(prunings, changes))
 
 
 def sets_zeros(pruning: Pruning) -> bool:

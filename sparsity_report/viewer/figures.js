@@ -237,7 +237,7 @@ export class Figures {
   }
 
   /**
-   * Amounts and sizes of a metric by module; the value of several modules is Σ amounts ÷ Σ sizes.
+   * Amounts and sizes of a metric by module; the value of several is Σ amounts ÷ Σ sizes.
    * @param {State} state @returns {Metric}
    */
   metric(state) {

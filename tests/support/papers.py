@@ -12,7 +12,7 @@ from sparsity_report.words.sentences import say
 
 
 def poppler(tool, path, *options):
-    """What a poppler tool says of a file, in which it finds no error."""
+    """Return the output of a poppler tool that finds no error in a file."""
     need(shutil.which(tool) is not None, f"{tool}: apt-get install poppler-utils")
     where = [path, "-"] if tool == "pdftotext" else [path]
     run = subprocess.run([tool, *options, *where], capture_output=True, check=True)

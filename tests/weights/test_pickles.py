@@ -60,7 +60,7 @@ def test_tensors_without_values_are_refused(file):
 
 
 def test_tensors_far_larger_than_their_file_are_refused(file):
-    """One stored value stands for 16 GiB."""
+    """A single stored value unfolds to 16 GiB."""
     torch.save({"h.0.weight": torch.ones(1).expand(2**20, 2**12)}, file)
     refused("sparse or repeated values unfold to 17,179,869,184 bytes", file, allow_pickle=True)
     sparse = torch.sparse_coo_tensor([[0], [1]], [1.0], (2**15, 2**14))

@@ -392,8 +392,8 @@ class Facts:
     def size_before(self, variant: str) -> float | None:
         """Return the bytes of a variant's model that layouts are compared with.
 
-        They are those in the file that packs its weights, of which other layouts hold unpacked
-        values, else the dense bytes.
+        They are those in the file that packs its weights, else the dense bytes. Other layouts hold
+        the values of packed weights unpacked.
         """
         return self.size(variant, "file" if self.packings(variant) else "dense")
 

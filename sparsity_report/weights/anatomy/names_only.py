@@ -98,7 +98,7 @@ class ReaderOptions:
         return is_base and words.union(module_name.split(".")).isdisjoint(spared)
 
     def within_blocks(self, modules: list[Module]) -> list[Module]:
-        """Return modules of which only the matrices inside blocks are prunable.
+        """Return modules whose matrices are prunable only inside blocks.
 
         A block is a numbered module that holds others, such as ``layers.0``. Modules stay as they
         are with a blacklist, and in models without blocks.
