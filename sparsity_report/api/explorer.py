@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from dataclasses import replace
+from pathlib import Path
+from shutil import make_archive
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,15 +17,26 @@ from IPython.display import display
 from sparsity_report.api.study import Study, as_study
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.files.json_files import study_or_saved
+from sparsity_report.files.filesystem import scratch
+from sparsity_report.study.derived.heads_experts import inner
+from sparsity_report.study.files.json_files import StudySource, study_or_saved
+from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import COLUMNS
-from sparsity_report.study.sweep import pruned_at
+from sparsity_report.study.sweep import pruned_at, with_level
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.viewer.embed import asset, embed, widget_module
-from sparsity_report.viewer.payload import Contents, encode
+from sparsity_report.viewer.embed import asset, embed, embed_state, widget_module
+from sparsity_report.viewer.payload import Contents, encode, nearest
 from sparsity_report.viewer.study_payload import policy_label, study_contents
-from sparsity_report.viewer.view_state import AT_LEVEL, LayerValues, check_state, with_consequences
+from sparsity_report.viewer.view_state import (
+    AT_LEVEL,
+    A,
+    B,
+    LayerValues,
+    check_state,
+    other_side,
+    with_consequences,
+)
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
@@ -32,16 +45,13 @@ if TYPE_CHECKING:
     import altair as alt
 
 
-def explore(
-    study: Study | str | os.PathLike[str],
-    weights: Weights | None = None,
-) -> Explorer:
+def explore(study: StudySource, weights: Weights | None = None) -> Explorer:
     """Return the explorer of a study, for a notebook cell.
 
     Parameters
     ----------
-    study : Study or path-like
-        Study to explore, or the path of a saved one.
+    study : Study, Explorer or path-like
+        Study to explore, that of another explorer, or the path of a saved one.
     weights : Weights, optional
         Weights of the first variant, for a study that was read from a file. They are needed for
         histograms and to add a level as a variant.
@@ -90,6 +100,14 @@ def explore(
     return Explorer(value)
 
 
+def _with_id(state: dict[str, Any], explorer: Explorer) -> dict[str, Any]:
+    return {**state, "answered": explorer._answered}
+
+
+def _without_id(state: dict[str, Any], _: Explorer) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key != "answered"}
+
+
 class Explorer(anywidget.AnyWidget):
     """A study on one screen, whose state page and kernel share.
 
@@ -99,29 +117,38 @@ class Explorer(anywidget.AnyWidget):
         The study; :meth:`add` adds variants.
     state : dict
         What is in view; :meth:`select` changes it, and it can be observed. For two checkpoints it
-        has ``metric``, ``modules``, ``sort``, ``search``, ``selection`` and ``detail`` only.
+        has ``metric``, ``modules``, ``colors``, ``sort``, ``search``, ``selection`` and ``detail``
+        only.
 
         - ``variant``: the variant in view, or ``"at level"`` for the first model at a level.
-        - ``sparsity``: the level of the slider. While a variant is shown, the slider stands at
-          its sparsity.
+        - ``sparsity``: the level of the slider, exact for a level that the study lacks if it has
+          its weights. While a variant is shown, the slider stands at its sparsity.
         - ``policy``: pruning policy of the level: ``"global_magnitude"``, and those of
           ``"layerwise_magnitude"``, ``"N:4"`` and ``"N:8"`` that follow exactly from the counts.
-        - ``layout``: layout of the prunable matrices, to which bytes and budgets belong:
-          ``"csr"``, ``"bitmask"`` or ``"dense"``.
+        - ``layout``: layout of the prunable matrices, to which bytes belong: ``"csr"``,
+          ``"bitmask"`` or ``"dense"``.
         - ``metric``: the metric of the map, ``"sparsity"`` or a column of numbers. For two
           checkpoints, ``"moved"`` is the share of the base's weights that is zero or removed,
           after − before; the others are ``"kept_share"`` of the zeros, ``"revived_share"`` and
           ``"new_share"`` of the weights that are in both, ``"relative_change"``, and ``"iou"``,
           zeros in both ÷ zeros in either.
-        - ``against``: the variant that the metric ``"difference"`` is relative to.
-        - ``modules``: ``"prunable"``, ``"all"`` or a group of modules, for the map and the table.
+          ``"difference"`` is the sparsity of side A, the variant or level in view, − that of B.
+        - ``against``, ``against_policy``, ``against_sparsity``: side B, with the values of
+          ``variant``, ``policy`` and ``sparsity``.
+        - ``modules``: ``"prunable"``, ``"all"``, a group of modules, or all modules of a block such
+          as ``"block 3"``, for the map and the table.
+        - ``colors``: scale of the map, ``"full"``, ``"fitted"`` to the values in view, or
+          ``"auto"``: fitted where they span less than half of the full scale.
         - ``grouping``: unit of the bars, ``"group"``, ``"projection"`` or ``"block"``.
         - ``sort``: ``"module"`` or a metric, with ``-`` before it for descending; empty in the
-          order of the model.
+          order of the model. ``"sparsity_b"`` and ``"stored_bytes_b"`` are those of side B.
         - ``curve``: figure that the curve shows over sparsity, ``"bytes"`` or ``"quality"``.
-        - ``search``: words that the names of layers in the table contain.
+        - ``search``: words, each in the name, the group or the place of a layer, for the table.
+          ``"attention block 1"`` finds the attention of block 1, and not of block 10.
         - ``selection``: names of the selected modules.
-        - ``detail``: the layer in detail, or None.
+        - ``detail``: the layer in detail, or None. Its panel has a square for each attention head
+          and each expert of its block; click one or walk with the arrow keys to read its zeros.
+          The kernel counts them for variants of the study.
     payload : bytes
         What the page shows.
 
@@ -138,23 +165,26 @@ class Explorer(anywidget.AnyWidget):
     _css = asset("viewer.css")
     study = traitlets.Instance(Study, read_only=True)
     payload = traitlets.Bytes().tag(sync=True)
-    state = traitlets.Dict().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True, to_json=_with_id, from_json=_without_id)
     # Common to all views of an explorer.
     key = traitlets.Unicode().tag(sync=True)
+    _shown = False
+    # Id of the last change of the page that the kernel has seen: older states may lack later ones.
+    _answered: str | None = None
 
     def __init__(self, study: Study) -> None:
-        self._contents = study_contents(study)
-        header = self._contents.header
-        self.set_trait("study", study)
-        super().__init__(
-            payload=encode(header, self._contents.arrays), state=header["start"], key=uuid4().hex
-        )
+        self._replace(study)
+        start = self._contents.header["start"]
+        # The width leaves room for other widgets in the same row.
+        super().__init__(state=start, key=uuid4().hex, layout={"width": "100%"})
 
     def select(self, **changes: str | float | list[str] | None) -> None:
         """Change what is in view.
 
-        Setting ``sparsity`` or ``policy`` shows the nearest level, setting ``variant`` shows the
-        variant in its layout.
+        Setting ``sparsity`` shows the level, which is counted exactly if it is not among those of
+        the study. Without weights, and among N:M patterns, it shows the nearest level with a
+        warning. Setting ``policy`` shows the nearest level of the policy, setting ``variant`` shows
+        the variant in its layout. The same is true of side B.
 
         Parameters
         ----------
@@ -174,9 +204,32 @@ class Explorer(anywidget.AnyWidget):
         >>> explorer.state["search"], explorer.state["sort"]
         ('fc1', '-sparsity')
         """
-        header = self._contents.header
-        check_state(header, changes)
-        self.state = with_consequences(header, self.state, changes)
+        check_state(self._contents.header, changes)
+        with self.hold_sync():
+            after = {**self.state, **changes}
+            for _, policy, share in (A, B):
+                if share in changes:
+                    self._keep_level(after[policy], after[share])
+            self.state = with_consequences(self._contents.header, self.state, changes)
+
+    def _keep_level(self, policy: str, share: float) -> None:
+        """Count a level exactly if the study lacks it; warn where that cannot be."""
+        study, sparsity = self.study, round(float(share), 6)
+        kept = study.by_policy.get(policy)
+        if kept is None or abs(nearest(kept.sparsities, sparsity) - sparsity) < 1e-9:
+            return
+        if study.levels is not None and study.weights is not None and ":" not in policy:
+            self._replace(replace(study, levels=with_level(study.levels, study.weights, sparsity)))
+            return
+        place, label = nearest(kept.sparsities, sparsity), policy_label(policy)
+        text = say("explorer.level_nearest", level=sparsity, policy=label, nearest=place)
+        warnings.warn(text, stacklevel=3)
+
+    def _replace(self, study: Study) -> None:
+        """Show another study of the same model."""
+        self._contents = study_contents(study)
+        self.set_trait("study", study)
+        self.payload = encode(self._contents.header, self._contents.arrays)
 
     def layers(self) -> pd.DataFrame:
         """Return the layers of the table, in its order: the selected ones, or else those in view.
@@ -184,6 +237,10 @@ class Explorer(anywidget.AnyWidget):
         The columns are those of ``study.layers``, at a level those of
         :meth:`Study.at_level`; bytes and FLOPs are those of the byte layout. For two checkpoints
         they are those of ``matches``, and the metrics.
+
+        While the difference is in view, the counts, bytes and FLOPs of side B follow, with ``_b``
+        at the end of their names, and ``difference``. They are null for a layer that B lacks;
+        ``difference`` also for one of another size.
 
         Returns
         -------
@@ -208,7 +265,13 @@ class Explorer(anywidget.AnyWidget):
     def _checked(self, proposal: Any) -> dict[str, Any]:
         """Return a state, with the first value of each key that it lacks, or refuse it."""
         check_state(self._contents.header, proposal["value"])
-        return {**self._contents.header["start"], **proposal["value"]}
+        state = {**self._contents.header["start"], **proposal["value"]}
+        for shown, policy, share in (A, B):
+            if state.get(shown) == AT_LEVEL:
+                self._keep_level(state[policy], state[share])
+                level = {share: state[share]}
+                state = with_consequences(self._contents.header, state, level)
+        return state
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Set what the page has changed; a refused state goes back with the reason.
@@ -230,23 +293,95 @@ class Explorer(anywidget.AnyWidget):
         state = sync_data.get("state")
         if isinstance(state, dict) and (changed := state.get("changed")):
             newer = {key: value for key, value in state.items() if key in changed}
-            sync_data = {**sync_data, "state": {**self.state, **newer}}
+            self._answered = state.get("id")
+            sync_data = {**sync_data, "state": _with_id({**self.state, **newer}, self)}
         try:
             super().set_state(sync_data)
         except traitlets.TraitError as error:
-            self.send({"type": "error", "text": str(error)})
             self.send_state("state")
+            self.send({"type": "error", "text": str(error)})
 
     def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002
-        """Add the level in view, which is what the page asks for."""
-        if content.get("type") != "add":
+        """Answer a request of the page, or say why not; ``data`` of an answer is sent as bytes."""
+        answers = {
+            "add": self._answer_add,
+            "inner": self._answer_inner,
+            "level": self._answer_level,
+            "report": self._answer_report,
+        }
+        if (answer := answers.get(content.get("type", ""))) is None:
             return
+        sent: dict[str, Any] = {"type": "error", "text": say("explorer.request_failed")}
         try:
-            self.add()
-            name = short_name(self.state["variant"])
-            self.send({"type": "said", "text": say("explorer.added", name=name)})
+            sent = {"type": "said", **answer(content)}
         except SparsityReportError as error:
-            self.send({"type": "error", "text": str(error)})
+            sent["text"] = str(error)
+        finally:
+            data = sent.pop("data", None)
+            self.send({**sent, "id": content.get("id")}, None if data is None else [data])
+
+    def _answer_add(self, _: dict[str, Any]) -> dict[str, Any]:
+        self.add()
+        return {"text": say("explorer.added", name=short_name(self.state["variant"]))}
+
+    def _answer_level(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Count a level for the page, which then shows it unless the view has changed."""
+        check_state(self._contents.header, content["level"])
+        sparsity = content["level"]["sparsity"]
+        self._keep_level(content["level"]["policy"], sparsity)
+        return {"text": say("explorer.level_exact", level=sparsity)}
+
+    def _answer_report(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Return the bytes of a report: of the page, the PDF or the LaTeX kit as a ZIP archive."""
+        from sparsity_report.report.page import write_report
+        from sparsity_report.report.thesis import write_thesis
+
+        suffix = {"html": ".html", "pdf": ".pdf", "zip": ""}[content["kind"]]
+        self.send({"type": "said", "text": say("explorer.report_writing")})
+        with scratch() as folder:
+            path = folder / f"report{suffix}"
+            if suffix:
+                return {"data": write_report(self, path).read_bytes()}
+            write_thesis(self, path)
+            return {"data": Path(make_archive(str(path), "zip", path)).read_bytes()}
+
+    def _answer_inner(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Count the zeros of the heads or experts of a layer of a variant."""
+        module = content["module"]
+        variants = [v for v in self.study.opened if v.name == content["variant"]]
+        rows = variant_patterns(variants, module=module, progress=lambda *_: None)
+        return {"inner": inner(rows)[module]._asdict()}
+
+    def open(self) -> None:
+        """Open the widget; after ``close``, a display or a box opens it again.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.close()
+        >>> explorer.open()
+        >>> explorer.comm is None
+        False
+        """
+        self.__dict__.pop("_repr_mimebundle_", None)  # close() sets it to None
+        self.layout.open()  # Widget.close_all() closes it, too
+        super().open()
+
+    @property
+    def model_id(self) -> str:
+        """Id of the widget, which is opened if it is closed.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.close()
+        >>> len(explorer.model_id)
+        32
+        """
+        self.open()
+        return str(super().model_id)
 
     def _widget_bundle(self) -> dict[str, Any]:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
@@ -255,8 +390,23 @@ class Explorer(anywidget.AnyWidget):
 
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and after it the page without a kernel, which the widget hides."""
-        for part in (self._widget_bundle(), self._page_bundle()):
-            display(part, raw=True)  # type: ignore[no-untyped-call]
+        self._shown = True
+        for part in ("state", "widget", "page"):
+            self._show(part)
+
+    def _show(self, part: str, *, update: bool = False) -> None:
+        """Show a part, or replace it where it is shown, as in a notebook that is saved later."""
+        bundle, place = getattr(self, f"_{part}_bundle")(), f"{self.key}-{part}"
+        display(bundle, raw=True, display_id=place, update=update)  # type: ignore[no-untyped-call]
+
+    @traitlets.observe("state", "payload")
+    def _save(self, change: dict[str, Any]) -> None:
+        """Save a change in the notebook, for the page without a kernel."""
+        if self._shown:
+            self._show("state" if change["name"] == "state" else "page", update=True)
+
+    def _state_bundle(self) -> dict[str, Any]:
+        return {"text/html": embed_state(self.state, self.key), "text/plain": ""}
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the widget, and the viewer as HTML for a page without a kernel."""
@@ -297,15 +447,15 @@ class Explorer(anywidget.AnyWidget):
         same = rows[rows["fingerprint"] == rows["fingerprint"].iloc[0]]
         same = same[(same["method"] == pruning.method) & (same["asked_sparsity"] == pruning.target)]
         longer = study.with_variants(*(v for v in pruned if v.name not in set(same["variant"])))
-        self._contents = study_contents(longer)
         with self.hold_sync():
-            self.set_trait("study", longer)
-            self.payload = encode(self._contents.header, self._contents.arrays)
+            self._replace(longer)
             self.select(variant=pruned[state["layout"] == "csr"].name)
 
     @property
     def chart(self) -> alt.LayerChart:
         """The map of the metric in view as an Altair chart, ready for ``.save``.
+
+        Shares have colors from 0 to 100 %, so that charts of several models compare.
 
         Examples
         --------
@@ -323,10 +473,18 @@ class Explorer(anywidget.AnyWidget):
 
 
 def state_label(contents: Contents, state: dict[str, Any]) -> str:
-    """Return the name of the variant or level in view, or of two checkpoints."""
+    """Return the name of the variant or level in view, of both sides, or of two checkpoints."""
     if contents.header["kind"] == "pair":
         return str(contents.header["title"])
-    if state["variant"] == AT_LEVEL:
-        policy = policy_label(state["policy"])
-        return say("viewer.level_of", policy=policy, level=level(state["sparsity"]))
-    return say("explorer.shown_variant", name=short_name(state["variant"]))
+    if state["metric"] == "difference":
+        return say("viewer.a_minus_b", a=_name(state), b=_name(other_side(state)))
+    is_level = state["variant"] == AT_LEVEL
+    return _name(state) if is_level else say("explorer.shown_variant", name=_name(state))
+
+
+def _name(state: dict[str, Any]) -> str:
+    """Return the name of a variant or level."""
+    if state["variant"] != AT_LEVEL:
+        return short_name(state["variant"])
+    policy = policy_label(state["policy"])
+    return say("viewer.level_of", policy=policy, level=level(state["sparsity"]))

@@ -17,19 +17,18 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.derived.heads_experts import experts_frame
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.files.json_files import content_of, read_figures, study_or_saved
+from sparsity_report.study.files.json_files import (
+    StudySource,
+    content_of,
+    read_figures,
+    study_or_saved,
+)
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.layers import LayerTable, check_context, check_convention, with_shares
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.sweep import level_table
-from sparsity_report.study.variants import (
-    Variant,
-    csr_note,
-    fingerprint,
-    listed,
-    variant_row,
-)
+from sparsity_report.study.variants import Variant, csr_note, fingerprint, listed, variant_row
 
 if TYPE_CHECKING:
     from sparsity_report.counting.pruning import Calibration
@@ -75,6 +74,8 @@ class Study(StudyFigures):
         Of two checkpoints, one row per removed part of the base.
     weights : Weights or None
         The weights of the first variant, for exact further levels. Not saved.
+    opened : tuple of Variant
+        The variants, whose weights can be read again. Not saved; empty in a study that was read.
 
     Examples
     --------
@@ -225,7 +226,8 @@ class Study(StudyFigures):
         }
         parts["variants"] = typed("variants", parts["variants"])
         parts["layers"] = with_shares(parts["layers"])
-        return replace(self, **parts, notes=(*self.notes, *further.notes))
+        opened = (*self.opened, *variants)
+        return replace(self, **parts, notes=(*self.notes, *further.notes), opened=opened)
 
     def with_measured(
         self,
@@ -328,7 +330,9 @@ def compare(
         without a context and for unknown attention.
     patterns : bool
         Whether to find the positions of zeros in each matrix, which reads the prunable weights
-        once more, see :func:`sparsity_report.weight_patterns`.
+        once more, see :func:`sparsity_report.weight_patterns`. The study, its file and its reports
+        then have N:M patterns, blocks, dead rows and columns, and the zeros of all heads and
+        experts. The explorer counts heads and experts without it, layer by layer, in a kernel.
     progress : callable, optional
         Called with the bytes read, the bytes in all and the name of the tensor.
 
@@ -377,6 +381,7 @@ def compare(
         notes=tuple(notes),
         levels=level_table(variants[0].weights, counts[variants[0].weights]),
         weights=variants[0].weights,
+        opened=variants,
     )
 
 
@@ -388,15 +393,13 @@ def _check_distinct(names: Sequence[str]) -> None:
         )
 
 
-def summarize(
-    study: Study | Reproduction | str | os.PathLike[str],
-) -> list[str]:
+def summarize(study: StudySource | Reproduction) -> list[str]:
     """Return the findings about a study as sentences, most important first.
 
     Parameters
     ----------
-    study : Study, Reproduction or path-like
-        The study, the comparison with a paper, or the path of a saved study.
+    study : Study, Explorer, Reproduction or path-like
+        The study, its explorer, the comparison with a paper, or the path of a saved study.
 
     Returns
     -------

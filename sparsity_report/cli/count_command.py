@@ -10,8 +10,6 @@ from sparsity_report.cli.options import CountOptions, dataclass_options
 from sparsity_report.cli.terminal import print_line, print_warning
 from sparsity_report.errors import SparsityReportError
 
-_TIES = {"absent": "count.tied_absent", "equal": "count.tied_equal"}
-
 
 @dataclass_options
 def count(
@@ -46,10 +44,7 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     differences, zeros = list[str](), None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN
-        from sparsity_report.findings.deployment_notes import (
-            announced_pattern,
-            missing_sparsity,
-        )
+        from sparsity_report.findings.deployment_notes import announced_pattern, missing_sparsity
         from sparsity_report.findings.model_counts import count_tensors, model_zeros
 
         patterns = dict.fromkeys(filter(None, (*KNOWN, announced_pattern(weights))))
@@ -87,7 +82,7 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
         padded = (text.rjust(size) for text, size in zip(numbers, widths[1:], strict=False))
         yield "  ".join((first.ljust(widths[0]), *padded, last)).rstrip()
     if tied := counts["tied"]:
-        yield say(_TIES[tied["reason"]], names=tied["names"])
+        yield say(f"count.tied.{tied['reason']}", names=tied["names"])
     if experts := counts["experts"]:
         active = {key: counts[key] for key in ("parameters", "active_parameters")}
         key = "count.experts" if experts["per_token"] else "count.active"

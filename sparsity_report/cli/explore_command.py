@@ -25,5 +25,5 @@ def explore(models: Models = None, *, choice: Choice, options: ExploreOptions) -
     with quiet_libraries():
         analysis = Analysis(by_names=options.by_names, **options.opening)
         variants = compared(models or [], choice, analysis).variants
-        page = write_explorer(sr.compare(*variants), options.out)
+        page = write_explorer(sr.compare(*variants, patterns=True), options.out)
     print_line(f"Written to {page}")

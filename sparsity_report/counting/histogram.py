@@ -25,12 +25,7 @@ import numpy.typing as npt
 from sparsity_report.counting.workers import work_through
 from sparsity_report.deferred import torch
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.weights.tensor_slices import (
-    Rounding,
-    Slice,
-    dtype_name,
-    torch_dtype,
-)
+from sparsity_report.weights.tensor_slices import Rounding, Slice, dtype_name, torch_dtype
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -182,10 +177,11 @@ class Magnitudes:
         """Root mean square of the values at the middles of their buckets."""
         if self.infinite:
             return math.inf
-        middles = self.values
+        above = slice(int(self.values.searchsorted(0, side="right")), None)
+        middles = self.values[above]
         if not self.exact:
             middles = (middles + smallest_of(bucket_of(middles) + 1)) / 2
-        squares = np.square(middles[self.values > 0]) @ self.counts[self.values > 0]
+        squares = np.square(middles) @ self.counts[above]
         if not squares:  # nonzero values are too small for a bucket
             return math.nan if self.nonzero else 0.0
         return float(np.sqrt(squares / self.total))

@@ -155,9 +155,9 @@ def dead_parts(nonzeros: npt.NDArray[np.int64]) -> int:
     return nonzeros.size - int(np.count_nonzero(nonzeros))
 
 
-def head_sums(lines: npt.NDArray[np.int64], head_dim: int) -> npt.NDArray[np.int64]:
-    """Return the nonzeros of each head, given those of its rows or columns."""
-    sums: npt.NDArray[np.int64] = lines.reshape(-1, head_dim).sum(axis=1)
+def head_sums(lines: npt.NDArray[np.int64], heads: int) -> npt.NDArray[np.int64]:
+    """Return the nonzeros of each head, given those of the rows or columns of all."""
+    sums: npt.NDArray[np.int64] = lines.reshape(*lines.shape[:-1], heads, -1).sum(axis=-1)
     return sums
 
 

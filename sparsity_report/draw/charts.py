@@ -14,11 +14,7 @@ from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import BLUE, INK, LABEL, SMALL, TEXT_WIDTH, VERMILLION
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
-from sparsity_report.findings.checkpoint_findings import (
-    block_names,
-    blocks_axis,
-    both,
-)
+from sparsity_report.findings.checkpoint_findings import block_names, blocks_axis, both
 from sparsity_report.study.derived.removed_strips import block_shares
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import COLUMNS

@@ -33,8 +33,6 @@ _SMALL, _SMALL_ROW, _SMALL_HEIGHT = 210, 13, 200
 _MOST, _TALLEST = 5_000, 420
 # Titles of the blocks and of the tooltip's fields.
 _AXIS, _TIPS = "chart.x_transformer_block", {"block": "kind.block", "projection": "name.projection"}
-# Titles of maps of heads and experts.
-_PARTS = {"heads": "chart.head_zeros_title", "experts": "chart.expert_zeros_title"}
 
 
 def _map(
@@ -279,7 +277,7 @@ def part_map(part: Part, variant: str) -> HeatMap | None:
     if is_too_large(part) or len({percent(s, digits=0) for s in part.rows["sparsity"]}) < 2:
         return None
     cells, axes = _numbered(part.rows, "part")
-    title, projection = say(_PARTS[part.key]), clip(part.projection)
+    title, projection = say(f"chart.zeros_title.{part.key}"), clip(part.projection)
     heading = " · ".join(filter(None, (short_name(variant), projection)))
     numbers = {"blocks": len(axes[0]), "parts": len(axes[1])}
     numbers |= {"low": cells["sparsity"].min(), "high": cells["sparsity"].max()}

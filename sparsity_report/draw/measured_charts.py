@@ -15,12 +15,7 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
-from sparsity_report.words.display_names import (
-    layout_name,
-    method_name,
-    part_name,
-    text_name,
-)
+from sparsity_report.words.display_names import layout_name, method_name, part_name, text_name
 from sparsity_report.words.number_format import figures, known, perplexity
 from sparsity_report.words.sentences import say
 

@@ -20,15 +20,13 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.csv_files import variant_stems
-from sparsity_report.study.files.json_files import study_or_saved
+from sparsity_report.study.files.json_files import StudySource, study_or_saved
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
 @unchecked()
-def write_figures(
-    study: StudyFigures | str | os.PathLike[str], folder: str | os.PathLike[str]
-) -> list[Path]:
+def write_figures(study: StudySource, folder: str | os.PathLike[str]) -> list[Path]:
     """Write the charts of a study as PNG files at twice their size in print.
 
     The files are ``sparsity_map_<variant>.png`` per pruning; ``csr_bytes.png``; and ``speed.png``,
@@ -37,8 +35,8 @@ def write_figures(
 
     Parameters
     ----------
-    study : Study or path-like
-        Study to draw, or the path of a saved one.
+    study : Study, Explorer or path-like
+        Study to draw, its explorer, or the path of a saved one.
     folder : path-like
         Folder of the files; created if missing.
 

@@ -12,19 +12,8 @@ _FIGURES = [
     "prunable_total", "prunable_nonzero",
     "sparsity_prunable", "sparsity_non_embedding", "sparsity_model",
 ]  # fmt: skip
-_PLACES = {
-    "n_m": "existing.in_n_m_groups",
-    "heads": "existing.in_heads",
-    "rows": "existing.in_lines",
-    "blocks": "existing.in_blocks",
-}
-_SPREADS = {"even": "existing.even_layers", "uneven": "existing.uneven_layers"}
-_WHOLE = {"rows": "existing.whole_rows", "columns": "existing.whole_columns"}
-_SMALLEST_KEPT = {
-    "global": "existing.one_threshold",
-    "layerwise": "existing.layer_thresholds",
-    "other": "existing.not_by_magnitude",
-}
+# Patterns of zeros in places of a matrix, and in layers.
+_PLACES, _SPREADS = ("n_m", "heads", "rows", "blocks"), ("even", "uneven")
 
 
 def already_pruned(study: StudyFigures) -> Iterator[str]:
@@ -46,7 +35,7 @@ def already_pruned(study: StudyFigures) -> Iterator[str]:
         yield say(key, variants=names, zeros=zeros, **row)
         if zeros and (pattern := study.facts.positions(variant)):
             if pattern.key in _SPREADS:
-                spread = say(_SPREADS[pattern.key], variant=variant, **pattern.figures)
+                spread = say(f"existing.layers.{pattern.key}", variant=variant, **pattern.figures)
                 statements = [spread, *_inside(study, variant)]
             else:
                 # Whole rows, heads and groups are chosen by other scores than magnitude.
@@ -59,7 +48,8 @@ def place_of_zeros(study: StudyFigures, variant: str) -> str:
     """Return where the zeros of a variant are, to end a sentence; empty if in no pattern."""
     pattern, lines = study.facts.positions(variant), _zero_lines(study, variant)
     if pattern and (pattern.key in _PLACES or lines):
-        key = _PLACES.get(pattern.key, "existing.including_lines")
+        is_place = pattern.key in _PLACES
+        key = f"existing.in.{pattern.key}" if is_place else "existing.including_lines"
         return say(key, **{**pattern.figures, "lines": lines})
     return ""
 
@@ -69,7 +59,7 @@ def _zero_lines(study: StudyFigures, variant: str) -> list[str]:
     dead = study.facts.dead(variant)
     counts = {"rows": dead.rows, "columns": dead.columns} if dead else {}
     numbers = {kind: int(each.sum()) for kind, each in counts.items()}
-    return [say(_WHOLE[kind], number=number) for kind, number in numbers.items() if number]
+    return [say(f"existing.whole.{kind}", number=n) for kind, n in numbers.items() if n]
 
 
 def _inside(study: StudyFigures, variant: str) -> Iterator[str]:
@@ -85,22 +75,11 @@ def _inside(study: StudyFigures, variant: str) -> Iterator[str]:
     else:
         yield say("existing.lines_as_random")
     if kept := study.facts.smallest_kept(variant):
-        yield say(_SMALLEST_KEPT[kept.key], **kept.figures)
+        yield say(f"existing.kept.{kept.key}", **kept.figures)
 
 
 # Share of zeros from which their origin is reported.
 _REPORTED_FROM = 0.0005
-
-_ZEROS = {
-    "alike": "rounding.zeros_explained",
-    "more": "rounding.zeros_before_packing",
-    "undecided": "rounding.zeros_undecided",
-}
-_NEAR_ZEROS = {
-    "alike": "rounding.near_zeros_explained",
-    "more": "rounding.near_zeros_before_packing",
-    "undecided": "rounding.near_zeros_undecided",
-}
 
 
 def zeros_explained(study: StudyFigures) -> Iterator[str]:
@@ -108,11 +87,11 @@ def zeros_explained(study: StudyFigures) -> Iterator[str]:
     for variant in study.variants["variant"]:
         for part in rounded(study.facts.layers(variant)):
             if part.has_zero and part.sparsity > _REPORTED_FROM:
-                yield say(_ZEROS[origin(part)], variant=variant, **part._asdict())
+                yield say(f"rounding.zeros.{origin(part)}", variant=variant, **part._asdict())
 
 
 def zeros_hidden(study: StudyFigures, variant: str) -> Iterator[str]:
     """Yield weights near zero in formats that may not represent zero exactly."""
     for part in rounded(study.facts.layers(variant)):
         if not part.has_zero:
-            yield say(_NEAR_ZEROS[origin(part)], variant=variant, **part._asdict())
+            yield say(f"rounding.near_zeros.{origin(part)}", variant=variant, **part._asdict())

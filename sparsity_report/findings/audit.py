@@ -20,13 +20,7 @@ _Flag = tuple[str, tuple[tuple[str, Any], ...]]
 VERY_SPARSE = 0.95
 # Sparsities of blocks that were pruned and of blocks that were not.
 TOUCHED, UNTOUCHED = 0.05, 0.005
-_EXCLUDED = {
-    "embedding": "audit.excluded_embeddings",
-    "lm_head": "audit.excluded_output_head",
-    "norm": "audit.excluded_norms",
-    "router": "audit.excluded_routers",
-    "other": "audit.excluded_unclassified",
-}
+_EXCLUDED = ("embedding", "lm_head", "norm", "router", "other")
 
 
 def audit(study: StudyFigures) -> list[str]:
@@ -136,7 +130,9 @@ def _excluded(study: StudyFigures) -> Iterator[str]:
         by_group = kept.groupby(layers["group"], sort=False).sum()
         parts = []
         for group, count in by_group[by_group > 0].items():
-            reason = say(_EXCLUDED.get(str(group), "audit.excluded_biases_or_tied"), group=group)
+            has_text = group in _EXCLUDED
+            key = f"audit.excluded.{group}" if has_text else "audit.excluded_biases_or_tied"
+            reason = say(key, group=group)
             parts.append(say("audit.excluded_share", reason=reason, count=int(count)))
         if parts:
             number = int(kept.sum())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from sparsity_report.pairing.removed import KINDS
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.figures import StudyFigures
@@ -21,30 +22,6 @@ from sparsity_report.words.sentences import say, some
 if TYPE_CHECKING:
     from sparsity_report.study.derived.removed_strips import BlockShares, Strip
 
-# Keys by kind of removed part: counted in the model, and counted in each block.
-_REMOVED = {
-    "block": "pair.gone_blocks",
-    "attention": "pair.gone_block_attention",
-    "mlp": "pair.gone_block_mlp",
-    "expert": "pair.gone_experts",
-    "head": "pair.gone_heads",
-    "kv_head": "pair.gone_kv_heads",
-    "channel": "pair.gone_channels",
-    "vocabulary": "pair.gone_vocabulary_tokens",
-    "width": "pair.gone_width_channels",
-}
-_STRIP_TITLES = {
-    "block": "pair.removed_blocks",
-    "expert": "pair.removed_experts",
-    "head": "pair.removed_attention_heads",
-    "kv_head": "pair.removed_kv_heads",
-}
-# Keys of title and axis of the columns by block.
-_BLOCKS = {
-    "revived": ("chart.blocks_revived_title", "chart.blocks_revived_axis"),
-    "removed": ("chart.blocks_removed_title", "chart.blocks_removed_axis"),
-    "new": ("chart.blocks_new_title", "chart.blocks_new_axis"),
-}
 # Smallest change of a size that is stated.
 _STATED = 0.005
 # Alignments in which every weight keeps its place.
@@ -156,9 +133,9 @@ def removed_parts(study: StudyFigures) -> Iterator[str]:
     matches, removed = study.facts.table("matches"), study.facts.table("removed")
     left = matches[matches["after_name"].notna()]
     blocks_left = _number_of_blocks(left["module_name"], left["block"])
-    for kind, key in _REMOVED.items():
-        rows = removed[removed["kind"] == kind]
-        if rows.empty:
+    for kind in KINDS:
+        rows, key = removed[removed["kind"] == kind], f"pair.gone.{kind}"
+        if rows.empty or kind == "layer":
             continue
         if kind not in _IN_BLOCKS:
             yield say(key, gone=len(rows), among=int(rows["among"].iloc[0]))
@@ -348,11 +325,6 @@ def both(study: StudyFigures) -> str:
     return f"{before} → {after}"
 
 
-def strip_title(strip: Strip) -> str:
-    """Return the title of a strip."""
-    return say(_STRIP_TITLES[strip.kind])
-
-
 def strip_names(strip: Strip) -> list[str]:
     """Return a distinct name for each row of a strip: its block, or else its module."""
     blocks = [row.block for row in strip.rows]
@@ -380,9 +352,9 @@ def blocks_title(shares: BlockShares) -> str:
         else row["name"]
         for row in rows[rows["share"].round(6) == round(rows["share"].max(), 6)].to_dict("records")
     ]
-    return say(_BLOCKS[shares.figure][0], where=some(names), share=rows["share"].max())
+    return say(f"pair.blocks_title.{shares.figure}", where=some(names), share=rows["share"].max())
 
 
 def blocks_axis(shares: BlockShares) -> str:
     """Return the definition of the shares."""
-    return say(_BLOCKS[shares.figure][1])
+    return say(f"pair.blocks_axis.{shares.figure}")

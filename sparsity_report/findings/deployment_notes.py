@@ -25,13 +25,8 @@ from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
 _Key = TypeVar("_Key")
-#: Keys by kind: where all variants agree, and where they differ.
-ALL_ZERO = {
-    "layers": ("audit.zero_layers", "audit.zero_layers_by_variant"),
-    "heads": ("audit.zero_heads", "audit.zero_heads_by_variant"),
-    "rows": ("audit.zero_rows", "audit.zero_rows_by_variant"),
-    "columns": ("audit.zero_columns", "audit.zero_columns_by_variant"),
-}
+#: Kinds of parts without a nonzero.
+ALL_ZERO = ("layers", "heads", "rows", "columns")
 # Number of a block or expert in a name.
 _NUMBER = re.compile(r"(^|\.)\d{1,9}(?=\.)")
 # Distance of shares of zeros that is no rounding.
@@ -104,8 +99,8 @@ def _dead(model: CountedModel) -> Iterator[str]:
             numbers = np.flatnonzero(~experts).tolist()
             dead_experts += [say("check.expert", module=each.name, expert=n) for n in numbers]
         lines = nonzeros["columns" if each.parameter.head_axis else "rows"]
-        if (head_dim := each.parameter.head_dim) and lines.size % head_dim == 0:
-            nonzeros["heads"] = head_sums(lines, head_dim)
+        if each.parameter.heads:
+            nonzeros["heads"] = head_sums(lines, each.parameter.heads)
         for kind, sums in nonzeros.items():
             if number := dead_parts(sums):
                 dead[kind][each.name] = number
@@ -131,13 +126,13 @@ def group_names(pairs: Iterable[tuple[_Key, str]]) -> dict[_Key, list[str]]:
 
 def zero_parts(kind: str, counts: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
     """Name the modules where variants agree, else give the count of each variant."""
-    agree, differ = ALL_ZERO[kind]
     groups = group_names((tuple(parts.items()), name) for name, parts in counts.items() if parts)
     if len(groups) > 1:
-        yield say(differ, counts=[_count(kind, n, dict(parts)) for parts, n in groups.items()])
+        each = [_count(kind, names, dict(parts)) for parts, names in groups.items()]
+        yield say(f"audit.zero_by_variant.{kind}", counts=each)
         return
     for parts, names in groups.items():
-        yield say(agree, variants=names, modules=_modules(kind, dict(parts)))
+        yield say(f"audit.zero.{kind}", variants=names, modules=_modules(kind, dict(parts)))
 
 
 def _count(kind: str, names: list[str], counts: Mapping[str, int]) -> str:

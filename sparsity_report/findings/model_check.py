@@ -14,11 +14,7 @@ from sparsity_report.counting.matrix_counts import MatrixCount, nonzero_blocks
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.findings.deployment_notes import (
-    announced_pattern,
-    deployment_notes,
-    varying,
-)
+from sparsity_report.findings.deployment_notes import announced_pattern, deployment_notes, varying
 from sparsity_report.findings.model_counts import CountedModel, count_tensors
 from sparsity_report.findings.wanted_bounds import Bound, Rules, Wanted, read_rules
 from sparsity_report.sparse.cost import TRACE

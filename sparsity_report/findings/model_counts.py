@@ -13,10 +13,7 @@ from sparsity_report.counting.n_m_patterns import Pattern, find_pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import bits_per_weight
 from sparsity_report.weights.anatomy.groups import GROUPS
-from sparsity_report.weights.anatomy.names_only import (
-    expert_stacks,
-    experts_per_token,
-)
+from sparsity_report.weights.anatomy.names_only import expert_stacks, experts_per_token
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.weights import Module, Parameter, Weights
 from sparsity_report.words.sentences import say

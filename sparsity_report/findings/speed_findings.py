@@ -9,15 +9,6 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.words.sentences import say
 
-# Keys by the reason for which a speed is not stated.
-_NOT_STATED = {
-    "noise": "speed.within_noise",
-    "unsettled": "speed.control_unsettled",
-    "crowded": "speed.other_programs",
-    "few": "speed.too_few_runs",
-    "ticks": "speed.timer_ticks",
-}
-
 
 def speed_findings(study: StudyFigures) -> Iterator[str]:
     """Yield speed-ups beside those that FLOPs promise, and the control.
@@ -64,8 +55,7 @@ def _not_stated(variant: str, reason: str, rows: pd.DataFrame, base: str) -> str
     ends |= {"fold": 1 + rows["noise"].max(), "others": rows["others"].max()}
     ends |= {key: rows[key].iloc[0] for key in ("cores", "threads")} | {"runs": rows["runs"].min()}
     names = {"variant": variant, "base": base, "tokens": timed_tokens(rows)}
-    key = _NOT_STATED.get(reason, "speed.no_control")
-    return say(key, enough=ENOUGH, **names, **ends)
+    return say(f"speed.not_stated.{reason}", enough=ENOUGH, **names, **ends)
 
 
 def _control(rows: pd.DataFrame, base: str) -> Iterator[str]:

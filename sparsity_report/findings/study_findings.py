@@ -7,10 +7,7 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from sparsity_report.findings import storage_findings as storage
-from sparsity_report.findings.already_pruned import (
-    already_pruned,
-    zeros_explained,
-)
+from sparsity_report.findings.already_pruned import already_pruned, zeros_explained
 from sparsity_report.findings.checkpoint_findings import checkpoint_topics
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.speed_findings import speed_findings
@@ -27,7 +24,6 @@ _COUNTING = (
     *("convention.flops", "convention.useful_flops"),
     *("convention.csr_bytes", "convention.sparsity_denominators", "convention.prunable"),
 )
-_TIES = {"standard": "convention.tied_head_standard", "notebook": "convention.tied_head_notebook"}
 # Columns about zeros: variants that agree in all of them share one finding.
 _ZEROS = (
     "asked_sparsity", "zeros_before", "newly_zeroed", "prunable_total", "prunable_nonzero",
@@ -64,7 +60,7 @@ def topics(study: StudyFigures) -> dict[str, list[str]]:
 
 def conventions(study: StudyFigures) -> list[str]:
     """Return the conventions behind the numbers, to be printed with every table."""
-    keys = [*_COUNTING, _TIES[study.convention]]
+    keys = [*_COUNTING, f"convention.tied_head.{study.convention}"]
     if study.matches is not None:
         keys.remove("convention.csr_bytes")  # two checkpoints are compared as they are stored
     if any(map(study.facts.is_mixture, study.facts.layouts)):

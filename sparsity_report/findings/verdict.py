@@ -192,18 +192,13 @@ def _cause(study: StudyFigures, variant: str, share: float) -> str:
 
     It names the method where the study has several.
     """
-    cause = _change_of_sparsity(study, variant, share)
+    before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
+    cause = say("verdict.removing_50" if share == 0.5 else "verdict.removing", share=share)
+    if before and number and before > number / 1000:
+        cause = say("verdict.raising", before=before / number, share=share)
     if study.facts.first_prunings["policy"].nunique() < 2:
         return cause
     return say("verdict.with_method", cause=cause, method=labels_of(study, [variant])[0])
-
-
-def _change_of_sparsity(study: StudyFigures, variant: str, share: float) -> str:
-    before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
-    if before and number and before > number / 1000:
-        return say("verdict.raising", before=before / number, share=share)
-    key = "verdict.removing_50" if share == 0.5 else "verdict.removing"
-    return say(key, share=share)
 
 
 def _size(study: StudyFigures, names: Sequence[str], share: float | None) -> Iterator[str]:

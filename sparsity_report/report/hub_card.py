@@ -13,7 +13,7 @@ from sparsity_report.files.atomic import write_file
 from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.files.json_files import study_or_saved
+from sparsity_report.study.files.json_files import StudySource, study_or_saved
 from sparsity_report.untrusted.gates import open_file
 from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
 
@@ -71,7 +71,7 @@ def check_base(base_model: str | None) -> None:
 
 
 def write_model_card(
-    study: StudyFigures | str | os.PathLike[str],
+    study: StudySource,
     path: str | os.PathLike[str],
     *,
     base_model: str | None = None,
@@ -84,8 +84,8 @@ def write_model_card(
 
     Parameters
     ----------
-    study : Study or path-like
-        From :func:`sparsity_report.compare`, or the path of a saved study.
+    study : Study, Explorer or path-like
+        From :func:`sparsity_report.compare`, its explorer, or the path of a saved study.
     path : path-like
         The file to write, ``README.md`` in the folder of a model.
     base_model : str, optional

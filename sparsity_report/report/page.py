@@ -17,7 +17,7 @@ from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.files.json_files import study_or_saved
+from sparsity_report.study.files.json_files import StudySource, study_or_saved
 from sparsity_report.viewer.study_payload import study_payload
 
 # Media by suffix.
@@ -25,7 +25,7 @@ _MEDIA: dict[str, Medium] = {".html": "page", ".pdf": "paper", ".md": "markdown"
 
 
 def write_report(
-    study: StudyFigures | str | os.PathLike[str],
+    study: StudySource,
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
@@ -34,9 +34,10 @@ def write_report(
 
     Parameters
     ----------
-    study : Study or path-like
-        The path of a saved study, or a value from :func:`sparsity_report.compare` or
-        :func:`sparsity_report.compare_checkpoints`.
+    study : Study, Explorer or path-like
+        A value from :func:`sparsity_report.compare` or
+        :func:`sparsity_report.compare_checkpoints`, its explorer, or the path of a saved study. An
+        explorer's variants are all written.
     path : path-like
         Ends in ``.html``, ``.pdf`` or ``.md``. Markdown has the tables of the charts in place of
         pictures.

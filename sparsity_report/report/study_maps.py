@@ -13,8 +13,6 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.words.sentences import say
 
-_TOO_MANY = {"heads": "map.too_many_heads", "experts": "map.too_many_experts"}
-
 
 def headline_first(study: StudyFigures) -> list[str]:
     """Return the prunings, the one of the headline first."""
@@ -81,7 +79,7 @@ def use_of_experts(study: StudyFigures, medium: Medium) -> Iterator[Block | None
                 table = study_tables.expert_map(rows, figure, variant)
                 yield chart_of(chart, table, f"{figure}{place}")
         if len(rows) > heat_maps.MOST_EXPERTS:
-            yield Text(say("map.too_many_experts", number=len(rows)))
+            yield Text(say("map.too_many.experts", number=len(rows)))
 
 
 def heads_and_experts(study: StudyFigures) -> Iterator[Block | None]:
@@ -93,7 +91,7 @@ def heads_and_experts(study: StudyFigures) -> Iterator[Block | None]:
             if chart := chart_of(heat_maps.part_map(part, variant), table, f"{part.key}{place}"):
                 maps.append(chart)
             elif heat_maps.is_too_large(part):
-                yield Text(say(_TOO_MANY[part.key], number=len(part.rows)))
+                yield Text(say(f"map.too_many.{part.key}", number=len(part.rows)))
         note = say("map.heads_experts_note", variant=variant)
         yield sections.multiples(maps, heat_maps.colors(), "inside-colors", note)
 

@@ -20,12 +20,7 @@ from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import checkpoint_sections, sections, study_maps
 from sparsity_report.report.sections import Block, Bullets, Chart, Drawing, Medium, Section, Text
-from sparsity_report.report.tables import (
-    method_tables,
-    speed_tables,
-    study_tables,
-    task_tables,
-)
+from sparsity_report.report.tables import method_tables, speed_tables, study_tables, task_tables
 from sparsity_report.report.tables.latex import tex
 from sparsity_report.report.tables.table_model import Table, plain_rows
 from sparsity_report.study.figures import StudyFigures
@@ -46,7 +41,6 @@ _OF_PRUNINGS = ("storage", "runtimes", "inside", "model")
 # Levels from which perplexity has a curve.
 _LEVELS = 3
 
-_CONVENTIONS = {"standard": "name.convention_standard", "notebook": "name.convention_notebook"}
 _Measured = Sequence[Callable[[StudyFigures], Table | None]]
 # Sentences by section.
 _Sentences = Mapping[str, Sequence[str]]
@@ -305,7 +299,7 @@ def _method(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Itera
     citation = say(
         "page.citation",
         models=clip(theme.model_names(study), 120),
-        convention=say(_CONVENTIONS[study.convention]),
+        convention=say(f"name.convention.{study.convention}"),
         study=study.fingerprint,
         weights=weights(study),
     )

@@ -26,7 +26,7 @@ from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, va
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.files.json_files import study_or_saved
+from sparsity_report.study.files.json_files import StudySource, study_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import short_name
@@ -61,7 +61,7 @@ class Paper(TypedDict, total=False):
 
 
 def write_thesis(
-    study: StudyFigures | str | os.PathLike[str],
+    study: StudySource,
     folder: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
@@ -82,8 +82,8 @@ def write_thesis(
 
     Parameters
     ----------
-    study : Study or path-like
-        The study to write, or the path of a saved one.
+    study : Study, Explorer or path-like
+        The study to write, its explorer, or the path of a saved one.
     folder : path-like
         Created if missing.
     template_dir : path-like, optional

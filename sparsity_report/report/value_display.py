@@ -23,11 +23,6 @@ from sparsity_report.words.sentences import say, some
 
 # Most rows of a table and most sentences in a cell.
 _ROWS, _SENTENCES = 20, 12
-# Maps of two checkpoints: columns of cells, and keys of titles.
-_BASE_MAPS = {
-    "before": "cell.map_base_zero_before",
-    "after": "cell.map_base_zero_or_gone_after",
-}
 # Width of a map without cells, greatest widths of a cell and of a map, and greatest heights of a
 # row and of all rows.
 _NARROW, _WIDE, _WIDTH, _ROW, _TALLEST = 130, 24, 480, 16, 240
@@ -104,9 +99,9 @@ def _matched(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
     """Return the findings about two checkpoints, maps of the base, and sizes."""
     maps = []
     if (maps_of_base := base_maps(study.facts.table("matches"))) is not None:
-        for column, title in _BASE_MAPS.items():
+        for column in ("before", "after"):
             if maps_of_base[1][column].nunique() > 1:
-                maps.append(_map(say(title), *maps_of_base, column))
+                maps.append(_map(say(f"cell.base_map.{column}"), *maps_of_base, column))
     first, *others = study_findings(study)
     lines = [first, _lines(study)[0], *others[:_SENTENCES]]
     return lines, maps, checkpoint_tables.changes(study)

@@ -9,11 +9,7 @@ from typing import Any
 
 import sparsity_report
 from sparsity_report.counting.checkpoint_layout import Layout, layout_of
-from sparsity_report.counting.checkpoint_writer import (
-    check_place,
-    home_of,
-    write_weights,
-)
+from sparsity_report.counting.checkpoint_writer import check_place, home_of, write_weights
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.report.hub_card import card, check_base, front_matter

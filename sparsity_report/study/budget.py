@@ -13,14 +13,15 @@ from sparsity_report.study.levels import in_layout
 from sparsity_report.study.policy_names import GLOBAL
 from sparsity_report.study.sweep import pruned_at
 from sparsity_report.study.variants import masked
+from sparsity_report.words.number_format import level
 
-# A number; the prefix of a size, × or %; and a unit.
-_BUDGET = re.compile(
-    r"(\d+(?:\.\d+)?) ?(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)|(?P<share>[x×%]) ?)"
-    r"(?P<unit>b|bytes?|flops?)"
-)
-_AT_MOST = re.compile(r"≤|<=|<|=|\s+")
+_NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
+_SIZE = re.compile(_NUMBER + r" ?([kmgtp]?)(i?)(b|bytes?|flops?)(?: per token)?")
+_SHARE = re.compile(_NUMBER + r" ?([x×%]?)((?: ?(?:of|the|dense|model|file|bytes?|flops?))*)")
+_AT_MOST = re.compile(r"≤|<=|<|=|\bat most\b|\s+")
 _PREFIXES = {prefix: power for power, prefix in enumerate(("", "k", "m", "g", "t", "p"))}
+# Words of a share that do not contradict each other: FLOPs are not those of a file.
+_CLEAR = re.compile("(dense|file)? ?(byte)?|(dense )?(flop)?")
 _LAYOUTS = ("csr", "bitmask", "dense")
 
 
@@ -31,14 +32,15 @@ class Budget(NamedTuple):
     ----------
     quantity : {"stored_bytes", "flops_per_token"}
     most : float
-        Bytes, FLOPs per token, or a ratio to dense.
-    relative : bool
-        True if `most` is a ratio to dense.
+        Bytes, FLOPs per token, or a ratio.
+    base : {None, "", "dense", "file"}
+        None for a number of bytes or FLOPs. For a ratio, what it is relative to: dense, the file,
+        or ``""`` where the text says neither.
     """
 
     quantity: str
     most: float
-    relative: bool
+    base: str | None
 
 
 class Within(NamedTuple):
@@ -81,20 +83,25 @@ def read_budget(text: str) -> Budget:
     Examples
     --------
     >>> read_budget("100 MB")
-    Budget(quantity='stored_bytes', most=100000000.0, relative=False)
-    >>> read_budget("50 % FLOPs")
-    Budget(quantity='flops_per_token', most=0.5, relative=True)
+    Budget(quantity='stored_bytes', most=100000000.0, base=None)
+    >>> read_budget("0.6 of dense")
+    Budget(quantity='stored_bytes', most=0.6, base='dense')
     """
-    plain = _AT_MOST.sub(" ", text.casefold()).strip()
-    if not (match := _BUDGET.fullmatch(re.sub(" +", " ", plain))):
+    plain = re.sub(" +", " ", _AT_MOST.sub(" ", text.casefold())).strip()
+    if match := _SHARE.fullmatch(plain):
+        number, sign, words = float(match[1]) / (100 if match[2] == "%" else 1), match[2], match[3]
+        named = " ".join(word for word in ("dense", "file", "byte", "flop") if word in words)
+        # A number above 1 without a sign is no factor.
+        if (sign or number <= 1) and (clear := _CLEAR.fullmatch(named)):
+            quantity = "flops_per_token" if "flop" in named else "stored_bytes"
+            return Budget(quantity, number, clear[1] or (clear[3] or "").strip())
+    if not (match := _SIZE.fullmatch(plain)):
         raise SparsityReportError(
-            f"budget: {text[:80]!r} is not a budget; write one such as 100 MB or 0.5 × FLOPs"
+            f"budget: {text[:80]!r} is not a budget; write one such as 100 MB, 60 % or 0.5 × FLOPs"
         )
-    quantity = "flops_per_token" if match["unit"].startswith("f") else "stored_bytes"
-    if share := match["share"]:
-        return Budget(quantity, float(match[1]) / (100 if share == "%" else 1), relative=True)
-    unit = (1024 if match["binary"] else 1000) ** _PREFIXES[match["prefix"]]
-    return Budget(quantity, float(match[1]) * unit, relative=False)
+    quantity = "flops_per_token" if match[4].startswith("f") else "stored_bytes"
+    unit = (1024 if match[3] else 1000) ** _PREFIXES[match[2]]
+    return Budget(quantity, float(match[1]) * unit, None)
 
 
 def level_within(
@@ -107,10 +114,11 @@ def level_within(
     study : Study
         A study with levels; they are those of its first variant.
     budget : str
-        ``"100 MB"``, ``"1.5 GiB"``, ``"0.5 × bytes"``, ``"50 % FLOPs"`` or ``"2 GFLOPs"``. Bytes
-        and performed FLOPs per token are those of the whole model with its prunable matrices in the
-        layout. A share of the bytes is one of the dense bytes, or of those in the file that packs
-        the weights.
+        ``"100 MB"``, ``"1.5 GiB"``, ``"60 %"``, ``"0.6 of dense"``, ``"50 % FLOPs"`` or
+        ``"2 GFLOPs"``. Bytes and performed FLOPs per token are those of the whole model with its
+        prunable matrices in the layout. A share is one of the bytes, unless it names FLOPs.
+        It is relative to the file if that packs the weights, else to dense; ``"of dense"`` and
+        ``"of the file"`` choose.
     policy : str
         A pruning policy, one of ``study.by_policy``.
     layout : {"csr", "bitmask", "dense"}
@@ -137,7 +145,7 @@ def level_within(
     >>> sr.level_within(study, "0.5 x FLOPs").sparsity
     0.59
     """
-    quantity, limit, is_relative = read_budget(budget)
+    quantity, limit, relative_to = read_budget(budget)
     if policy not in study.by_policy:
         known = ", ".join(study.by_policy)
         advice = f"use one of {known}" if known else "compare known prunable weights first"
@@ -147,7 +155,8 @@ def level_within(
             f"layout: {str(layout)[:40]!r} is not one of {', '.join(_LAYOUTS)}; use one of these"
         )
     levels = study.by_policy[policy]
-    base, unpruned = levels.total(quantity, "dense").iloc[0], "dense"
+    dense, unpruned = levels.total(quantity, "dense").iloc[0], "dense"
+    base = dense
     first = str(study.variants["variant"].iloc[0])
     if quantity == "stored_bytes" and study.facts.packings(first):
         base, unpruned = study.facts.size_before(first), "file"
@@ -155,7 +164,8 @@ def level_within(
         raise SparsityReportError(
             f"budget: {quantity} of the levels are unknown; give a budget of another quantity"
         )
-    scale, cost = (float(base), 1.0) if is_relative else (1.0, float(base))
+    scale = 1.0 if relative_to is None else float(dense if relative_to == "dense" else base)
+    cost = float(base) / scale
     if cost <= limit:
         return Within(levels.sparsities[0], cost, cost, unpruned)
     value, most = (
@@ -179,7 +189,7 @@ def level_within(
     if place == most.size:
         raise SparsityReportError(
             f"budget: {budget[:80]!r} is out of reach; the least in layout {layout} is at most "
-            f"{most.min():,.6g}, at {levels.sparsities[int(most.argmin())]:.0%}, and {unpruned} "
-            f"{cost:,.6g}: give a larger budget"
+            f"{most.min():,.6g}, at {level(levels.sparsities[int(most.argmin())], '')}, and "
+            f"{unpruned} {cost:,.6g}: give a larger budget"
         )
     return Within(levels.sparsities[place], float(value[place]), float(most[place]), layout)

@@ -87,7 +87,8 @@ class StudyFigures(StudyFrames):
         >>> study.tradeoff is None  # nothing was scored
         True
         """
-        return tradeoff(self.quality, self.tasks, places(self.facts))
+        is_scored = self.quality is not None or self.tasks is not None
+        return tradeoff(self.quality, self.tasks, places(self.facts)) if is_scored else None
 
     @cached_property
     def score_pairs(self) -> pd.DataFrame | None:

@@ -16,6 +16,7 @@ from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame, with_packed_bytes
 from sparsity_report.study.survival import change_frame, survival_frame
 from sparsity_report.study.sweep import ladders
+from sparsity_report.study.variants import Variant
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say, says
 
@@ -46,6 +47,7 @@ class StudyFrames:
     matches: pd.DataFrame | None = None
     removed: pd.DataFrame | None = None
     weights: Weights | None = field(default=None, repr=False)
+    opened: tuple[Variant, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", tuple(dict.fromkeys(self.notes)))

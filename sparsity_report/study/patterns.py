@@ -10,12 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 
 from sparsity_report.counting.histogram import Moments
-from sparsity_report.counting.matrix_counts import (
-    MatrixCount,
-    dead_parts,
-    head_sums,
-    matrix_blocks,
-)
+from sparsity_report.counting.matrix_counts import MatrixCount, dead_parts, head_sums, matrix_blocks
 from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
@@ -83,15 +78,19 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
 @with_bar("looking for patterns")
 @unflushed()
 def variant_patterns(
-    variants: Sequence[Variant], *, progress: Progress | None = None
+    variants: Sequence[Variant], *, module: str | None = None, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Return :func:`weight_patterns` of several variants; every tensor is read once."""
+    """Return :func:`weight_patterns` of several variants, or of one module of each.
+
+    Every tensor is read once.
+    """
     models = dict.fromkeys(variant.weights for variant in variants)
     done, size = 0, sum(p.total * p.itemsize for weights in models for p in weights.prunable)
     rows_of: dict[tuple[Weights, int], list[dict[str, object]]] = defaultdict(list)
     for weights in models:
+        chosen = [m for m in weights.modules if module in {None, m.name}]
+        parts = [(m, p) for m in chosen for p in m.parameters if p.prunable]
         prunings = {id(v.pruning): v.pruning for v in variants if v.weights is weights}
-        parts = [(m, p) for m in weights.modules for p in m.parameters if p.prunable]
         # Two threads, as the smallest machines have two cores.
         instead = "leave them out (patterns=False)"
         with within_memory(f"{weights.name}: patterns", instead), ThreadPoolExecutor(2) as pool:
@@ -196,11 +195,10 @@ def zero_figures(count: MatrixCount, expert: int, parameter: Parameter) -> dict[
     kept = {pattern: int(groups[expert]) for pattern, groups in count.kept.items()}
     shares = compliance(kept, total)
     pattern = find_pattern(kept, total) or max(shares, key=lambda p: shares[p], default=None)
-    lines, across = (columns, rows) if parameter.head_axis else (rows, columns)
+    lines = columns if parameter.head_axis else rows
     heads = None
-    if (head_dim := parameter.head_dim) and lines.size % head_dim == 0:
-        nonzeros = head_sums(lines, head_dim)
-        heads = tuple((1 - nonzeros / (head_dim * across.size)).tolist())
+    if parameter.heads:
+        heads = tuple((1 - head_sums(lines, parameter.heads) / (total // parameter.heads)).tolist())
     return {
         "rows": rows.size,
         "columns": columns.size,

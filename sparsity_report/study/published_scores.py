@@ -27,13 +27,6 @@ DENSE = "dense"
 _DENSE_TOLERANCE, _PRUNED_TOLERANCE = 0.005, 0.025
 # Largest difference of sparsities that count as one: Wanda rounds in every row.
 _ALIKE = 0.005
-# Keys of sentences by verdict.
-_DENSE = {
-    "yes": "reproduction.dense_yes",
-    "no": "reproduction.dense_no",
-    "not measured": "reproduction.dense_missing",
-}
-_PRUNED = {"yes": "reproduction.yes", "no": "reproduction.no"}
 
 
 class PublishedScore(NamedTuple):
@@ -188,9 +181,11 @@ class Reproduction:
             {**row, **origin, "digits": f",.{score.decimals}f"}
             for row, score in zip(rows, table.rows, strict=True)
         ]
-        findings = [say(_DENSE[rows[0]["verdict"]], **written[0])]
+        findings = [say(f"reproduction.dense.{rows[0]['verdict']}", **written[0])]
         findings += [
-            say(_PRUNED[r["verdict"]], **r) for r in written[1:] if r["verdict"] in _PRUNED
+            say(f"reproduction.{r['verdict']}", **r)
+            for r in written[1:]
+            if r["verdict"] in {"yes", "no"}
         ]
         if missing := [row["method"] for row in rows[1:] if row["verdict"] == "not measured"]:
             findings.append(say("reproduction.not_measured", methods=missing))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,13 @@ from sparsity_report.counting.ranks import Level, find_levels
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.layers import LayerTable
 from sparsity_report.study.levels import Levels, level_matrices, level_rows
+from sparsity_report.study.policy_names import GLOBAL
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
 
 # Modules up to which a study keeps a level at every percent.
 _FINE = 10_000
+_THRESHOLDS: WeakKeyDictionary[Weights, dict[float, float | None]] = WeakKeyDictionary()
 
 
 def sweep(
@@ -117,7 +120,8 @@ def level_table(weights: Weights, counted: Mapping[str, Magnitudes]) -> pd.DataF
         return None
     modules = sum(any(p.prunable for p in module.parameters) for module in weights.modules)
     sparsities = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
-    return _table(weights, counts, sparsities, _kept(counts, _levels(counts, sparsities)))
+    kept = _kept(counts, _remembered(weights, counts, sparsities))
+    return _table(weights, counts, sparsities, kept)
 
 
 def ladders(
@@ -152,6 +156,17 @@ def ladders(
     return {key: policy.ladder(counts) for key, policy in families().items()}
 
 
+def with_level(levels: pd.DataFrame, weights: Weights, sparsity: float) -> pd.DataFrame:
+    """Return a table of levels with one more, counted exactly."""
+    pruning = pruned_at(weights, GLOBAL, sparsity)
+    _THRESHOLDS.setdefault(weights, {})[sparsity] = pruning.threshold
+    rows = LayerTable(weights, count_weights(weights)).frame("", pruning)
+    exact = rows.assign(sparsity=sparsity, uncertainty=0)[list(levels)]
+    frame = pd.concat([levels, exact[exact["module_name"].isin(levels["module_name"])]])
+    order = np.lexsort((frame["sparsity"], pd.factorize(frame["module_name"])[0]))
+    return frame.iloc[order].reset_index(drop=True).astype(levels.dtypes)
+
+
 def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
     """Return the pruning at a level of a policy, one of :func:`ladders`."""
     return families()[policy].at(sparsity).prune(weights, sparsity, Inputs())
@@ -160,8 +175,20 @@ def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
 def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:
     """Return the largest magnitude pruned at each level, or the lower end of its bucket."""
     asked = [check_sparsity(sparsity) for sparsity in sparsities]
-    levels = _levels(prunable_counts(weights), asked)
-    return [level.threshold if level else None for level in levels]
+    known = _THRESHOLDS.setdefault(weights, {})
+    if missing := [sparsity for sparsity in asked if sparsity not in known]:
+        _remembered(weights, prunable_counts(weights), missing)
+    return [known[sparsity] for sparsity in asked]
+
+
+def _remembered(
+    weights: Weights, counts: Mapping[str, Magnitudes], sparsities: Sequence[float]
+) -> list[Level | None]:
+    """Return levels from :func:`_levels`, and remember their thresholds."""
+    levels = _levels(counts, sparsities)
+    cuts = (level.threshold if level else None for level in levels)
+    _THRESHOLDS.setdefault(weights, {}).update(zip(sparsities, cuts, strict=True))
+    return levels
 
 
 def _table(

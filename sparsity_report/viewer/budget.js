@@ -1,87 +1,108 @@
 // Budgets of bytes, FLOPs or perplexity, as study/budget.py reads and solves the first two.
-import { ratio } from "./figures.js";
+import { LAYOUTS } from "./figures.js";
 
-const NUMBER = "(\\d+(?:\\.\\d+)?)\\s*";
-const PERPLEXITY = new RegExp(`^(?:perplexity|ppl)\\s*${NUMBER}$`);
-const SHARE = new RegExp(`^${NUMBER}([x×%])\\s*(flops?|bytes?)$`);
-const SIZE = new RegExp(`^${NUMBER}([kmgtp]?)(i?)(b|bytes?|flops?)$`);
+const NUMBER = "(\\d+\\.?\\d*|\\.\\d+)";
+const PERPLEXITY = new RegExp(`^(?:perplexity|ppl) ?${NUMBER}$`);
+const SIZE = new RegExp(`^${NUMBER} ?([kmgtp]?)(i?)(b|bytes?|flops?)(?: per token)?$`);
+const WORDS = "(?: ?(?:of|the|dense|model|file|bytes?|flops?))*";
+const SHARE = new RegExp(`^${NUMBER} ?([x×%]?)(${WORDS})$`);
+// Words of a share that do not contradict each other: FLOPs are not those of a file.
+const CLEAR = /^((dense|file)? ?(byte)?|(dense )?(flop)?)$/;
 
 // Return what a text allows at most, or null where it is no budget.
 export function readBudget(text) {
-  const plain = text.toLowerCase().replace(/≤|<=|<|=/g, " ").replace(/\s+/g, " ").trim();
+  const plain = text.toLowerCase().replace(/≤|<=|<|=|\bat most\b/g, " ").replace(/\s+/g, " ")
+    .trim();
   let match = PERPLEXITY.exec(plain);
-  if (match) return { kind: "perplexity", most: Number(match[1]), relative: false };
+  if (match) return { kind: "perplexity", most: Number(match[1]), base: null };
   match = SHARE.exec(plain);
   if (match) {
-    return { kind: match[3][0] === "f" ? "flops" : "bytes",
-      most: Number(match[1]) / (match[2] === "%" ? 100 : 1), relative: true };
+    const [, number, sign, words] = match;
+    const most = Number(number) / (sign === "%" ? 100 : 1);
+    const named = ["dense", "file", "byte", "flop"].filter((word) => words.includes(word)).join(
+      " ",
+    );
+    // A number above 1 without a sign is no factor.
+    if ((sign || most <= 1) && CLEAR.test(named)) {
+      const base = /dense|file/.exec(named)?.[0] ?? "";
+      return { kind: named.endsWith("flop") ? "flops" : "bytes", most, base };
+    }
   }
   match = SIZE.exec(plain);
   if (!match) return null;
   const [, number, prefix, binary, unit] = match;
   const size = Number(number)
     * (binary ? 1024 : 1000) ** ["", "k", "m", "g", "t", "p"].indexOf(prefix);
-  return { kind: unit[0] === "f" ? "flops" : "bytes", most: size, relative: false };
+  return { kind: unit[0] === "f" ? "flops" : "bytes", most: size, base: null };
 }
 
-function write(text, { kind, relative }, value) {
-  if (relative) return text.times(value);
-  return kind === "perplexity"
-    ? text.figures(value, 2)
-    : text.scaled(value, kind === "bytes" ? "B" : "FLOPs");
+// Return a budget of 60 % of the dense bytes, which packed weights can keep as well.
+export function example(figures) {
+  const { bytes } = figures.sums({ variant: "", layout: "dense" });
+  return bytes ? figures.text.scaled(Number((0.6 * bytes).toPrecision(2)), "B") : "60 %";
 }
 
-// Return the level of the policy in view that keeps a budget, and a sentence; or only why not.
+/**
+ * Return a sentence, and the level of the policy in view that keeps a budget in the layout in view.
+ * The levels of all layouts that keep bytes or FLOPs are in `places`.
+ */
 export function solve(figures, state, text) {
   const { text: words } = figures;
   const budget = readBudget(text);
   const policy = figures.policyOf(state);
-  if (!budget) return { text: words.say("budget_unread") };
+  if (!budget) {
+    const key = figures.data.scores?.length ? "budget_unread_score" : "budget_unread";
+    return { text: words.say(key, { example: example(figures) }) };
+  }
   if (!policy) return { text: words.say("no_levels") };
-  const layout = words.say(`as_${state.layout}`);
-  return budget.kind === "perplexity"
-    ? byScore(figures, state, policy, budget)
-    : byCost(figures, state, policy, budget, layout);
+  const solution = budget.kind === "perplexity" ? byScore : byCost;
+  return solution(figures, state, policy, budget);
 }
 
-function byCost(figures, state, policy, budget, layout) {
-  const { text } = figures;
-  const levels = figures.curve({ ...state, selection: [] });
-  const [cost, whole] = budget.kind === "bytes" ? ["bytes", "base"] : ["flops", "denseFlops"];
-  const scale = budget.relative ? levels[0][whole] : 1;
-  const most =
-    policy.most[budget.kind === "flops" ? (state.layout === "csr" ? "flops" : "") : state.layout]
-      ?? levels.map((level) => level[cost]);
-  if (levels[0][whole] === null || most.some((value) => value === null)) {
+function byCost(figures, state, policy, { kind, most: limit, base }) {
+  const { text, data } = figures;
+  const curve = (layout) => figures.curve({ ...state, layout, selection: [] });
+  const [first] = curve("dense");
+  const [of, whole] = kind === "flops"
+    ? ["flops", first.flops]
+    : data.packed && base !== "dense"
+    ? ["file", first.base]
+    : ["bytes", first.bytes];
+  const [scale, unit] = [base === null ? 1 : whole, kind === "bytes" ? "B" : "FLOPs"];
+  const write = (value) => base === null ? text.scaled(value, unit) : text.times(value);
+  const costs = [state.layout, ...LAYOUTS.filter((key) => key !== state.layout)].map((layout) => {
+    const levels = curve(layout);
+    const bound = policy.most[kind === "bytes" ? layout : layout === "csr" ? "flops" : ""];
+    return { layout, levels, most: bound ?? levels.map((at) => at[kind]) };
+  });
+  if (!scale || costs.some(({ most }) => most.includes(null))) {
     return { text: text.say("budget_unknown") };
   }
-  const limit = write(text, budget, budget.most);
-  const base = ratio(levels[0][whole], scale);
-  if (base <= budget.most) {
-    const words = { limit, value: write(text, budget, base) };
-    // No layout in view is that of a file that packs the weights.
-    const isShown = whole === "denseFlops" || !figures.data.packed;
-    return { ...(isShown && { level: levels[0].level, dense: true }),
-      text: text.say("budget_dense", words) };
+  const place = ({ layout, levels, most }, k) => {
+    const { level, [kind]: cost } = levels[k];
+    const [value, bound] = [write(cost / scale), write(most[k] / scale)];
+    const words = { layout: text.say(`as_${layout}`), value: bound,
+      level: k ? text.level(level) : text.say("unpruned") };
+    const key = value === bound ? "budget_place" : "budget_place_by_bound";
+    return { layout, level, cost, text: text.say(key, words) };
+  };
+  const places = costs.flatMap((one) => {
+    const k = one.most.findIndex((cost) => cost / scale <= limit);
+    return k < 0 ? [] : [place(one, k)];
+  });
+  const size = data.packed && kind === "bytes" ? first.base / scale : Infinity;
+  const words = { file: size <= limit ? text.say("budget_file", { value: write(size) }) : "",
+    limit: base === null ? write(limit) : text.say(`budget_of_${of}`, { limit: write(limit) }) };
+  if (!places.length && !words.file) {
+    const least = costs.map((one) => place(one, one.most.indexOf(Math.min(...one.most))));
+    words.least = least.sort((a, b) => a.cost - b.cost)[0].text;
+    return { text: text.say("budget_out_of_reach", words) };
   }
-  const place = most.findIndex((value) => value / scale <= budget.most);
-  if (place < 0) {
-    const least = Math.min(...most);
-    const at = text.level(levels[most.indexOf(least)].level);
-    return {
-      text: text.say("budget_out_of_reach", { limit, layout,
-        least: write(text, budget, least / scale), at }),
-    };
-  }
-  const value = levels[place][cost] / scale;
-  const [written, bound] = [value, most[place] / scale].map((size) => write(text, budget, size));
-  return { level: levels[place].level, value,
-    text: text.say(written === bound ? "budget_met" : "budget_met_by_bound", {
-      level: text.level(levels[place].level),
-      layout,
-      limit,
-      value: bound,
-    }) };
+  const [{ layout, level } = {}] = places;
+  if (layout === state.layout) return { level, places, text: text.say("budget_met", words) };
+  words.layout = text.say(`as_${state.layout}`);
+  words.others = places.length ? text.say("budget_others") : "";
+  return { places, text: text.say("budget_elsewhere", words) };
 }
 
 function byScore(figures, state, policy, budget) {
@@ -89,17 +110,11 @@ function byScore(figures, state, policy, budget) {
   const points = (data.scores ?? []).filter((one) => one.policy === policy.key);
   if (points.length < 2) return { text: text.say("budget_unmeasured") };
   const over = points.findIndex(({ value }) => value > budget.most);
-  const limit = write(text, budget, budget.most);
-  if (over === 0) {
-    return {
-      text: text.say("budget_score_out_of_reach", { limit, score: points[0].text,
-        at: text.percent(points[0].level) }),
-    };
-  }
-  const last = points[(over < 0 ? points.length : over) - 1];
-  const below = policy.levels.filter((level) => level <= last.level + 1e-4);
-  if (!below.length) return { text: text.say("budget_unmeasured") };
-  const words = { level: text.level(below.at(-1)), limit, score: last.text,
-    at: text.percent(last.level) };
-  return { level: below.at(-1), text: text.say("budget_score_met", words) };
+  const last = points.at(over < 0 ? -1 : Math.max(0, over - 1));
+  const words = { limit: String(budget.most), score: last.text,
+    at: text.level(Math.round(1e3 * last.level) / 1e3) };
+  if (over === 0) return { text: text.say("budget_score_out_of_reach", words) };
+  const level = policy.levels.findLast((one) => one <= last.level + 1e-4);
+  if (level === undefined) return { text: text.say("budget_unmeasured") };
+  return { level, text: text.say("budget_score_met", words) };
 }

@@ -1,25 +1,41 @@
 // The bar above the map: what is in view, the slider and its marks, the sentence and the budget.
-import { solve } from "./budget.js";
-import { make, menu } from "./elements.js";
-import { AT_LEVEL, LAYOUTS, ratio } from "./figures.js";
-import { draw, element } from "./pictures.js";
+import { example, solve } from "./budget.js";
+import { element, make, menu, show } from "./elements.js";
+import { AT_LEVEL, LAYOUTS, SIDES } from "./figures.js";
+import { clip, known } from "./numbers.js";
+import { draw } from "./pictures.js";
+import { button } from "./tools.js";
+
+// Milliseconds until a level is shown that the kernel has not counted.
+const PATIENCE = 3000;
 
 const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
 
+// Return the usual distance of the levels of a policy, between which levels were added.
+function stepOf({ levels }) {
+  const steps = levels.slice(1).map((level, k) => level - levels[k]).sort((a, b) => a - b);
+  return steps[steps.length >> 1] ?? 1;
+}
+
 export class Controls {
-  constructor(figures, store, tell) {
+  unused = [];
+  width = 0;
+
+  constructor(viewer) {
+    const { figures, store } = viewer;
+    this.viewer = viewer;
     this.figures = figures;
     this.store = store;
-    this.data = figures.data;
+    const { labels: { groups }, metrics, scopes, blocks } = figures.data;
     this.text = figures.text;
-    this.tell = tell;
     const say = (key, values) => this.text.say(key, values);
     const set = (name) => (value) => store.set({ [name]: value });
-    const named = (options) => options.map(({ key, label }) => [key, label]);
-    this.metric = menu("sv-metric", say("metric"), named(this.data.metrics), set("metric"));
-    const { groups } = this.data.labels;
-    const scopes = this.data.scopes.map((key) => [key, groups[key] ?? say(`scope_${key}`)]);
-    this.scope = menu("sv-scope", say("scope"), scopes,
+    this.metric = menu("sv-metric", say("metric"), metrics.map(({ key, label }) => [key, label]),
+      set("metric"));
+    const named = (keys) =>
+      keys.map((key) => [key, groups[key] ?? this.text.words[`scope_${key}`] ?? key]);
+    const inBlocks = blocks.length ? [[say("blocks"), named(blocks)]] : [];
+    this.scope = menu("sv-scope", say("scope"), [...named(scopes), ...inBlocks],
       (modules) => store.set({ modules, selection: [] }));
     this.search = make("input", { type: "search", className: "sv-search",
       placeholder: say("search"), ariaLabel: say("search"),
@@ -30,104 +46,161 @@ export class Controls {
     if (!figures.isPair) this.buildLevel(say, set);
     const bar = figures.isPair
       ? [this.metric, this.scope, this.search]
-      : [this.variant, make("div", { className: "sv-track" }, this.slider, this.marks), this.level,
-        this.layout, this.metric, this.against, this.search];
+      : [this.sides[0].variant, make("div", { className: "sv-track" }, this.slider, this.marks),
+        this.sides[0].level, this.layout, this.metric, this.search];
     this.bar = make("div", { className: "sv-bar" }, ...bar);
-    this.said = make("div", { className: "sv-said" }, this.sentence, this.budget);
+    this.said = make("div", { className: "sv-said" }, this.versus, this.sentence, this.budget);
   }
 
   buildLevel(say, set) {
     const { figures, store } = this;
     const inStudy = figures.variants.map(({ name, label }) => [`variant ${name}`, label]);
-    const predicted = figures.policies.map((
-      { key, label, disabled },
-    ) => [`policy ${key}`, label, disabled]);
-    this.variant = menu("sv-variant", say("show"), [[say("in_study"), inStudy], [
-      say("at_any_level"),
-      predicted,
-    ]], (value) => {
-      const [kind, name] = [value.slice(0, 7).trim(), value.slice(value.indexOf(" ") + 1)];
-      store.set({ [kind]: name });
+    const predicted = figures.policies.map((one) => [`policy ${one.key}`, one.label, one.disabled]);
+    const options = [[say("in_study"), inStudy], [say("at_any_level"), predicted]];
+    const labels = [["show", "level_field", "sv-level"], ["against", "against_level",
+      "sv-against-level"]];
+    // The fields of each side. The first level of side B is that of A.
+    this.sides = SIDES.map((side, k) => {
+      const [[shown, policy, share], [label, levelLabel, className]] = [side, labels[k]];
+      const variant = menu(`sv-${shown}`, say(label), options, (value) => {
+        const [kind, name] = value.split(/ (.*)/s);
+        const { state } = store;
+        const sparsity = state[state[shown] === AT_LEVEL ? share : "sparsity"];
+        store.set(kind === "variant" ? { [shown]: name } : { [policy]: name, [share]: sparsity });
+      });
+      const level = make("input", { className, inputMode: "decimal", ariaLabel: say(levelLabel),
+        on: { change: () => this.type(level, side) } });
+      return { variant, level };
     });
-    const move = () => this.move(Number(this.slider.value));
+    this.versus = make("div", { className: "sv-versus" }, ...Object.values(this.sides[1]),
+      button(this.text, "swap", () => store.swap()));
+    const move = () => store.set({ sparsity: Number(this.slider.value) / 100 });
     this.slider = make("input", { type: "range", className: "sv-slider", min: 0,
-      ariaLabel: say("slider"),
-      on: { input: move, pointerdown: () => store.state.variant === AT_LEVEL || move() } });
+      ariaLabel: say("slider"), step: "any",
+      on: { input: move, keydown: (event) => this.walk(event),
+        pointerdown: () => store.state.variant === AT_LEVEL || move() } });
     this.marks = element("svg", { class: "sv-marks", "aria-hidden": "true" });
-    this.level = make("input", { className: "sv-level", inputMode: "decimal",
-      ariaLabel: say("level_field"), on: { change: () => this.type(this.level.value) } });
     const layouts = LAYOUTS.map((key) => [key, say(`as_${key}`)]);
     this.layout = menu("sv-layout", say("layout"), layouts, set("layout"));
-    const others = figures.variants.map(({ name, label }) => [name, say("minus", { name: label })]);
-    this.against = menu("sv-against", say("against"), others, set("against"));
-    this.budget = make("input", { className: "sv-budget", placeholder: say("budget_hint"),
-      ariaLabel: say("budget"), on: { change: () => this.keep(this.budget.value) } });
+    // Enter answers again for another view, where the text has not changed.
+    const keep = () => this.keep(this.budget.value);
+    this.budget = make("input", { className: "sv-budget", ariaLabel: say("budget"),
+      placeholder: say("budget_hint", { example: example(figures) }),
+      on: { change: keep, keydown: ({ key }) => key === "Enter" && keep() } });
   }
 
-  // Name of the variant or level in view.
+  // Name of what is in view: a variant, a level, or both sides.
   shown(state) {
     const { figures, text } = this;
-    if (figures.isPair) return this.data.title;
-    if (!figures.isLevel(state)) return figures.variant(state.variant).label;
-    const policy = figures.policyOf(state);
-    const pattern = policy.patterns?.[figures.place(policy, state.sparsity)];
-    if (pattern) return text.say("pattern", { pattern });
-    return text.say("level_of", { policy: policy.label, level: text.level(state.sparsity) });
+    if (figures.isPair) return figures.data.title;
+    if (!figures.compares(state)) return figures.shown(state);
+    const [a, b] = [state, figures.other(state)].map((side) => figures.shown(side));
+    return text.say("a_minus_b", { a, b });
+  }
+
+  // Always drawn, as NaN differs from NaN: a field may hold a text that changed no value.
+  measure() {
+    this.width = this.marks?.clientWidth;
+    return [NaN];
   }
 
   update(state) {
     this.metric.value = state.metric;
     if (this.search.value !== state.search) this.search.value = state.search;
     this.scope.value = state.modules;
-    if (this.figures.isPair) this.sentence.textContent = this.pairSentence(state);
-    else this.updateLevel(state);
+    const { figures, figures: { data }, text } = this;
+    if (!figures.isPair) return this.updateLevel(state);
+    const { kind, label: metric, note } = figures.metric(state);
+    const value = figures.value(figures.metric(state), figures.scope(state.modules, state));
+    const words = { title: data.title, metric, value: text.value(value, kind), note };
+    return show(this.sentence, text.say("pair_sentence", words));
   }
 
   updateLevel(state) {
-    const { figures, text, data } = this;
-    const [policy, sums] = [figures.policyOf(state), figures.sums(state)];
-    const isLevel = figures.isLevel(state);
-    this.variant.value = isLevel ? `policy ${state.policy}` : `variant ${state.variant}`;
+    const { figures, figures: { data }, text } = this;
+    const [policy, compares] = [figures.policyOf(state), figures.compares(state)];
     this.layout.value = state.layout;
-    this.against.value = state.against;
-    this.against.hidden = state.metric !== "difference";
-    for (const control of [this.slider, this.level]) control.disabled = !policy;
-    this.setSlider(state, policy, sums.share);
+    this.versus.hidden = !compares;
+    this.slider.disabled = !policy;
+    // Levels that were added are between the steps of the slider, which is in percent.
+    this.slider.max = 100 * (policy?.levels.at(-1) ?? 0);
+    this.slider.value = 100 * this.sparsity(state);
     const { activeElement } = this.bar.getRootNode();
-    const share = isLevel ? text.level(state.sparsity) : text.percent(sums.share);
-    if (activeElement !== this.level) this.level.value = share;
+    // A budget goes with its answer.
+    if (activeElement !== this.budget && !this.answer?.isConnected) this.budget.value = "";
+    this.sides.slice(0, compares ? 2 : 1).forEach(({ variant, level }, k) => {
+      const side = k ? figures.other(state) : state;
+      const isLevel = figures.isLevel(side);
+      variant.value = isLevel ? `policy ${side.policy}` : `variant ${side.variant}`;
+      level.disabled = !policy;
+      const share = isLevel ? text.level(side.sparsity) : text.percent(figures.sums(side).share);
+      const { value, defaultValue } = level;
+      if (activeElement !== level || value === defaultValue) level.value = share;
+      level.defaultValue = share;
+    });
     this.drawMarks(state, policy);
-    const words = { shown: this.shown(state), share: text.percent(sums.share),
-      prunable: text.scaled(sums.prunable), layout: text.say(`as_${state.layout}`),
-      bytes: text.scaled(sums.bytes, "B"), ratio: text.times(sums.ratio) };
+    const words = { shown: this.shown(state), ...figures.written(state) };
     this.slider.setAttribute("aria-valuetext", text.say("spoken", words));
     const score = figures.score(state);
+    if (compares) return this.compare(state);
     const parts = [capital(text.say("sentence", words))];
     if (data.quality || data.scores?.length) {
       parts.push(score ? capital(text.say("score", score)) : text.say("not_measured"));
     }
-    this.sentence.textContent = parts.join(" ");
+    const step = policy ? stepOf(policy) : 0.01;
+    if (text.level(step) !== text.level(0.01)) {
+      parts.push(text.say("level_steps", { step: text.level(step) }));
+    }
+    show(this.sentence, parts.join(" "));
     this.sentence.title = data.packed ?? "";
   }
 
-  // Levels are at whole numbers of the slider; the share of a variant may be between them.
-  setSlider(state, policy, share) {
-    const { levels } = policy ?? { levels: [0] };
-    const last = levels.length - 1;
-    const [step, value] = this.figures.isLevel(state)
-      ? [1, this.figures.place(policy, state.sparsity)]
-      : ["any", last * Math.min(1, ratio(share, levels[last]) ?? 0)];
-    Object.assign(this.slider, { max: last, step, value });
+  // Name both sides with their figures, and the difference of all and of single layers.
+  compare(state) {
+    const { figures, text } = this;
+    const metric = figures.metric(state);
+    const [a, b] = [state, figures.other(state)].map((side) => ({ name: figures.shown(side),
+      score: figures.score(side), ...figures.sums(side) })
+    );
+    const members = figures.matching(state);
+    const values = members.map((i) => [figures.value(metric, [i]), i]);
+    const inside = values.filter(([value]) => known(value)).sort(([x], [y]) => x - y);
+    const [least, most] = [0, -1].map((k) =>
+      inside.length && figures.write(metric, [inside.at(k)[1]])
+    );
+    const unknown = members.length - inside.length;
+    const points = known(a.share) && known(b.share) ? a.share - b.share : null;
+    const parts = [
+      text.say("sentence_sides", { a: a.name, b: b.name, share_a: text.percent(a.share),
+        share_b: text.percent(b.share), prunable: text.scaled(a.prunable),
+        difference: text.points(points) }),
+      least !== most && text.say("sides_range", { least, most }),
+      unknown && text.say("sides_unknown", { n: text.count(unknown) }),
+      a.score && b.score && capital(text.say("score_sides", { ...a.score, other: b.score.score })),
+    ];
+    show(this.sentence, parts.filter(Boolean).join(" "));
+  }
+
+  // Return the level in view, or the sparsity of the variant.
+  sparsity(state) {
+    const { figures } = this;
+    return figures.isLevel(state) ? state.sparsity : figures.sums(state).share ?? 0;
   }
 
   // Measured variants and break-even on the track of the slider.
   drawMarks(state, policy) {
     if (!policy) return this.marks.replaceChildren();
-    const { figures, data, text } = this;
-    const [last, width] = [policy.levels.at(-1) || 1, this.marks.clientWidth || 200];
+    const { figures, figures: { data }, text } = this;
+    const [last, width] = [policy.levels.at(-1) || 1, this.width || 200];
     const x = (share) => Math.min(1, share / last) * width;
-    const shapes = (data.marks ?? []).map(([place, share]) => ({ t: "line", x1: x(share),
-      x2: x(share), y1: 0, y2: 6, stroke: "soft", width: 2, tip: figures.variants[place].label })
+    const step = stepOf(policy);
+    const added = policy.levels.filter((level) => Math.abs(level / step % 1 - 0.5) < 0.5 - 1e-6);
+    const ticks = added.map((level) => [level, "accent", text.level(level)]);
+    for (const [k, share] of data.marks ?? []) {
+      ticks.push([share, "soft", figures.variants[k].label]);
+    }
+    const shapes = ticks.map(([share, stroke, tip]) => ({ t: "line", x1: x(share), x2: x(share),
+      y1: 0, y2: 6, stroke, width: 2, tip })
     );
     const even = figures.breakEven(state.layout);
     if (even !== null && even <= last) {
@@ -141,31 +214,87 @@ export class Controls {
     return draw(this.marks, { shapes, width, height: 20 });
   }
 
-  pairSentence(state) {
-    const { figures, text, data } = this;
-    const metric = figures.metric(state);
-    const value = figures.value(metric, figures.scope(state.modules, state));
-    return text.say("pair_sentence", { title: data.title, metric: metric.label,
-      value: text.value(value, metric.kind), note: metric.note });
+  // Arrow keys move to the next level.
+  walk(event) {
+    const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const { figures, store: { state } } = this;
+    const { levels } = figures.policyOf(state);
+    const beyond = levels.filter((level) => by * (level - this.sparsity(state)) > 1e-9);
+    if (beyond.length) this.store.set({ sparsity: beyond.at(by > 0 ? 0 : -1) });
   }
 
-  move(place) {
-    const policy = this.figures.policyOf(this.store.state);
-    if (policy) this.store.set({ sparsity: policy.levels[Math.round(place)] });
+  // Show a level in percent: exactly, or the nearest one where the kernel does not count it.
+  async type(field, side) {
+    const [, key, share] = side;
+    const { figures, store, text, viewer } = this;
+    const content = field.value;
+    const number = content.replace(/[%\s]/g, "").replace(",", ".");
+    // As many digits as a level is written with.
+    const sparsity = Math.round(1e4 * Number(/^[0-9]*\.?[0-9]+$/.exec(number) ?? NaN)) / 1e6;
+    field.value = field.defaultValue;
+    if (!(sparsity < 1)) {
+      return viewer.tools.tell(text.say("level_unread", { content: clip(content, 40) }), side);
+    }
+    const policy = figures.policyOf({ policy: store.state[key] });
+    const nearest = policy.levels[figures.place(policy, sparsity)];
+    const isKept = Math.abs(nearest - sparsity) < 1e-9;
+    let seen = store.state;
+    // A longer payload has another viewer. What was done meanwhile is the later wish.
+    const settle = (to, said = "") => {
+      const { tools, store: current } = viewer.root.viewer;
+      if (side.some((name) => current.state[name] !== seen[name])) return;
+      current.set({ [key]: policy.key, [share]: to });
+      seen = current.state;
+      if (said) tools.tell(said, null, "kernel");
+      else tools.tell(isKept ? "" : this.nearest(policy, sparsity), side);
+    };
+    const canCount = viewer.kernel && figures.data.hasWeights && !policy.patterns;
+    if (isKept || !canCount) return settle(nearest);
+    const late = setTimeout(settle, PATIENCE, nearest);
+    const message = { type: "level", level: { policy: policy.key, sparsity } };
+    const { type, text: said } = await viewer.ask(message);
+    clearTimeout(late);
+    return type === "error" || settle(sparsity, said);
   }
 
-  type(content) {
-    const number = Number(content.replace(/[%\s\u202f\u00a0]/g, "").replace(",", "."));
-    this.level.blur();
-    if (content.trim() && number >= 0 && number < 100) this.store.set({ sparsity: number / 100 });
-    else this.updateLevel(this.store.state);
+  // Tell which levels are shown for those of an address that are not there.
+  tellNearest(traits) {
+    const { figures, store: { state }, viewer: { tools } } = this;
+    for (const [shown, key, share] of SIDES) {
+      const sparsity = traits[share];
+      const isOther = state[shown] === AT_LEVEL && Math.abs(state[share] - sparsity) > 1e-9;
+      if (Number.isFinite(sparsity) && isOther) {
+        tools.tell(this.nearest(figures.policyOf({ policy: state[key] }), sparsity), [shown, key,
+          share]);
+      }
+    }
   }
 
-  // Move the slider to the level that keeps a budget.
+  // Say which level is shown for one that is not there.
+  nearest(policy, sparsity) {
+    const { figures, text } = this;
+    const k = figures.place(policy, sparsity);
+    const nearest = policy.patterns?.[k] ?? text.level(policy.levels[k]);
+    return text.say(policy.patterns ? "level_pattern" : "level_nearest", {
+      level: text.level(sparsity),
+      policy: policy.label,
+      nearest,
+    });
+  }
+
+  // Move the slider to the level that keeps a budget in the layout in view; name those of others.
   keep(content) {
-    if (!content.trim()) return this.tell("");
-    const { level, dense, text } = solve(this.figures, this.store.state, content);
-    if (level !== undefined) this.store.set({ sparsity: level, ...(dense && { layout: "dense" }) });
-    return this.tell(text);
+    const { store, viewer: { tools } } = this;
+    if (!content.trim()) return tools.tell("");
+    const { level, text, places = [] } = solve(this.figures, store.state, content);
+    if (level !== undefined) store.set({ sparsity: level });
+    const action = ({ text: textContent, level: sparsity, layout }) =>
+      make("button", { type: "button", textContent, on: { click: () =>
+        store.set({ sparsity, layout }) } });
+    const actions = places.flatMap((place) => [" ", action(place)]);
+    this.answer = make("span", {}, text, ...actions);
+    return tools.tell(this.answer, [...SIDES[0], "layout"]);
   }
 }

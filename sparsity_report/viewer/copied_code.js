@@ -1,4 +1,5 @@
 // Python statements and a command that make the study and the state in view again.
+import { AT_LEVEL, SIDES } from "./figures.js";
 
 const literal = (value) => (value === null ? "None" : JSON.stringify(value));
 
@@ -11,17 +12,21 @@ function levelOf(figures, state) {
 // Return statements that show a state again, with comments on what they omit.
 export function code(figures, store, state) {
   const { data } = figures;
-  const [now, first] = [store.traits(state), store.traits(store.first)];
+  const [now, first] = [store.traits(state), store.traits(store.history.first)];
   const level = levelOf(figures, state);
-  const isRepeated = (name) => figures.variants.some((one) => one.name === name && one.isRepeated);
+  const isChanged = (name) => JSON.stringify(now[name]) !== JSON.stringify(first[name]);
+  // The study of the copy may lack variants and open on others, so that both sides are named.
   const wanted = Object.keys(data.start).filter((name) => {
-    if (name === "layout" || (level && name === "sparsity")) return true;
-    const isKept = !["variant", "against"].includes(name) || isRepeated(now[name]);
-    const isShown = level || !["policy", "sparsity"].includes(name);
-    return isKept && isShown && JSON.stringify(now[name]) !== JSON.stringify(first[name]);
+    const side = SIDES.find((keys) => keys.includes(name));
+    const isShown = side === SIDES[0] || figures.compares(state) || side?.some(isChanged);
+    if (!side) return isChanged(name) || name === "layout" || name === "metric";
+    return isShown && (now[side[0]] === AT_LEVEL) !== (name === side[0]);
   });
+  const isLeftOut = (name) =>
+    figures.variants.some((one) => one.name === now[name] && !one.isRepeated);
   // Measurements are not repeated.
-  const isMissing = (name) => now[name] === { metric: "sensitivity", curve: "quality" }[name];
+  const isMissing = (name) =>
+    now[name] === { metric: "sensitivity", curve: "quality" }[name] || isLeftOut(name);
   const lines = wanted.map((name) =>
     `    ${isMissing(name) ? "# not in this study: " : ""}${name}=${literal(now[name])},`
   );
@@ -33,6 +38,7 @@ export function code(figures, store, state) {
 // Return the command that writes a report of the pruning in view; null if there is none.
 export function command(figures, state) {
   const level = levelOf(figures, state);
+  if (figures.compares(state)) return null;
   const pruning = level ? level[0].commands[level[1]] : figures.variant(state.variant).command;
   const { command: opening } = figures.data;
   return opening && pruning && `${opening} ${pruning} --out results\n`;

@@ -1,5 +1,8 @@
 // The payload of a viewer: a header of JSON and arrays, compressed.
 const FORMAT = 1;
+const DAMAGED = "The data of this viewer are damaged. Run the cell again, or write the page again.";
+const UNSUPPORTED = "This browser cannot open the viewer. Use one with DecompressionStream: Chrome"
+  + " 80, Firefox 113, Safari 16.4 or later.";
 
 function shuffled(bytes, length) {
   const values = new Uint8Array(8 * length);
@@ -30,6 +33,15 @@ function levels(bytes, { rows, columns, planes }) {
 const KINDS = { f8: [({ length }) => 8 * length, (bytes, { length }) => shuffled(bytes, length)],
   u1: [({ length }) => length, (bytes) => bytes],
   levels: [({ rows, columns, planes }) => rows * columns * planes, levels] };
+
+// Show a sentence in place of a viewer, above what was in its place before it.
+export function fail(root, error) {
+  root.viewer?.close();
+  const sentence = Object.assign(document.createElement("p"), { className: "sv-sentence",
+    textContent: globalThis.DecompressionStream ? DAMAGED : UNSUPPORTED, title: String(error) });
+  root.replaceChildren(sentence, ...root.still ?? root.childNodes);
+  return null;
+}
 
 export async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));

@@ -1,149 +1,174 @@
 // The panel beside the map: one layer closely, bars of groups, costs against sparsity.
-import { ratio } from "./figures.js";
+import { grouped, ratio } from "./figures.js";
 import { clip, known } from "./numbers.js";
-import { colorOf } from "./pictures.js";
+import { inside, uncounted } from "./parts.js";
+import { beside, colorOf, line, rect, small, words } from "./pictures.js";
 
-const BAR = 17;
+// Height of a row of bars; greatest one, and height of all bars, where they fill the panel.
+const [BAR, TALL, BARS] = [15, 26, 240];
+// Most squares of a row.
+const MOST = 1024;
+
+// Return the place of the threshold in a histogram and its text, or null. Layers pruned to one
+// share have different thresholds, which the histogram places.
+function threshold(figures, state, i, top, heights) {
+  const { text } = figures;
+  const [cut, { of, weights, left, slack }] = [figures.threshold(state), figures.counts(state)];
+  const share = ratio(weights[i] - left[i], weights[i]);
+  if (!share || !of.isFirst) return null;
+  if (cut !== null) {
+    const value = text.significant(cut, slack?.[i] ? 2 : 3);
+    return [Math.min(1.02, cut / top), text.say("threshold", { value })];
+  }
+  if (!figures.isMagnitude(state)) return null;
+  let [rest, bar] = [share * heights.reduce((sum, height) => sum + height, 0), 0];
+  for (; bar < heights.length && heights[bar] < rest; bar += 1) rest -= heights[bar];
+  return [(bar + (rest / heights[bar] || 0)) / heights.length,
+    text.say("smallest_share", { share: text.percent(share) })];
+}
 
 // Magnitudes of a layer before pruning, those below the threshold in color.
 export function histogram(figures, state, i, width) {
   const { text, histograms } = figures;
-  const place = figures.places?.get(i);
-  if (place === undefined) return null;
-  const top = histograms.top[place];
-  const heights = histograms.heights.subarray(place * histograms.bins,
-    (place + 1) * histograms.bins);
-  const [high, floor, step] = [54, 62, (width - 8) / heights.length];
-  const cut = figures.threshold(state);
-  // Layers pruned to one share have different thresholds, which the histogram places.
-  let end = cut === null ? null : Math.min(1.02, cut / top);
-  const counts = figures.counts(state);
-  const share = ratio(counts.weights[i] - counts.left[i], counts.weights[i]);
-  const isOwnShare = figures.isLevel(state) && state.policy === "layerwise_magnitude" && share;
-  if (isOwnShare) {
-    const all = heights.reduce((sum, height) => sum + height, 0);
-    let [below, bar] = [0, 0];
-    for (; bar < heights.length && below + heights[bar] < share * all; bar += 1) {
-      below += heights[bar];
-    }
-    end = (bar + (heights[bar] ? (share * all - below) / heights[bar] : 0)) / heights.length;
-  }
-  const x = (part) => 4 + part * (width - 8);
-  const shapes = [];
-  heights.forEach((height, bar) => {
-    const [left, h] = [4 + bar * step, (high * height) / 255];
-    const inside = end === null
-      ? 0
-      : Math.max(0, Math.min(1, end * heights.length - bar)) * (step - 0.7);
-    if (inside > 0) shapes.push({ t: "rect", x: left, y: floor - h, w: inside, h, fill: "accent" });
-    if (inside < step - 0.7) {
-      shapes.push({ t: "rect", x: left + inside, y: floor - h, w: step - 0.7 - inside, h,
-        fill: "soft", opacity: 0.6 });
-    }
+  const place = histograms.rows?.indexOf(i) ?? -1;
+  if (place < 0) return null;
+  const [top, { bins }] = [histograms.top[place], histograms];
+  const heights = histograms.heights.subarray(place * bins, (place + 1) * bins);
+  const [high, floor, step, end] = [40, 54, (width - 8) / bins, width - 4];
+  const cuts = figures.views(state).map((side) => threshold(figures, side, i, top, heights));
+  const below = bins * (cuts[0]?.[0] ?? 0);
+  /** @type {any[]} */
+  const shapes = [...heights].flatMap((height, bar) => {
+    const [x, h] = [4 + bar * step, (high * height) / 255];
+    const [y, w, pruned] = [floor - h, step - 0.7, Math.max(0, Math.min(1, below - bar))];
+    return [rect(x, y, pruned * w, h, "accent"),
+      rect(x + pruned * w, y, (1 - pruned) * w, h, "soft", { opacity: 0.6 })];
+  }).filter(({ w }) => w > 0);
+  const labels = [];
+  cuts.forEach((cut, k) => {
+    if (!cut) return;
+    const [x, color] = [4 + Math.min(1, cut[0]) * (width - 8), k ? "dense" : "ink"];
+    const name = cuts.length > 1 ? `${"AB"[k]} ${cut[1]}` : cut[1];
+    shapes.push(line(x, 2, x, floor + 3, color));
+    labels.push(beside(x, 11 + 12 * k, name, cut[0] > 0.55, { size: 11, fill: color }));
   });
-  shapes.push({ t: "line", x1: 4, x2: width - 4, y1: floor, y2: floor, stroke: "line" });
-  if (end !== null && share) {
-    const label = cut === null
-      ? text.say("smallest_share", { share: text.percent(share) })
-      : text.say("threshold", { value: text.significant(cut, 3) });
-    const at = x(Math.min(1, end));
-    shapes.push({ t: "line", x1: at, x2: at, y1: 4, y2: floor + 3, stroke: "ink" });
-    shapes.push({ t: "text", x: at + (end > 0.55 ? -5 : 5), y: 14,
-      anchor: end > 0.55 ? "end" : "start", size: 11, text: label });
-  }
-  shapes.push({ t: "text", x: 4, y: floor + 14, size: 11, fill: "soft",
-    text: text.say("magnitude_axis") });
-  shapes.push({ t: "text", x: width - 4, y: floor + 14, size: 11, fill: "soft", anchor: "end",
-    text: text.significant(top, 2) });
+  shapes.push(...labels, line(4, floor, end, floor, "line"),
+    small(4, floor + 14, text.say("magnitude_axis")),
+    small(end, floor + 14, text.significant(top, 2), { anchor: "end" }));
   return { shapes, width, height: floor + 20,
     description: text.say("histogram_of", { name: figures.nameOf(i) }) };
 }
 
-// Horizontal bars with a label and a text each.
-export function bars(rows, description, width, { left = 96, signed = false } = {}) {
-  const most =
-    Math.max(signed ? 0.02 : 0, ...rows.map(({ value }) => (known(value) ? Math.abs(value) : 0)))
-    || 1;
-  const room = width - left - 84;
+// Horizontal bars with a label and a text of some letters each; `most` is the end of their scale.
+export function bars(rows, description, width, { most, signed = false, high = BAR, letters = 13 }) {
+  const longest = (key, least) => Math.max(least, ...rows.map((row) => row[key].length));
+  const left = Math.min(0.42 * width, 14 + 6.4 * longest("label", 5));
+  const room = width - left - 14 - 6.4 * longest("text", letters);
+  const top = Math.max(signed ? 0.02 : 0, most) || 1;
   const zero = signed ? left + room / 2 : left;
-  const shapes = rows.flatMap(({ label, value, text, fill, dash, tip }, k) => {
-    const w = known(value) ? ((signed ? room / 2 : room) * Math.abs(value)) / most : 0;
+  const shapes = rows.flatMap(({ label, value, text, fill = "ink", dash, tip }, k) => {
+    const w = known(value) ? ((signed ? room / 2 : room) * Math.abs(value)) / top : 0;
     const x = value < 0 ? zero - w : zero;
-    return [{ t: "text", x: left - 8, y: k * BAR + 13, anchor: "end", size: 12,
-      text: clip(label, Math.floor((left - 8) / 6)) }, { t: "rect", x, y: k * BAR + 3, w, h: 11,
-      fill: dash ? undefined : fill ?? "ink", stroke: dash ? "soft" : undefined, dash, tip,
-      opacity: 0.85 }, { t: "text", x: signed ? width - 4 : x + w + 6, y: k * BAR + 13,
-      anchor: signed ? "end" : "start", size: 11.5, fill: "soft", text }];
+    const [base, y] = [(k + 0.5) * high + 4.5, k * high + 3];
+    const look = { tip, opacity: 0.85, ...(dash && { dash, fill: "", stroke: "soft" }) };
+    const end = signed ? [width - 4, "end"] : [x + w + 6, "start"];
+    return [words(left - 8, base, clip(label, Math.floor((left - 8) / 6.2)), { anchor: "end" }),
+      rect(x, y, w, high - 6, fill, look), small(end[0], base, text, { anchor: end[1] })];
   });
-  return { shapes, width, height: rows.length * BAR + 4, description };
+  return { shapes, width, height: rows.length * high + 4, description };
 }
+
+const largest = (rows) => Math.max(0, ...rows.map(({ value }) => Math.abs(value) || 0));
 
 export function layoutBars(figures, state, i, width) {
   const { text } = figures;
-  const rows = figures.layouts(state, i).map(({ key, bytes, ratio: value, fits }) => {
-    const note = fits ? "" : ` ${text.say(fits === null ? "two_four_unknown" : "two_four_unfit")}`;
-    return { label: text.say(`layout_${key}`), value, text: `${text.times(value)}${note}`,
-      fill: key === "dense" ? "dense" : "ink", dash: fits ? undefined : "3 3",
-      tip: text.scaled(bytes, "B") };
-  });
-  return rows.length
-    ? bars(rows, text.say("layouts_of", { name: figures.nameOf(i) }), width, { left: 70 })
-    : null;
-}
-
-// Small squares, one per head or expert, colored by sparsity.
-function squares(label, shares, text, width, fill = colorOf,
-  write = (share) => text.percent(share))
-{
-  const size = Math.max(3,
-    Math.min(14, Math.floor((width - 100) / Math.min(shares.length, 64)) - 1));
-  const across = Math.floor((width - 100) / (size + 1));
-  const shapes = shares.slice(0, 1024).map((share, k) => ({ t: "rect",
-    x: 96 + (k % across) * (size + 1), y: 3 + Math.floor(k / across) * (size + 1), w: size, h: size,
-    fill: fill(share), tip: `${label} ${k}: ${write(share)}` })
+  const found = figures.layouts(state, i);
+  if (!found.length) return null;
+  const rows = found.map((one) => ({ ...one, label: text.say(`layout_${one.key}`),
+    text: text.value(one.value, "ratio", one.error), fill: one.key === "dense" ? "dense" : "ink",
+    dash: one.fits ? undefined : "3 3", tip: text.scaled(one.bytes, "B") })
   );
-  const height = 8 + (Math.floor((Math.min(1024, shares.length) - 1) / across) + 1) * (size + 1);
-  return { shapes: [{ t: "text", x: 4, y: 13, size: 12, text: clip(label, 14) }, ...shapes], width,
-    height, description: label };
+  const most = largest(figures.extremes(state).flatMap((one) => figures.layouts(one, i)));
+  const name = figures.nameOf(i);
+  const plan = bars(rows, text.say("layouts_of", { name }), width, { most });
+  const { fits } = found.at(-1);
+  if (fits) return plan;
+  const note = text.say(fits === null ? "two_four_unknown" : "two_four_unfit");
+  plan.shapes.push(small(4, plan.height + 9, note));
+  return { ...plan, height: plan.height + 14 };
 }
 
-// Sentence on the zeros that layers have in common with the variant to compare with.
+// Return rows of squares under titles, one per head or expert; those in `gone` are struck out.
+function squares(groups, description, width, fill, write) {
+  const shapes = [];
+  let y = 0;
+  for (const group of groups) {
+    const title = clip(group.title, Math.floor(width / 6.8));
+    shapes.push(words(4, y += 20, title, { weight: 600 }));
+    for (const { name, values, gone = [] } of group.rows) {
+      const room = Math.floor((width - 100) / Math.min(values.length, 64)) - 1;
+      const size = Math.max(3, Math.min(14, room));
+      const across = Math.floor((width - 100) / (size + 1));
+      shapes.push(words(4, y + 19, clip(name, 14)));
+      values.slice(0, MOST).forEach((value, k) => {
+        const x = 96 + (k % across) * (size + 1);
+        const top = y + 9 + Math.floor(k / across) * (size + 1);
+        const tip = write && `${name} ${k}: ${write(value)}`;
+        shapes.push(rect(x, top, size, size, fill(value, group), { tip }));
+        const ink = known(value) ? "#1c1d20" : "ink";
+        if (gone.includes(k)) shapes.push(line(x, top, x + size, top + size, ink));
+      });
+      const deep = Math.ceil(Math.min(MOST, values.length) / across);
+      y += Math.max(15, 8 + deep * (size + 1));
+    }
+  }
+  return { shapes, width, height: y + 12, description };
+}
+
+// Sentence on the zeros that layers have on both sides.
 export function sharedZeros(figures, state, members) {
   const { text } = figures;
   const shared = figures.overlap(state, members);
   if (!shared) return "";
-  const [least, most] = [text.percent(shared.least), text.percent(shared.most)];
-  return text.say(least === most ? "overlap" : "overlap_range", { least, most,
-    other: figures.variant(state.against).label });
+  const { isNested, least, most, share, error, part, partError } = shared;
+  const isKnown = isNested || least === most;
+  return text.say(isKnown ? "overlap" : "overlap_range", { least: text.percent(least),
+    most: text.percent(most), share: text.value(share, "share", error),
+    part: text.value(part, "share", partError) });
+}
+
+// Sentence on the zeros of a layer in a variant or at a level.
+function zerosOf(figures, state, i) {
+  const { text } = figures;
+  const counts = figures.counts(state);
+  if (Number.isNaN(counts.of.total[i])) return text.say("layer_absent");
+  const zeros = counts.weights[i] - counts.left[i];
+  const error = counts.slack?.[i] ?? 0;
+  return text.say("layer_zeros", {
+    share: text.value(ratio(zeros, counts.weights[i]), "share", ratio(error, counts.weights[i])),
+    zeros: text.count(known(zeros) ? zeros : null) + (error ? ` ± ${text.count(error)}` : ""),
+    weights: text.count(counts.weights[i]),
+  });
 }
 
 // Sentences on the layer in detail.
 function why(figures, state, i) {
   const { text } = figures;
-  const counts = figures.counts(state);
-  if (Number.isNaN(counts.of.total[i])) return [text.say("layer_absent")];
-  const zeros = counts.weights[i] - counts.left[i];
-  const slack = counts.slack?.[i] ? ` ± ${text.count(counts.slack[i])}` : "";
-  const lines = [
-    text.say("layer_zeros", { share: text.percent(ratio(zeros, counts.weights[i])),
-      zeros: text.count(known(zeros) ? zeros : null) + slack,
-      weights: text.count(counts.weights[i]) }),
-  ];
-  const spread = counts.of.isFirst ? figures.deviation[i] : NaN;
-  const own = figures.value(figures.metric({ ...state, metric: "deviation" }),
+  const { of } = figures.counts(state);
+  const [a, b] = figures.views(state).map((side) => zerosOf(figures, side, i));
+  const difference = figures.write(figures.metric(state), [i]);
+  const lines = b
+    ? [text.say("layer_sides", { a, b, difference }), sharedZeros(figures, state, [i])]
+    : [a];
+  const spread = of.isFirst && known(of.total[i]) ? figures.deviation[i] : NaN;
+  const mean = figures.value(figures.metric({ ...state, metric: "deviation" }),
     figures.scope("prunable", state));
-  if (known(spread) && own) {
-    const part = spread / own;
-    const words = { spread: text.significant(spread, 3),
-      times: text.figures(part < 1 ? 1 / part : part, 1) };
-    const about = Math.abs(part - 1) < 0.05
-      ? "spread_as_model"
-      : part < 1
-      ? "spread_smaller"
-      : "spread_larger";
-    lines.push(text.say(about, words));
-  }
-  if (state.metric === "difference") lines.push(sharedZeros(figures, state, [i]));
+  if (!known(spread) || !mean) return lines;
+  const part = spread / mean;
+  const unequal = part < 1 ? "spread_smaller" : "spread_larger";
+  const about = Math.abs(part - 1) < 0.05 ? "spread_as_model" : unequal;
+  const times = text.figures(part < 1 ? 1 / part : part, 1);
+  lines.push(text.say(about, { spread: text.significant(spread, 3), times }));
   return lines;
 }
 
@@ -157,38 +182,27 @@ export function layer(figures, state, width) {
   const { text, modules, data } = figures;
   const i = state.detail;
   if (i < 0) return { heading: text.say("no_layer"), note: "", lines: [], pictures: [] };
-  const block = modules.blocks[i];
-  const heading = block === null
-    ? modules.projections[i]
-    : text.say("block_layer", { block, layer: modules.projections[i] });
+  const [block, name] = [modules.blocks[i], modules.projections[i]];
+  const heading = block === null ? name : text.say("block_layer", { block, layer: name });
   if (figures.isPair) return { heading, note: figures.nameOf(i), ...pairLayer(figures, i, width) };
   const { of } = figures.counts(state);
-  const place = figures.variants.indexOf(of);
-  const shape = of.shapes[i]?.join(" × ") ?? "";
-  const dtype = of.dtypes[i] ?? "";
-  const note = [data.labels.groups[modules.groups[i]], shape, dtype, figures.nameOf(i)].filter(
-    Boolean,
-  ).join(" · ");
+  const note = [data.labels.groups[modules.groups[i]], of.shapes[i]?.join(" × "), of.dtypes[i],
+    figures.nameOf(i)].filter(Boolean).join(" · ");
   const drawn = of.isFirst ? histogram(figures, state, i, width) : null;
-  const inner = figures.isLevel(state) ? null : data.inner?.[place]?.[i];
+  const { zeros } = inside(figures, state, i);
   const lines = why(figures, state, i);
-  if (inner && inner.zeroRows + inner.zeroColumns) {
-    lines.push(
-      text.say("empty_rows", { rows: text.count(inner.zeroRows),
-        columns: text.count(inner.zeroColumns) }),
-    );
+  const empty = { rows: text.count(zeros?.zero_rows), columns: text.count(zeros?.zero_columns) };
+  if (zeros?.zero_rows + zeros?.zero_columns) lines.push(text.say("empty_rows", empty));
+  if (uncounted(figures, state, i) !== undefined) {
+    const isCounted = figures.hasKernel ? "parts_asked" : "parts_uncounted";
+    lines.push(text.say(figures.isLevel(state) ? "parts_level" : isCounted));
   }
-  const pictures = [drawn];
-  for (const kind of ["heads", "experts"]) {
-    if (inner?.[kind]?.length) pictures.push(squares(text.say(kind), inner[kind], text, width));
-  }
-  pictures.push(layoutBars(figures, state, i, width));
-  const reason = drawn || !of.prunable[i]
-    ? ""
-    : of.isFirst
-    ? data.whyNoHistogram
-    : text.say("other_model");
-  return { heading, note, lines, reason, pictures: pictures.filter(Boolean) };
+  lines.push(zeros?.reason ?? "");
+  // With two sides, the bytes in four layouts would be those of A alone.
+  const pictures = [drawn, figures.compares(state) ? null : layoutBars(figures, state, i, width)];
+  const missing = of.isFirst ? data.whyNoHistogram : text.say("other_model");
+  return { heading, note, lines, reason: drawn || !of.prunable[i] ? "" : missing,
+    pictures: pictures.filter(Boolean) };
 }
 
 // Zeros of a layer before and after, and its other figures as a list.
@@ -197,175 +211,142 @@ function pairLayer(figures, i, width) {
   const names = ["bothZero", "onlyBefore", "onlyAfter", "neither"];
   const counts = names.map((name) => data.arrays[data.overlap[name]][i]);
   const all = counts.reduce((sum, count) => sum + count, 0);
-  const rows = names.map((name, k) => ({ label: text.say(`overlap_${name}`),
-    value: ratio(counts[k], all), text: text.percent(ratio(counts[k], all)),
-    fill: k ? "soft" : "accent" })
-  );
-  const write = (of,
-    kind) => (kind === "text"
-      ? of[i]
-      : kind === "count"
-      ? text.count(data.arrays[of][i])
-      : text.value(data.arrays[of][i], kind));
-  const list = data.rows.filter(([, of, kind]) =>
-    known(kind === "text" ? of[i] : data.arrays[of][i])
-  ).map(([label, of, kind]) => [label, write(of, kind)]);
-  const inside = ({ module }) => `${figures.modules.names[i]}.`.startsWith(`${module}.`);
-  const lines = data.removed.filter(inside).map(({ label, name, among, gone }) =>
+  const rows = names.map((name, k) => {
+    const value = ratio(counts[k], all);
+    return { label: text.say(`overlap_${name}`), value, text: text.percent(value),
+      fill: k ? "soft" : "accent" };
+  });
+  const list = data.rows.flatMap(([label, of, kind]) => {
+    const value = (kind === "text" ? of : data.arrays[of])[i];
+    return known(value) ? [[label, text.value(value, kind)]] : [];
+  });
+  const isIn = ({ module }) => `${figures.modules.names[i]}.`.startsWith(`${module}.`);
+  const lines = data.removed.filter(isIn).map(({ label, name, among, gone }) =>
     text.say("removed", { kind: label, name, gone: gone.join(", "), among: text.count(among) })
   );
   return { lines, list, reason: all ? "" : text.say("not_shared"),
-    pictures: all ? [bars(rows, text.say("overlap_title"), width, { left: 150 })] : [] };
+    pictures: all ? [bars(rows, text.say("overlap_title"), width, { most: 1 })] : [] };
 }
 
 // Removed blocks, experts and heads, each as a square among those that stay.
-export function removed(figures, state, width) {
-  const { text, data } = figures;
-  const shapes = [];
-  let [y, title] = [0, ""];
-  for (const { label, name, among, gone } of data.removed) {
-    if (label !== title) {
-      shapes.push({ t: "text", x: 4, y: y += 20, weight: 600,
-        text: clip(title = label, Math.floor(width / 6.8)) });
-    }
-    const row = squares(name, Array.from({ length: among }, (_, k) => Number(gone.includes(k))),
-      text, width, (isGone) => (isGone ? "accent" : "line"));
-    const part = row.shapes.map((shape) => ({ ...shape, y: shape.y + y + 6, tip: undefined }));
-    shapes.push(...part);
-    y += row.height + 4;
-  }
-  return { shapes, width, height: y + 8, description: text.say("panel_removed") };
+export function removed({ text, data }, state, width) {
+  const row = ({ name, among, gone }) => ({ name,
+    values: Array.from({ length: among }, (_, k) => gone.includes(k)) });
+  const kinds = grouped(data.removed, ({ label }) => label);
+  const groups = kinds.map(([title, members]) => ({ title, rows: members.map(row) }));
+  const fill = (isGone) => (isGone ? "accent" : "line");
+  return squares(groups, text.say("panel_removed"), width, fill);
 }
 
 // Use of experts by the router: a square per expert, a row per module; removed ones are struck out.
 // Colors of squares are those of both themes, but that of an unknown figure.
-export function experts(figures, state, width) {
-  const { text, data } = figures;
-  const shapes = [];
-  let y = 0;
-  for (const { title, high, rows } of data.experts) {
-    shapes.push({ t: "text", x: 4, y: y += 20, weight: 600,
-      text: clip(title, Math.floor(width / 6.8)) });
-    const fill = (
-      times,
-    ) => (known(times)
-      ? colorOf(times < 1 ? times / 2 : 0.5 + (times - 1) / (2 * (high - 1)), true)
-      : "line");
-    for (const { name, values, gone } of rows) {
-      const row = squares(name, values, text, width, fill, (times) => text.times(times));
-      const [label, ...cells] = row.shapes.map((shape) => ({ ...shape, y: shape.y + y + 6 }));
-      const struck = gone.filter((k) => cells[k]).map((k) => ({ t: "line", x1: cells[k].x,
-        y1: cells[k].y, x2: cells[k].x + cells[k].w, y2: cells[k].y + cells[k].h,
-        stroke: known(values[k]) ? "#1c1d20" : "ink" })
-      );
-      shapes.push(label, ...cells, ...struck);
-      y += Math.max(row.height, 15);
-    }
-  }
-  return { shapes, width, height: y + 12, note: text.say("experts_note"),
-    description: text.say("panel_experts") };
+export function experts({ text, data }, state, width) {
+  const share = (times, high) => (times < 1 ? times : 1 + (times - 1) / (high - 1)) / 2;
+  const fill = (times, { high }) => (known(times) ? colorOf(share(times, high), true) : "line");
+  const write = (times) => text.times(times);
+  return { ...squares(data.experts, text.say("panel_experts"), width, fill, write),
+    note: text.say("experts_note") };
 }
 
 // Bars of the metric by group, projection or block.
 export function groups(figures, state, width) {
   const metric = figures.metric(state);
-  const rows = figures.bars(state).map(({ label, value, members }) => ({ label, value, members,
-    text: figures.text.value(value, metric.kind), fill: "dense" })
-  );
-  return {
-    ...bars(rows, figures.text.say("bars_of", { metric: metric.label }), width, { left: 110,
-      signed: metric.signed }),
-    rows,
-  };
+  const rows = figures.bars(state).flatMap(({ label, value, members }) => {
+    const bar = { label, value, text: figures.write(metric, members), fill: "dense" };
+    const both = { label: "", value: null, text: figures.sides(state, members) };
+    return figures.compares(state) ? [bar, both] : [bar];
+  });
+  // One scale for all levels: shares to 100 %.
+  const most = metric.kind === "share" && !metric.root
+    ? 1
+    : largest(figures.extremes(state).flatMap((one) => figures.bars(one)));
+  const high = Math.max(BAR, Math.min(TALL, BARS / rows.length));
+  return bars(rows, figures.text.say("bars_of", { metric: metric.label }), width, {
+    signed: metric.signed,
+    most,
+    letters: 18,
+    high,
+  });
 }
 
-const line = (points, stroke, dash) => ({ t: "path", points, stroke, width: 2, dash });
-
-// Axes of a curve: frame, ticks and titles.
-function axes({ x, y, xTicks, yTicks, xTitle, yTitle, left, right, top, bottom }) {
-  const shapes = yTicks.flatMap((
-    [value, label],
-  ) => [{ t: "line", x1: left, x2: right, y1: y(value), y2: y(value), stroke: "line" }, { t: "text",
-    x: left - 6, y: y(value) + 4, anchor: "end", size: 11, fill: "soft", text: label }]
+// Ticks and titles of a curve, and the functions that place its values.
+function frame(width, left, xMost, [yLeast, yMost], xTicks, yTicks, titles, names = []) {
+  const [right, top, bottom] = [width - 24, 24 + 15 * (names.length >> 1), 216];
+  const x = (value) => left + (value / xMost) * (right - left);
+  const y = (value) => bottom - ((value - yLeast) / (yMost - yLeast)) * (bottom - top);
+  const shapes = yTicks.flatMap(([value, label]) => {
+    const at = y(value);
+    return [line(left, at, right, at, "line"), small(left - 6, at + 4, label, { anchor: "end" })];
+  });
+  const middle = { anchor: "middle" };
+  names.forEach(([name, fill], k) =>
+    shapes.push(words(width - 4, 12 + 15 * k, name, { size: 11.5, fill, anchor: "end" }))
   );
-  shapes.push(
-    ...xTicks.map(([value, label]) => ({ t: "text", x: x(value), y: bottom + 15, anchor: "middle",
-      size: 11, fill: "soft", text: label })
-    ),
-  );
-  shapes.push({ t: "text", x: (right + 24) / 2, y: bottom + 31, anchor: "middle", size: 11.5,
-    fill: "soft", text: xTitle }, { t: "text", x: 4, y: top - 8, size: 11.5, fill: "soft",
-    text: yTitle });
-  return shapes;
+  shapes.push(...xTicks.map(([value, label]) => small(x(value), bottom + 15, label, middle)),
+    small((right + 24) / 2, bottom + 31, titles[0], middle), small(4, top - 8, titles[1]));
+  return { x, y, shapes, width, height: 252 };
 }
 
 // Bytes and FLOPs against sparsity, relative to dense, with break-even and the level in view.
 export function costs(figures, state, width) {
   const { text } = figures;
-  const rows = figures.curve(state).filter(({ ratio: value, share }) =>
-    known(value) && known(share)
-  );
-  if (!rows.length) return null;
-  const asCsr = figures.curve({ ...state, layout: "csr" });
-  const [left, right, top, bottom, height] = [44, width - 24, 24, 216, 252];
-  const ratios = [...rows.map((row) => row.ratio), ...asCsr.map((row) => row.flopsRatio ?? 0)];
-  const most = Math.max(1.05, ...ratios) * 1.05;
-  const x = (share) => left + share * (right - left);
-  const y = (value) => bottom - (value / most) * (bottom - top);
+  const points = (layout, key) => {
+    const levels = figures.curve({ ...state, layout });
+    return levels.map((level) => [level.share, level[key]]).filter((point) => point.every(known));
+  };
+  const [bytes, flops] = [points(state.layout, "ratio"), points("csr", "flopsRatio")];
+  if (!bytes.length) return null;
+  const most = Math.max(1.05, ...[...bytes, ...flops].map(([, value]) => value)) * 1.05;
   const ticks = [0, 0.5, 1, 1.5, 2, 2.5].filter((value) => value <= most);
-  const now = figures.sums(state, state.selection.length ? state.selection : null);
-  const shapes = axes({ x, y, left, right, top, bottom,
-    xTicks: [0, 0.25, 0.5, 0.75, 1].map((share) => [share, text.percent(share, 0)]),
-    yTicks: ticks.map((value) => [value, text.figures(value, 1)]), xTitle: text.say("share_axis"),
-    yTitle: text.say("cost_axis") });
-  const last = rows.at(-1);
-  shapes.push(line([[x(0), y(1)], [x(1), y(1)]], "dense"),
-    line(rows.map((row) => [x(row.share), y(row.ratio)]), "ink"));
-  const flops = asCsr.filter((row) => known(row.flopsRatio) && known(row.share));
-  shapes.push(line(flops.map((row) => [x(row.share), y(row.flopsRatio)]), "accent", "5 3"));
-  shapes.push({ t: "text", x: x(0) + 6, y: y(rows[0].ratio) - 6, size: 11.5,
-    text: text.say("bytes_as", { layout: text.say(`as_${state.layout}`) }) });
-  if (flops.length) {
-    shapes.push({ t: "text", x: x(0) + 6, y: y(flops[0].flopsRatio) + 15, size: 11.5,
-      fill: "accent", text: text.say("flops_line") });
-  }
-  const even = figures.breakEven(state.layout, state.selection.length ? state.selection : null);
-  if (even !== null) {
-    shapes.push({ t: "circle", x: x(even), y: y(1), r: 4, fill: "paper", stroke: "dense",
-      width: 2 });
-  }
+  const layout = text.say(`as_${state.layout}`);
+  const names = [[text.say("bytes_as", { layout }), "ink"]];
+  if (flops.length) names.push([text.say("flops_line"), "accent"]);
+  const plan = frame(width, 44, 1, [0, most],
+    [0, 0.25, 0.5, 0.75, 1].map((share) => [share, text.percent(share, 0)]),
+    ticks.map((value) => [value, text.figures(value, 1)]), [text.say("share_axis"),
+    text.say("cost_axis")], names);
+  const { x, y, shapes } = plan;
+  const curve = (ends, stroke, dash) => ({ t: "path", stroke, dash, width: 2,
+    points: ends.map(([share, value]) => [x(share), y(value)]) });
+  shapes.push(curve([[0, 1], [1, 1]], "dense"), curve(bytes, "ink"), curve(flops, "accent", "5 3"));
+  const members = state.selection.length ? state.selection : null;
+  const even = figures.breakEven(state.layout, members);
+  const dot = { t: "circle", r: 4, fill: "paper", stroke: "dense", width: 2 };
+  if (even !== null) shapes.push({ ...dot, x: x(even), y: y(1) });
+  const [now, texts] = [figures.sums(state, members), figures.written(state, members)];
   if (known(now.share) && known(now.ratio)) {
-    const end = now.share > 0.6;
-    shapes.push({ t: "circle", x: x(now.share), y: y(now.ratio), r: 5, fill: "ink" });
-    shapes.push({ t: "text", x: x(now.share) + (end ? -8 : 8), y: y(now.ratio) - 7,
-      anchor: end ? "end" : "start", size: 12, weight: 600,
-      text: `${text.percent(now.share)}: ${text.times(now.ratio)}` });
+    const [cx, cy] = [x(now.share), y(now.ratio)];
+    const label = `${texts.share}: ${texts.ratio}`;
+    shapes.push({ t: "circle", x: cx, y: cy, r: 5, fill: "ink" },
+      beside(cx, cy - 7, label, now.share > 0.6, { weight: 600 }));
   }
-  const at = (px) => Math.max(0, Math.min(last.level, (px - left) / (right - left)));
-  return { shapes, width, height,
-    description: text.say("cost_curve", { layout: text.say(`as_${state.layout}`) }), at };
+  return { ...plan, description: text.say("cost_curve", { layout }),
+    at: (place) => (place - x(0)) / (x(1) - x(0)) };
 }
 
 // Quality against bytes of the measured variants; the level in view has bytes only.
 export function quality(figures, state, width) {
   const { text, data, variants } = figures;
-  const { points, name, moreIsBetter } = data.quality;
-  const [left, right, top, bottom, height] = [52, width - 24, 24, 216, 252];
-  const wide = points.flatMap(({ value, ends }) => [value, ...(ends ?? [])]);
-  const isLog = moreIsBetter === false && Math.min(...wide) > 0;
+  const { points, name, moreIsBetter, subject, leftOut } = data.quality;
+  const all = points.flatMap(({ value, ends }) => [value, ...(ends ?? [])]);
+  const isLog = moreIsBetter === false && Math.min(...all) > 0;
   const scaled = isLog ? Math.log10 : Number;
-  let [low, high] = [Math.min(...wide.map(scaled)), Math.max(...wide.map(scaled))];
-  [low, high] = [low - 0.08 * (high - low || 1), high + 0.12 * (high - low || 1)];
+  const [least, largest] = [Math.min(...all), Math.max(...all)].map(scaled);
+  const span = largest - least || 1;
+  const [low, high] = [least - 0.08 * span, largest + 0.12 * span];
   const most = 1.08 * Math.max(...points.map(({ bytes }) => bytes));
-  const x = (bytes) => left + (bytes / most) * (right - left);
-  const y = (value) => bottom - ((scaled(value) - low) / (high - low)) * (bottom - top);
-  const yTicks = [0.1, 0.5, 0.9].map((part) => low + part * (high - low)).map((
-    value,
-  ) => (isLog ? 10 ** value : value)).map((value) => [value, text.significant(value, 3)]);
-  const shapes = axes({ x, y, left, right, top, bottom,
-    xTicks: [0, most / 2, most].map((bytes) => [bytes, text.scaled(bytes, "B")]), yTicks,
-    xTitle: text.say("smallest_bytes_axis"),
-    yTitle: `${name}${moreIsBetter === false ? ` ↓` : moreIsBetter ? ` ↑` : ""}` });
+  const yTicks = [0.1, 0.5, 0.9].map((part) => {
+    const at = low + part * (high - low);
+    return [at, text.significant(isLog ? 10 ** at : at, 3)];
+  });
+  const arrow = { true: " ↑", false: " ↓" }[moreIsBetter] ?? "";
+  const plan = frame(width, 52, most, [low, high],
+    [0, most / 2, most].map((bytes) => [bytes, text.scaled(bytes, "B")]), yTicks, [
+    text.say("smallest_bytes_axis"),
+    name + arrow,
+  ]);
+  const { x, shapes } = plan;
+  const y = (value) => plan.y(scaled(value));
   const labels = [];
   // Earlier intervals are wider where intervals overlap.
   const spans = points.filter(({ ends }) => ends);
@@ -373,29 +354,28 @@ export function quality(figures, state, width) {
     Math.abs(x(one.bytes) - x(other.bytes)) < 6 && one.ends[0] <= other.ends[1]
     && other.ends[0] <= one.ends[1];
   for (const point of points) {
-    const { variants: members, bytes, value, ends, text: score } = point;
+    const { variants: members, value, ends, text: score } = point;
+    const at = x(point.bytes);
     const names = members.map((k) => variants[k].label);
     const isNow = members.some((k) => variants[k].name === state.variant);
+    const color = isNow ? "accent" : "ink";
     if (ends) {
       const later = spans.slice(spans.indexOf(point) + 1).filter((other) => meet(point, other));
-      shapes.push({ t: "line", x1: x(bytes), x2: x(bytes), y1: y(ends[0]), y2: y(ends[1]),
-        stroke: isNow ? "accent" : "ink", width: 1 + 3 * later.length, opacity: 0.6 });
+      const look = { width: 1 + 3 * later.length, opacity: 0.6 };
+      shapes.push(line(at, y(ends[0]), at, y(ends[1]), color, look));
     }
-    shapes.push({ t: "circle", x: x(bytes), y: y(value), r: isNow ? 6 : 4,
-      fill: isNow ? "accent" : "ink", tip: `${names.join(", ")}: ${score}` });
-    const end = x(bytes) > 0.7 * width;
+    shapes.push({ t: "circle", x: at, y: y(value), r: isNow ? 6 : 4, fill: color,
+      tip: `${names.join(", ")}: ${score}` });
     // A label that would lie on another one, above or below its point, is left to the tooltip.
     const height = [-5, 13].map((away) => y(value) + away).find((place) =>
-      !labels.some(([a, b]) => Math.abs(a - x(bytes)) < 90 && Math.abs(b - place) < 11)
+      !labels.some(([a, b]) => Math.abs(a - at) < 90 && Math.abs(b - place) < 11)
     );
     if (height === undefined) continue;
-    labels.push([x(bytes), height]);
-    shapes.push({ t: "text", x: x(bytes) + (end ? -8 : 8), y: height, anchor: end ? "end" : "start",
-      size: 11, text: clip(names[0], 20) });
+    labels.push([at, height]);
+    shapes.push(beside(at, height, clip(names[0], 20), at > 0.7 * width, { size: 11 }));
   }
-  const { subject, leftOut } = data.quality;
-  const notes = [subject, ...(spans.length ? [text.say("interval_note")] : []),
-    ...(leftOut.length ? [text.say("left_out", { names: leftOut.join(", ") })] : [])];
-  const note = notes.join(" · ");
-  return { shapes, width, height, note, description: text.say("quality_curve", { measure: name }) };
+  const notes = [subject, spans.length && text.say("interval_note"),
+    leftOut.length && text.say("left_out", { names: leftOut.join(", ") })];
+  return { ...plan, note: notes.filter(Boolean).join(" · "),
+    description: text.say("quality_curve", { measure: name }) };
 }

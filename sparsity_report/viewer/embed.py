@@ -7,18 +7,21 @@ The scripts are bundles of the JavaScript files beside this one: ``npm run build
 import base64
 import gzip
 import html
+import json
+from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-
-from sparsity_report.words.sentences import say
+from typing import Any
 
 _HERE = Path(__file__).parent
 # Hides the fragment beside a widget that is shown, and the message of one that is not.
 _HIDING = (
-    "<style>body:has(.sv-live-%) .sv-page-% { display: none !important; }\n"
+    "<style>body:not(:has(.jp-OutputArea)):has(.sv-live-%) .sv-page-%,\n"
+    ".jp-OutputArea:has(.sv-live-%) .sv-page-% { display: none !important; }\n"
     ".jp-OutputArea-child:has(+ .jp-OutputArea-child .sv-page-%):not(:has(.sv-live-%)) "
-    "{ display: none; }</style>"
+    "{ display: none; }\n"
+    ".jp-OutputArea-child:has(.sv-state-%) { display: none; }</style>"
 )
 
 
@@ -49,14 +52,19 @@ def embed(payload: bytes, still: str = "", key: str = "") -> str:
     key : str
         Key of an explorer, whose widget hides the fragment where it is shown.
     """
-    damaged = html.escape(say("viewer.damaged"))
     data = base64.b64encode(payload).decode()
+    names = f'class="sparsity-viewer sv-page-{key}" data-key="{key}"'
     hiding = _HIDING.replace("%", key) if key else ""
     return (
-        f'{hiding}<div class="sparsity-viewer sv-page-{key}" data-payload="{data}" '
-        f'data-script="{_packed()}" data-damaged="{damaged}">{still}</div>'
+        f'{hiding}<div {names} data-payload="{data}" data-script="{_packed()}">{still}</div>'
         f"<script>{asset('bundle/fragment.js')}</script>"
     )
+
+
+def embed_state(state: Mapping[str, Any], key: str) -> str:
+    """Return the state of an explorer as hidden HTML, which the viewer beside it starts with."""
+    text = html.escape(json.dumps(state, separators=(",", ":"), allow_nan=False))
+    return f'<div class="sv-state-{key}" data-state="{text}" hidden></div>'
 
 
 def digests() -> tuple[str, ...]:

@@ -3,6 +3,10 @@
 import { known, Text } from "./numbers.js";
 
 export const AT_LEVEL = "at level";
+// Keys of the state of sides A and B: the variant, or the policy and the sparsity of a level.
+/** @type {string[][]} */
+export const SIDES = [["variant", "policy", "sparsity"], ["against", "against_policy",
+  "against_sparsity"]];
 export const LAYOUTS = ["csr", "bitmask", "dense"];
 const [LARGEST_INT32, SAME_LEVEL] = [2 ** 31 - 1, 1e-4];
 // Amounts that metrics add up, by the names in `parts`; others are arrays of the variant.
@@ -14,6 +18,8 @@ const AMOUNTS = { zeros: (f, c, i) => c.weights[i] - c.left[i],
   bytes_before: (f, c, i) => c.of.base[i] };
 
 export const ratio = (part, whole) => known(part) && known(whole) && whole ? part / whole : null;
+// A place that is not between two digits, as in view_state.py.
+const WHOLE = "(?!(?<=[0-9])(?=[0-9]))";
 const certain = (value) => (Number.isNaN(value) ? null : value);
 
 // Divide and round half to even, exactly below 2^53.
@@ -23,48 +29,53 @@ function divided(numerator, divisor) {
   return twice > divisor || (twice === divisor && quotient % 2) ? quotient + 1 : quotient;
 }
 
+// Return lists of members by their key, in the order of their first ones.
+export function grouped(members, keyOf) {
+  const groups = new Map();
+  for (const one of members) {
+    const key = keyOf(one);
+    if (groups.has(key)) groups.get(key).push(one);
+    else groups.set(key, [one]);
+  }
+  return [...groups];
+}
+
 export class Figures {
   /** @param {Payload} data */
-  constructor(data) {
+  constructor(data, hasKernel = false) {
+    this.hasKernel = hasKernel;
+    this.id = Math.random();
     const { arrays, modules } = data;
-    const filled = (one) => ({ ...one,
-      ...Object.fromEntries(Object.entries(one.arrays ?? {}).map(([k, id]) => [k, arrays[id]])) });
+    // Return a value with arrays in the place of their numbers.
+    const filled = (one, keys, places = one) => ({ ...one,
+      ...Object.fromEntries(keys.map((key) => [key, arrays[places[key]]])) });
     this.data = data;
     this.modules = modules;
     this.isPair = data.kind === "pair";
     this.text = new Text(data.words);
     this.size = modules.names.length;
+    this.all = [...modules.names.keys()];
     this.positions = new Map(modules.names.map((name, i) => [name, i]));
     /** @type {Variant[]} */
-    this.variants = (data.variants ?? []).map(filled);
+    this.variants = (data.variants ?? []).map((one) =>
+      filled(one, Object.keys(one.arrays), one.arrays)
+    );
     /** @type {Policy[]} */
-    this.policies = (data.policies ?? []).map((one) => this.policy(one, arrays));
+    this.policies = (data.policies ?? []).map((one) => filled(one, ["rows", "left"]));
     this.deviation = arrays[data.deviation] ?? new Float64Array(this.size).fill(NaN);
     /** @type {Metric[]} */
-    this.metrics = data.metrics.map((one) => ({ ...one, amounts: arrays[one.amounts],
-      sizes: arrays[one.sizes] })
-    );
-    if (data.histograms) {
-      const { rows, top, heights } = data.histograms;
-      this.histograms = { ...data.histograms, top: arrays[top], heights: arrays[heights] };
-      this.places = new Map(Array.from(arrays[rows], (module, row) => [module, row]));
-    }
-    this.lower = modules.names.map((name) => name.toLowerCase());
+    this.metrics = data.metrics.map((one) => filled(one, ["amounts", "sizes"]));
+    this.histograms = filled(data.histograms ?? {}, ["rows", "top", "heights"]);
     this.kept = new Map();
   }
 
   // Keep a value by key; the number of kept values is bounded.
   once(key, make) {
     if (!this.kept.has(key)) {
-      if (this.kept.size > 400) this.kept.clear();
+      if (this.kept.size > Math.max(40, Math.min(400, 4e6 / this.size))) this.kept.clear();
       this.kept.set(key, make());
     }
     return this.kept.get(key);
-  }
-
-  policy(one, arrays) {
-    if (one.disabled) return one;
-    return { ...one, rows: arrays[one.rows], left: arrays[one.left] };
   }
 
   /** @param {State} state */
@@ -72,7 +83,45 @@ export class Figures {
     return state.variant === AT_LEVEL;
   }
 
-  /** Return the policy of a state, or null. @param {State} state */
+  // True while the difference of two sides is in view.
+  compares({ metric }) {
+    return metric === "difference";
+  }
+
+  /** Return the state that shows side B alone. @param {State} state @returns {State} */
+  other(state) {
+    const [variant, policy, sparsity] = SIDES[1].map((key) => state[key]);
+    const metric = this.compares(state) ? "sparsity" : state.metric;
+    return { ...state, variant, policy, sparsity, metric };
+  }
+
+  /** Return the states of the side or the sides in view. @param {State} state */
+  views(state) {
+    return this.compares(state) ? [state, this.other(state)] : [state];
+  }
+
+  // Name of the variant or level in view.
+  shown(state) {
+    const { text } = this;
+    const level = this.levelOf(state);
+    if (!level) return this.variant(state.variant).label;
+    const { policy: { label, patterns }, k } = level;
+    return patterns?.[k]
+      ? text.say("pattern", { pattern: patterns[k] })
+      : text.say("level_of", { policy: label, level: text.level(state.sparsity) });
+  }
+
+  /**
+   * Return the state and, of a level, those at both ends of the slider: no value is beyond theirs.
+   * @param {State} state
+   */
+  extremes(state) {
+    const levels = this.levelOf(state)?.policy.levels;
+    const ends = levels ? [levels[0], levels.at(-1)] : [];
+    return [state, ...ends.map((sparsity) => ({ ...state, sparsity }))];
+  }
+
+  /** Return the policy of a state, or null. @param {{ policy: string }} state */
   policyOf(state) {
     return this.policies.find(({ key, disabled }) => key === state.policy && !disabled) ?? null;
   }
@@ -82,11 +131,14 @@ export class Figures {
    * @param {Policy} policy @param {number} sparsity
    */
   place(policy, sparsity) {
-    return policy.levels.reduce(
-      (best, level, k) =>
-        Math.abs(level - sparsity) < Math.abs(policy.levels[best] - sparsity) ? k : best,
-      0,
-    );
+    const distances = policy.levels.map((level) => Math.abs(level - sparsity));
+    return distances.indexOf(Math.min(...distances));
+  }
+
+  /** Return the policy and the place of the level in view, or null. @param {State} state */
+  levelOf(state) {
+    const policy = this.isLevel(state) ? this.policyOf(state) : null;
+    return policy && { policy, k: this.place(policy, state.sparsity) };
   }
 
   variant(name) {
@@ -98,27 +150,27 @@ export class Figures {
    * @param {State} state @returns {Counts}
    */
   counts(state) {
-    if (!this.isLevel(state)) {
-      const of = this.variant(state.variant);
-      return this.once(`variant ${of.name}`,
-        () => ({ of, left: of.weightNonzero, weights: of.weightTotal, nonzero: of.nonzero,
-          slack: null }));
-    }
-    const policy = this.policyOf(state);
-    return this.level(policy, this.place(policy, state.sparsity));
+    const level = this.levelOf(state);
+    if (level) return this.level(level.policy, level.k);
+    const of = this.variant(state.variant);
+    return this.once(`variant ${of.name}`,
+      () => ({ of, left: of.weightNonzero, weights: of.weightTotal, nonzero: of.nonzero,
+        slack: null }));
   }
 
   /** @param {Policy} policy @param {number} k @returns {Counts} */
   level(policy, k) {
     const of = this.variants[0];
     return this.once(`level ${policy.key} ${k}`, () => {
-      const [left, slack] = [Float64Array.from(of.weightNonzero), new Float64Array(this.size)];
+      const [left, slack] = [of.weightNonzero.slice(), new Float64Array(this.size)];
       policy.rows.forEach((i, row) => {
         left[i] = policy.left[row * policy.levels.length + k];
         slack[i] = Math.ceil(of.weightTotal[i] * policy.slack[k]);
       });
-      const nonzero = left.map((count, i) => of.nonzero[i] - of.weightNonzero[i] + count);
-      return { of, left, weights: of.weightTotal, nonzero, slack };
+      const counts = (rest) => ({ of, left: rest, weights: of.weightTotal, slack,
+        nonzero: rest.map((count, i) => of.nonzero[i] - of.weightNonzero[i] + count) });
+      const more = policy.slack[k] ? counts(left.map((count, i) => count + slack[i])) : null;
+      return { ...counts(left), more };
     });
   }
 
@@ -166,14 +218,16 @@ export class Figures {
    * @param {State} state @param {number[] | null} members
    */
   sums(state, members = null) {
-    return this.summed(this.counts(state), state.layout, members);
+    const { variant, policy, sparsity, layout } = state;
+    const sum = () => this.summed(this.counts(state), layout, members);
+    return members ? sum() : this.once(`sums ${[variant, policy, sparsity, layout]}`, sum);
   }
 
   summed(counts, layout, members = null) {
-    const { of, left, weights, slack } = counts;
-    const sum = { zeros: 0, prunable: 0, bytes: 0, base: 0, flops: 0, denseFlops: 0, slack: 0 };
-    const add = (i) => {
-      if (Number.isNaN(of.total[i])) return;
+    const { of, left, weights } = counts;
+    const sum = { zeros: 0, prunable: 0, bytes: 0, base: 0, flops: 0, denseFlops: 0 };
+    for (const i of members ?? this.all) {
+      if (Number.isNaN(of.total[i])) continue;
       if (of.prunable[i]) {
         sum.zeros += weights[i] - left[i];
         sum.prunable += weights[i];
@@ -182,14 +236,37 @@ export class Figures {
       sum.base += of.base[i];
       sum.flops += this.flops(counts, i, layout);
       sum.denseFlops += this.flops(counts, i, "dense");
-      if (slack) sum.slack = Math.max(sum.slack, slack[i]);
-    };
-    if (members) members.forEach(add);
-    else for (let i = 0; i < this.size; i += 1) add(i);
+    }
     for (const key of Object.keys(sum)) sum[key] = certain(sum[key]);
     const { zeros, prunable, bytes, base, flops, denseFlops } = sum;
     return { ...sum, share: ratio(zeros, prunable), ratio: ratio(bytes, base),
       flopsRatio: ratio(flops, denseFlops) };
+  }
+
+  /**
+   * Texts of sums over modules, with the errors of a level. All its modules together have no more
+   * zeros than known: one has fewer only where others have more.
+   * @param {State} state @param {number[] | null} members
+   */
+  written(state, members = null) {
+    const { text } = this;
+    const { layout } = state;
+    const [counts, sums] = [this.counts(state), this.sums(state, members)];
+    let [zeros, bytes] = [0, 0];
+    if (counts.more) {
+      const [{ policy, k }, whole] = [this.levelOf(state), this.sums(state)];
+      const inside = new Set(members ?? policy.rows);
+      const isAll = policy.rows.every((i) => inside.has(i));
+      const bound = policy.most[layout]?.[k] ?? whole.bytes;
+      const most = this.summed(counts.more, layout, members);
+      [zeros, bytes] = isAll
+        ? [0, bound - whole.bytes]
+        : [sums.zeros - most.zeros, most.bytes - sums.bytes];
+    }
+    return { share: text.value(sums.share, "share", ratio(zeros, sums.prunable)),
+      prunable: text.scaled(sums.prunable), layout: text.say(`as_${layout}`),
+      bytes: text.value(sums.bytes, "bytes", bytes),
+      ratio: text.value(sums.ratio, "ratio", ratio(bytes, sums.base)) };
   }
 
   /** Sums at every level of a policy. @param {State} state */
@@ -197,22 +274,25 @@ export class Figures {
     const policy = this.policyOf(state);
     if (!policy) return [];
     const members = state.selection.length ? state.selection : null;
-    return this.once(`curve ${policy.key} ${state.layout} ${state.selection}`,
-      () =>
-        policy.levels.map((level, k) => ({ level,
-          ...this.summed(this.level(policy, k), state.layout, members) })
-        ));
+    const sumsAt = (level, k) => ({ level,
+      ...this.summed(this.level(policy, k), state.layout, members) });
+    const key = `curve ${policy.key} ${state.layout} ${state.selection}`;
+    return this.once(key, () => policy.levels.map(sumsAt));
   }
 
   // The sparsity from which a layout is smaller than dense or the file; null if it never is.
-  breakEven(layout, members = null, of = this.variants[this.data.baseline] ?? this.variants[0]) {
+  breakEven(layout, members = null) {
+    const of = this.variants[this.data.baseline] ?? this.variants[0];
     if (layout === "dense" || !of) return null;
-    const all = [...(members ?? this.modules.names.keys())].filter((i) => known(of.total[i]));
-    const total = (size) => all.reduce((sum, i) => sum + size(i), 0);
-    const bytes = (left) => total((i) => this.bytes({ of, left }, i, layout));
-    const [base, full, empty] = [total((i) => of.base[i]), bytes(of.weightTotal),
-      bytes(new Float64Array(this.size))];
-    return full > empty && empty < base ? Math.max(0, (full - base) / (full - empty)) : null;
+    const even = () => {
+      const inside = (members ?? this.all).filter((i) => known(of.total[i]));
+      const total = (size) => inside.reduce((sum, i) => sum + size(i), 0);
+      const bytes = (left) => total((i) => this.bytes({ of, left }, i, layout));
+      const [base, full, empty] = [total((i) => of.base[i]), bytes(of.weightTotal),
+        bytes(new Float64Array(this.size))];
+      return full > empty && empty < base ? Math.max(0, (full - base) / (full - empty)) : null;
+    };
+    return members ? even() : this.once(`even ${layout}`, even);
   }
 
   // Text of the name of a layer.
@@ -222,18 +302,15 @@ export class Figures {
 
   // Name of a layer without what the names of all layers in blocks begin with.
   short(i) {
-    const name = this.nameOf(i);
-    return name.startsWith(this.prefix) ? name.slice(this.prefix.length) : name;
-  }
-
-  get prefix() {
-    return this.once("prefix", () => {
-      const names = this.modules.names.filter((_, i) => this.modules.blocks[i] !== null);
-      const [first, last] = [names.reduce((a, b) => (a < b ? a : b), names[0] ?? ""),
-        names.reduce((a, b) => (a > b ? a : b), "")];
+    const prefix = this.once("prefix", () => {
+      const { names, blocks } = this.modules;
+      const inside = names.filter((_, k) => blocks[k] !== null).sort();
+      const [first, last] = [inside[0] ?? "", inside.at(-1) ?? ""];
       const same = [...first].findIndex((letter, k) => letter !== last[k]);
       return first.slice(0, first.lastIndexOf(".", same < 0 ? first.length : same) + 1);
     });
+    const name = this.nameOf(i);
+    return name.startsWith(prefix) ? name.slice(prefix.length) : name;
   }
 
   /**
@@ -241,28 +318,61 @@ export class Figures {
    * @param {State} state @returns {Metric}
    */
   metric(state) {
-    const about = this.metrics.find(({ key }) => key === state.metric) ?? this.metrics[0];
+    const name = state.metric.replace(/_b$/, "");
+    const about = this.metrics.find(({ key }) => key === name) ?? this.metrics[0];
     if (about.amounts) return about;
     const counts = this.counts(state);
-    const key = [about.key, state.variant, state.policy, state.sparsity, state.layout,
-      state.against].join(" ");
-    return this.once(key, () => {
-      const [amount, size] = about.key === "difference"
-        ? this.difference(state)
-        : about.parts.map((name) => AMOUNTS[name] ?? ((f, c, i) => c.of[name][i]));
-      // A selection may hold modules that the variant in view lacks.
-      const part = (of, i) => (known(counts.of.total[i]) ? of(this, counts, i, state.layout) : 0);
-      const array = (of) => of && Float64Array.from({ length: this.size }, (_, i) => part(of, i));
-      return { ...about, amounts: array(amount), sizes: array(size) };
+    const sides = SIDES.flat().map((key) => state[key]);
+    return this.once([state.metric, state.layout, ...sides].join(" "), () => {
+      if (name !== state.metric) return this.ofOther(about, state);
+      if (this.compares(state)) return this.difference(about, state);
+      const [amount, size] = about.parts.map((part) =>
+        AMOUNTS[part] ?? ((f, c, i) => c.of[part][i])
+      );
+      const array = (of, c = counts) =>
+        of && this.each(counts, (i) => of(this, c, i, state.layout));
+      const [amounts, most] = [array(amount), counts.more && array(amount, counts.more)];
+      const errors = most && amounts.map((value, i) => Math.abs(most[i] - value));
+      return { ...about, amounts, sizes: array(size), errors };
     });
   }
 
-  /** Amounts and sizes of the difference from another variant. @param {State} state */
-  difference(state) {
-    const weights = (c, i) => (c.of.prunable[i] ? c.weights[i] : 0);
-    const other = this.counts({ ...state, variant: state.against });
-    return [(f, c, i) => (weights(c, i) ? other.left[i] - c.left[i] : 0),
-      (f, c, i) => (weights(c, i) === weights(other, i) ? weights(c, i) : NaN)];
+  // Values of all modules. A selection may hold some that the variant in view lacks, which are 0.
+  each({ of: { total } }, value) {
+    return total.map((n, i) => (known(n) ? value(i) : 0));
+  }
+
+  // A metric of side B, unknown where B lacks a module of A.
+  ofOther({ key }, state) {
+    const other = this.other(state);
+    const metric = this.metric({ ...other, metric: key });
+    const { total } = this.counts(other).of;
+    const array = (all) =>
+      all && this.each(this.counts(state), (i) => (known(total[i]) ? all[i] : NaN));
+    return { ...metric, amounts: array(metric.amounts), sizes: array(metric.sizes) };
+  }
+
+  // Sparsity of A − that of B, unknown where they have different numbers of weights.
+  difference(about, state) {
+    const [a, b] = ["sparsity", "sparsity_b"].map((metric) => this.metric({ ...state, metric }));
+    const isSame = this.counts(state) === this.counts(this.other(state));
+    const error = (_, i) => (isSame ? 0 : (a.errors?.[i] ?? 0) + (b.errors?.[i] ?? 0));
+    return { ...about, amounts: a.amounts.map((zeros, i) => zeros - b.amounts[i]),
+      sizes: a.sizes.map((size, i) => (size === b.sizes[i] ? size : NaN)),
+      errors: a.sizes.map(error) };
+  }
+
+  // Text of a metric over modules, with its largest error.
+  write(metric, members) {
+    return this.text.value(this.value(metric, members), metric.kind, this.error(metric, members));
+  }
+
+  // Text of the sparsities of both sides.
+  sides(state, members) {
+    const [a, b] = ["sparsity", "sparsity_b"].map((metric) =>
+      this.write(this.metric({ ...state, metric }), members)
+    );
+    return this.text.say("sides", { a, b });
   }
 
   /** The value of a metric over modules; null if unknown. @param {Metric} metric */
@@ -279,14 +389,20 @@ export class Figures {
     return root && value !== null ? Math.sqrt(value) : value;
   }
 
+  /** The largest error of a metric of modules at a level. @param {Metric} metric */
+  error({ errors, sizes }, members) {
+    const sum = (array) => members.reduce((all, i) => all + (array[i] || 0), 0);
+    return errors ? sum(errors) / (sizes ? sum(sizes) : 1) || 0 : 0;
+  }
+
   /**
    * The largest magnitude that one threshold for all layers prunes; null where there is none.
    * @param {State} state
    */
   threshold(state) {
-    if (!this.isLevel(state)) return this.variant(state.variant).threshold ?? null;
-    const policy = this.policyOf(state);
-    return policy?.thresholds?.[this.place(policy, state.sparsity)] ?? null;
+    const level = this.levelOf(state);
+    return (level ? level.policy.thresholds?.[level.k] : this.variant(state.variant).threshold)
+      ?? null;
   }
 
   /**
@@ -294,12 +410,13 @@ export class Figures {
    * @param {string} name @param {State} state @returns {number[]}
    */
   scope(name, state) {
-    return this.once(`scope ${name} ${this.isPair || this.counts(state).of.name}`, () => {
-      const of = this.isPair ? null : this.counts(state).of;
+    const of = this.isPair ? null : this.counts(state).of;
+    return this.once(`scope ${name} ${of?.name}`, () => {
       const prunable = of ? of.prunable : this.data.arrays[this.data.prunable];
-      const inside = (i) =>
-        name === "all" || (name === "prunable" ? prunable[i] : this.modules.groups[i] === name);
-      return [...this.modules.names.keys()].filter((i) => (!of || known(of.total[i])) && inside(i));
+      const { groups, blocks } = this.modules;
+      const isNamed = (i) => groups[i] === name || `block ${blocks[i]}` === name;
+      const inside = (i) => name === "all" || (name === "prunable" ? prunable[i] : isNamed(i));
+      return this.all.filter((i) => (!of || known(of.total[i])) && inside(i));
     });
   }
 
@@ -311,18 +428,40 @@ export class Figures {
     const metric = this.metric(state);
     let [best, most] = [-1, -Infinity];
     for (const i of this.scope(state.modules, state)) {
-      const value = Math.abs(this.value(metric, [i]) ?? -1);
-      if (value > most || best < 0) [best, most] = [i, value];
+      const value = this.value(metric, [i]);
+      const size = value === null ? -1 : Math.abs(value);
+      if (size > most) [best, most] = [i, size];
     }
     return best;
   }
 
-  /** Modules whose names contain all words of a search. @param {State} state */
+  /**
+   * Modules of the scope whose names and labels contain all words of a search, with whole numbers.
+   * @param {State} state
+   */
   matching(state) {
-    const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
-    return this.scope(state.modules, state).filter((i) =>
-      words.every((word) => this.lower[i].includes(word))
-    );
+    const { names, blocks, projections, groups } = this.modules;
+    const inside = this.scope(state.modules, state);
+    if (!state.search.trim()) return inside;
+    const found = this.once(`search ${state.search}`, () => {
+      const words = state.search.toLowerCase().match(/block\s+[0-9]+|\S+/g).map((word) =>
+        new RegExp(WHOLE + word.replace(/\s+/, " ").replace(/\W/g, "\\$&") + WHOLE)
+      );
+      return names.map((name, i) => {
+        const place = blocks[i] === null ? "" : `block ${blocks[i]} · ${projections[i]}`;
+        const parts = [name, this.nameOf(i), this.data.labels.groups[groups[i]], place];
+        const text = parts.join("\n").toLowerCase();
+        return words.every((word) => word.test(text));
+      });
+    });
+    return inside.filter((i) => found[i]);
+  }
+
+  /** The selected modules, or else those that match, in model order. @param {State} state */
+  inView(state) {
+    if (!state.selection.length) return this.matching(state);
+    const selected = new Set(state.selection);
+    return this.scope("all", state).filter((i) => selected.has(i));
   }
 
   /**
@@ -330,85 +469,97 @@ export class Figures {
    * @param {State} state
    */
   score(state) {
-    const { quality, baseline } = this.data;
-    if (!this.isLevel(state)) {
-      const of = (place) => quality?.points.find(({ variants }) => variants.includes(place))?.text;
-      const score = of(this.variants.findIndex(({ name }) => name === state.variant));
-      return score ? { measure: quality.name, score, dense: of(baseline) ?? "–" } : null;
-    }
-    const at = (share) =>
-      this.data.scores.find(({ level, policy }) =>
-        policy === state.policy && Math.abs(level - share) < SAME_LEVEL
-      )?.text;
-    const score = at(this.sums(state).share);
-    return score
-      ? { measure: this.text.say("perplexity"), score,
-        dense: at(this.variants[baseline].sparsity) ?? "–" }
-      : null;
+    const { quality, baseline, scores } = this.data;
+    const of = (place) => quality?.points.find(({ variants }) => variants.includes(place))?.text;
+    const ofPolicy = scores?.filter(({ policy }) => policy === state.policy) ?? [];
+    const at = (share) => ofPolicy.find(({ level }) => Math.abs(level - share) < SAME_LEVEL)?.text;
+    const [measure, score, dense] = this.isLevel(state)
+      ? [this.text.say("perplexity"), at(this.sums(state).share),
+        at(this.variants[baseline]?.sparsity)]
+      : [quality?.name, of(this.variants.indexOf(this.variant(state.variant))), of(baseline)];
+    return score ? { measure, score, dense: dense ?? "–" } : null;
   }
 
   /**
-   * Bytes of a module's matrices in each layout, relative to dense or to the file.
+   * Bytes of a module with its matrices in each layout, relative to dense or to the file.
    * @param {State} state @param {number} i
    */
   layouts(state, i) {
-    const counts = this.counts(state);
-    const { of, left, slack } = counts;
+    const { of, left, slack, more } = this.counts(state);
     if (!of.prunable[i] || !known(of.pointers[i]) || !of.weightTotal[i]) return [];
-    const size = (layout) => certain(this.bytes({ of, left }, i, layout) - of.rest[i]);
-    const [base, n] = [certain(of.base[i] - of.rest[i]), of.weightTotal[i]];
-    const rows = ["dense", "csr", "bitmask"].map((key) => ({ key, bytes: size(key), fits: true }));
-    const policy = this.isLevel(state) ? this.policyOf(state) : null;
-    const pattern = policy?.patterns?.[this.place(policy, state.sparsity)] ?? "";
+    const size = (layout, counts) => certain(this.bytes(counts, i, layout));
+    const [base, n] = [certain(of.base[i]), of.weightTotal[i]];
+    const rows = ["dense", "csr", "bitmask"].map((key) => {
+      const bytes = size(key, { of, left });
+      const error = more ? size(key, more) - bytes : 0;
+      return { key, bytes, fits: true, value: ratio(bytes, base), error: ratio(error, base) };
+    });
+    const level = this.levelOf(state);
+    const pattern = level?.policy.patterns?.[level.k] ?? "";
     // Levels keep the zeros of the first variant. With less than half of zeros, none fits.
     const listed = this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i);
     const isUnfit = pattern || 2 * (left[i] - (slack?.[i] ?? 0)) > n
-      || (!policy && listed === false);
+      || (!level && listed === false);
     const fits = listed || /^[12]:[48]$/.test(pattern) || (isUnfit ? false : null);
-    rows.push({ key: "two_four", bytes: Math.floor(n / 2) * of.value[i] + Math.ceil(n / 8), fits });
-    return rows.map((row) => ({ ...row, ratio: ratio(row.bytes, base) }));
+    const bytes = Math.floor(n / 2) * of.value[i] + Math.ceil(n / 8) + of.rest[i];
+    return [...rows, { key: "two_four", bytes, fits, value: ratio(bytes, base), error: 0 }];
   }
 
   /**
-   * Share of zeros that two variants have in common: exact for magnitude pruning, else a range.
+   * Share of weights that are zero on both sides, and of the zeros of A that are, each with its
+   * error; a range where the weights that are zero are not those of the smallest magnitudes.
    * @param {State} state @param {number[]} members
    */
   overlap(state, members) {
-    const [one, other] = [this.counts(state), this.counts({ ...state, variant: state.against })];
-    const nested = (c) =>
-      c.of.isFirst && (c.slack ? /magnitude/.test(state.policy) : c.of.isMagnitude);
-    let [least, most, all] = [0, 0, 0];
+    const sides = [state, this.other(state)];
+    const [one, other] = sides.map((side) => this.counts(side));
+    const isMagnitude = one === other || sides.every((side) => this.isMagnitude(side));
+    let [least, most, shared, fewest, zeros, all, isNested] = [0, 0, 0, 0, 0, 0, true];
+    let isInB = true;
     for (const i of members) {
       const n = one.weights[i];
       if (!n || !one.of.prunable[i]) continue;
-      const [a, b] = [n - one.left[i], n - other.left[i]];
-      if (other.weights[i] !== n || Number.isNaN(a + b)) return null;
-      const common = Math.min(a, b);
-      least += one === other || (nested(one) && nested(other)) ? common : Math.max(0, a + b - n);
-      most += common;
+      if (other.weights[i] !== n || Number.isNaN(one.left[i] + other.left[i])) return null;
+      const [low, high] = [-1, 1].map((sign) =>
+        [one, other].map(({ left, slack }) => n - left[i] + sign * (slack?.[i] ?? 0))
+      );
+      // Magnitudes are in one order within a matrix, not over several in a module.
+      const isOne = one === other || one.of.shapes[i]?.reduce((x, y) => x * y, 1) === n;
+      const isExact = isMagnitude && isOne;
+      isNested &&= isExact;
+      isInB &&= isExact && (one === other || high[0] <= low[1]);
+      least += Math.max(0, isExact ? Math.min(...low) : low[0] + low[1] - n);
+      most += Math.min(n, ...high);
+      shared += n - Math.max(one.left[i], other.left[i]);
+      fewest += Math.max(0, low[0]);
+      zeros += n - one.left[i];
       all += n;
     }
-    return all ? { least: least / all, most: most / all } : null;
+    if (!all) return null;
+    const [error, part] = [Math.max(most - shared, shared - least), ratio(shared, zeros)];
+    // All zeros of A are in B, whatever their number.
+    const ends = isInB ? [part] : [least / (2 * zeros - fewest), Math.min(1, most / fewest)];
+    return { isNested, least: least / all, most: most / all, share: shared / all,
+      error: error / all, part, partError: Math.max(...ends.map((end) => Math.abs(end - part))) };
+  }
+
+  // True if the smallest magnitudes of each matrix of the first model are zero.
+  isMagnitude(state) {
+    const { of, slack } = this.counts(state);
+    return of.isFirst && (slack ? /magnitude/.test(state.policy) : of.isMagnitude);
   }
 
   /** Bars of the metric over the selection, by group, projection or block. @param {State} state */
   bars(state) {
     const metric = this.metric(state);
     const members = state.selection.length ? state.selection : this.scope(state.modules, state);
-    const name =
-      { group: (i) => this.data.labels.groups[this.modules.groups[i]] ?? this.modules.groups[i],
-        projection: (i) => this.modules.projections[i],
-        block: (i) =>
-          this.modules.blocks[i] === null
-            ? this.text.say("outside")
-            : String(this.modules.blocks[i]) }[state.grouping];
-    const parts = new Map();
-    for (const i of members) {
-      if (!parts.has(name(i))) parts.set(name(i), []);
-      parts.get(name(i)).push(i);
-    }
-    return [...parts].map(([label, part]) => ({ label, value: this.value(metric, part),
-      members: part })
+    const { groups, projections, blocks } = this.modules;
+    const outside = this.text.say("outside");
+    const names = { group: (i) => this.data.labels.groups[groups[i]] ?? groups[i],
+      projection: (i) => projections[i], block: (i) => String(blocks[i] ?? outside) };
+    const parts = grouped(members, names[state.grouping]);
+    return parts.map(([label, part]) => ({ label, members: part,
+      value: this.value(metric, part) })
     );
   }
 }

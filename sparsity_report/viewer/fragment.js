@@ -1,34 +1,46 @@
 // Opens the viewers of a page, whose payload and script are attributes of their elements.
-const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+import { fail, inflate } from "./data.js";
 
-async function unpack(text) {
-  const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).text();
-}
+const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
 // A notebook that is open has time to show the widget instead.
 const patience = document.querySelector(".lm-Widget") ? 3000 : 0;
 
-async function run(root, payload, script) {
-  if (patience) await new Promise((done) => setTimeout(done, patience));
-  if (patience && !root.checkVisibility()) return;
+// Return the state in which an explorer was last seen: in this window, or in its notebook.
+function lastSeen(key) {
+  /** @type {HTMLElement | null} */
+  const saved = document.querySelector(`.sv-state-${key}`);
+  let text = saved?.dataset.state ?? "null";
+  try {
+    text = sessionStorage.getItem(`sparsity-viewer ${key}`) ?? text;
+  } catch {
+    // Some frames have no storage.
+  }
+  return JSON.parse(text);
+}
+
+async function run(root, { payload, script, key }) {
+  const seen = lastSeen(key);
+  if (root.viewer) return seen && root.viewer.recall(seen);
+  const source = new TextDecoder().decode(await inflate(bytesOf(script))).split("\0");
   if (!globalThis.sparsityViewer) {
-    const [style, code] = (await unpack(script)).split("\0");
-    for (const [tag, textContent] of [["style", style], ["script", code]]) {
+    for (const [tag, textContent] of [["style", source[0]], ["script", source[1]]]) {
       document.head.append(Object.assign(document.createElement(tag), { textContent }));
     }
   }
-  await globalThis.sparsityViewer.mount(root, bytesOf(payload));
+  return globalThis.sparsityViewer.mount(root, bytesOf(payload), { source, key, seen });
 }
 
 /** @type {NodeListOf<HTMLElement>} */
 const roots = document.querySelectorAll(".sparsity-viewer[data-payload]");
 for (const root of roots) {
-  const { payload, script, damaged } = root.dataset;
+  /** @type {any} */
+  const data = { ...root.dataset };
   root.removeAttribute("data-payload");
   root.removeAttribute("data-script");
-  run(root, payload, script).catch((error) => {
-    root.textContent = damaged;
-    root.title = String(error);
-  });
+  const open = () => run(root, data).catch((error) => fail(root, error));
+  // The widget may go at any time, with its kernel: then the page becomes visible.
+  const seen = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && open());
+  if (patience) setTimeout(() => seen.observe(root), patience);
+  else open();
 }

@@ -1,22 +1,67 @@
-// Keys of the viewer: undo and redo, and protection from the shortcuts of a notebook.
+// Keys of the viewer: undo, copy, Escape, and protection from the shortcuts of a notebook.
+import { isTextSelected } from "./elements.js";
 
-const isPlain = ({ ctrlKey, metaKey, key }) =>
-  (!ctrlKey && !metaKey) || ["z", "y"].includes(key.toLowerCase());
+// Keys that the viewer keeps for itself: plain ones, and these with Ctrl or Cmd.
+const isOwn = ({ ctrlKey, metaKey, key }) =>
+  (!ctrlKey && !metaKey) || ["a", "c", "y", "z"].includes(key.toLowerCase());
+const isField = (target) => target.matches("input:not([type=range]), textarea");
 
-export function listenToKeys(root, store, signal) {
-  // Keep plain keys from the shortcuts of a notebook, which look at the element with the focus.
+// Return a function that takes the focus back when the element that has it goes or is disabled.
+export function holdFocus(root, signal) {
+  let isInside = false;
+  root.tabIndex = -1;
+  // An element that goes loses the focus too, to nothing.
+  const follow = (target) => target && (isInside = root.contains(target));
+  root.addEventListener("focusin", () => (isInside = true), { signal });
+  root.addEventListener("focusout", (event) => follow(event.relatedTarget), { signal });
+  window.addEventListener("pointerdown", (event) => follow(event.target), { capture: true,
+    signal });
+  return () => {
+    const { activeElement } = root.getRootNode();
+    const isLost = !root.contains(activeElement) || activeElement.disabled;
+    if (isInside && isLost) root.focus({ preventScroll: true });
+  };
+}
+
+export function listenToKeys({ root, store, map, table, tools }, signal) {
+  // Keep own keys from the shortcuts of a notebook, which look at the element with the focus.
   window.addEventListener("keydown", (event) => {
     const [target] = event.composedPath();
     if (!event.composedPath().includes(root) || !(target instanceof Element)) return;
-    target.toggleAttribute("data-lm-suppress-shortcuts", isPlain(event));
+    target.toggleAttribute("data-lm-suppress-shortcuts", isOwn(event));
   }, { capture: true, signal });
   root.addEventListener("keydown", (event) => {
-    const isField = event.target.matches("input:not([type=range]), textarea");
+    const { target } = event;
     const name = event.key.toLowerCase();
-    if ((event.ctrlKey || event.metaKey) && !isField && (name === "z" || name === "y")) {
+    if ((event.ctrlKey || event.metaKey) && !isField(target) && (name === "z" || name === "y")) {
       event.preventDefault();
       store.go(name === "y" || event.shiftKey ? 1 : -1);
+    } else if (name === "arrowdown" && target.matches(".sv-search")) {
+      event.preventDefault();
+      table.move(0);
+    } else if (name === "escape" && !event.defaultPrevented && escape(target)) {
+      event.preventDefault();
     }
-    if (isPlain(event)) event.stopPropagation();
+    if (isOwn(event)) event.stopPropagation();
   }, { signal });
+  root.addEventListener("copy", (event) => {
+    if (isField(event.target) || isTextSelected(root)) return;
+    const [text, notice] = tools.rows("\t");
+    event.clipboardData.setData("text/plain", text);
+    event.preventDefault();
+    tools.tell(notice);
+  }, { signal });
+
+  // Undo the first of these: what was typed, a cell shown alone, the selection, the search.
+  function escape(target) {
+    const { selection, search } = store.state;
+    if (isField(target) && target.value !== target.defaultValue) {
+      target.value = target.defaultValue;
+      target.dispatchEvent(new Event("input"));
+    } else if (map.zoomed) map.zoom(null);
+    else if (selection.length) store.set({ selection: [] });
+    else if (search) store.set({ search: "" });
+    else return false;
+    return true;
+  }
 }

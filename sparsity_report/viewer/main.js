@@ -1,5 +1,5 @@
 // The script of a page and of a widget.
-import { solve } from "./budget.js";
+import { readBudget, solve } from "./budget.js";
 import { open } from "./data.js";
 import { inert } from "./elements.js";
 import { Figures } from "./figures.js";
@@ -7,4 +7,4 @@ import { render } from "./kernel.js";
 import { Store } from "./state.js";
 import { mount } from "./viewer.js";
 
-globalThis.sparsityViewer = { Figures, Store, inert, mount, open, render, solve };
+globalThis.sparsityViewer = { Figures, Store, inert, mount, open, render, readBudget, solve };

@@ -1,12 +1,18 @@
 // The map: every layer as a cell, block by projection; experts share the place of their block.
-import { make } from "./elements.js";
-import { clip, known } from "./numbers.js";
-import { colorOf, colorsOf, draw, element } from "./pictures.js";
+import { element, isMore, make, menu, setAttributes } from "./elements.js";
+import { grouped } from "./figures.js";
+import { clip } from "./numbers.js";
+import { channels, colorOf, draw, lowered, rect, small, words } from "./pictures.js";
 
 /** @typedef {{ i: number, cell: number[], x: number, y: number, w: number, h: number }} Mark */
 
-// Most cells drawn as elements; narrowest column; smallest cell to click; height of letters.
+// Most cells drawn as elements; narrowest column; smallest cell to click; width of letters.
 const [ELEMENTS, COLUMN, CLICKABLE, LETTER] = [2000, 3, 6, 6.3];
+// Least range that colors are fitted to, as a share of the full scale; largest one by default.
+const [NARROW, WIDE] = [0.02, 0.5];
+// Parts of a state on which the full scale depends: not the sparsity, so that it stays.
+const STEADY = ["variant", "policy", "metric", "layout", "against", "against_policy", "modules",
+  "colors"];
 
 /**
  * Return the places of layers in a plot of a size, and the labels around it.
@@ -16,107 +22,138 @@ export function layout(figures, members, width, height) {
   const { modules, text } = figures;
   const blockOf = (i) => modules.blocks[i] ?? -1;
   const blocks = [...new Set(members.map(blockOf))].sort((a, b) => a - b);
-  const rows = [...new Set(members.map((i) => modules.projections[i]))];
-  const names = rows.length > 1 || blocks.length > 1;
-  const left = names
-    ? Math.min(0.28 * width, 12 + LETTER * Math.max(...rows.map((row) => row.length)))
-    : 2;
+  const byRow = grouped(members, (i) => modules.projections[i]);
+  const names = byRow.length > 1 || blocks.length > 1;
+  const longest = Math.max(...byRow.map(([row]) => row.length));
+  const left = names ? Math.min(0.28 * width, 12 + LETTER * longest) : 2;
   const bottom = names ? 34 : 4;
-  const [plotWidth, plotHeight] = [width - left - 2, height - bottom - 2];
+  const plotWidth = width - left - 2;
   const merged = Math.ceil(blocks.length / Math.max(1, Math.floor(plotWidth / COLUMN)));
   const columnOf = new Map(blocks.map((block, k) => [block, Math.floor(k / merged)]));
-  const cells = new Map();
-  for (const i of members) {
-    const key = `${columnOf.get(blockOf(i))} ${modules.projections[i]}`;
-    if (!cells.has(key)) cells.set(key, []);
-    cells.get(key).push(i);
+  const step = plotWidth / Math.ceil(blocks.length / merged);
+  const rows = byRow.map(([row, inside]) => {
+    const cells = grouped(inside, (i) => columnOf.get(blockOf(i)));
+    return { row, cells, parts: cells.some(([, part]) => part.length > 1) ? 3 : 1 };
+  });
+  const unit = (height - bottom - 2) / rows.reduce((all, { parts }) => all + parts, 0);
+  const gap = (size) => (size > 4 ? size - 1 : size);
+  const [marks, shapes] = [[], []];
+  let top = 2;
+  for (const { row, cells, parts } of rows) {
+    const [high, y] = [parts * unit, top];
+    const label = clip(row, Math.floor((left - 10) / LETTER));
+    if (names) shapes.push(words(left - 8, y + high / 2 + 4, label, { anchor: "end" }));
+    for (const [column, part] of cells) {
+      // Nearly square cells, with few places left over.
+      const deep = Math.ceil(part.length / Math.ceil(Math.sqrt((part.length * step) / high)));
+      const across = Math.ceil(part.length / deep);
+      const [w, h] = [step / across, high / deep];
+      part.forEach((i, k) => {
+        marks.push({ i, cell: part, x: left + column * step + (k % across) * w,
+          y: y + Math.floor(k / across) * h, w: gap(w), h: gap(h) });
+      });
+    }
+    top += high;
   }
-  const deep = new Set(
-    [...cells].filter(([, part]) => part.length > 1).map(([key]) =>
-      key.slice(key.indexOf(" ") + 1)
-    ),
-  );
-  const weights = rows.map((row) => (deep.has(row) ? 3 : 1));
-  const unit = Math.min(36, plotHeight / weights.reduce((a, b) => a + b, 0));
-  const tops = weights.map((_, k) => weights.slice(0, k).reduce((a, b) => a + b, 0) * unit + 2);
-  const columns = Math.ceil(blocks.length / merged);
-  const step = Math.min(plotWidth / columns, names ? 110 : Infinity);
-  const marks = [];
-  for (const [key, part] of cells) {
-    const [column, row] = [Number(key.slice(0, key.indexOf(" "))),
-      rows.indexOf(key.slice(key.indexOf(" ") + 1))];
-    const high = names ? weights[row] * unit : plotHeight;
-    const across = Math.max(1,
-      Math.min(part.length, Math.round(Math.sqrt((part.length * step) / high))));
-    const [w, h] = [step / across, high / Math.ceil(part.length / across)];
-    part.forEach((i, k) => {
-      const gap = (size) => (size > 4 ? size - 1 : size);
-      marks.push({ i, cell: part, x: left + column * step + (k % across) * w,
-        y: tops[row] + Math.floor(k / across) * h, w: gap(w), h: gap(h) });
-    });
+  if (!names) return { marks, shapes, width, height };
+  // Numbers of every 1, 2, 5, 10 … blocks, then the last one and those outside, if they fit.
+  const first = blocks[0] < 0 ? 1 : 0;
+  const room = (merged / step) * (LETTER * String(blocks.at(-1)).length + 8);
+  let every = 1;
+  for (let k = 1; every < room; k += 1) every = [1, 2, 5][k % 3] * 10 ** Math.floor(k / 3);
+  const round = blocks.filter((_, k) => k >= first && (k - first) % every === 0);
+  const [labels, middle] = [[], { anchor: "middle" }];
+  for (const block of [...round, blocks.at(-1), blocks[0]]) {
+    const content = block < 0 ? text.say("outside_short") : String(block);
+    const half = (LETTER * content.length) / 2;
+    const x = Math.min(left + (columnOf.get(block) + 0.5) * step, width - half);
+    const isFar = (one) => Math.abs(one.x - x) > half + (LETTER * one.text.length) / 2 + 5;
+    if (labels.every(isFar)) labels.push(small(x, top + 14, content, middle));
   }
-  const end = tops.at(-1) + weights.at(-1) * unit;
-  /** @type {any[]} */
-  const shapes = !names
-    ? []
-    : rows.map((row, k) => ({ t: "text", x: left - 8, y: tops[k] + (weights[k] * unit) / 2 + 4,
-      anchor: "end", text: clip(row, Math.floor((left - 10) / LETTER)) })
-    );
-  const every = Math.ceil(26 / step);
-  for (let column = 0; names && column < columns; column += every) {
-    const block = blocks[column * merged];
-    shapes.push({ t: "text", x: left + (column + 0.5) * step, y: end + 14, anchor: "middle",
-      size: 11, fill: "soft", text: block < 0 ? text.say("outside_short") : String(block) });
-  }
-  if (names) {
-    shapes.push({ t: "text", x: left + (columns * step) / 2, y: end + 29, anchor: "middle",
-      size: 11, fill: "soft", text: text.say("block_axis") });
-  }
-  return { marks, shapes, width, height: names ? end + bottom : height };
+  shapes.push(...labels, small(left + plotWidth / 2, top + 29, text.say("block_axis"), middle));
+  return { marks, shapes, width, height: top + bottom };
 }
 
-// Return a function from a layer to its color, and the ends of the scale.
-export function scale(figures, state, members) {
+// Return the least and the largest finite value of a list and of a range.
+const wider = ([least, most], value) => [Math.min(least, value), Math.max(most, value)];
+const span = (all, range) => all.filter(Number.isFinite).reduce(wider, range);
+
+/**
+ * Return a function from a layer to its color, and the scale: its ends, true if the colors are
+ * fitted, the range of the values in view, and that of these and those in `held`.
+ * @param {number[]} [held]
+ */
+export function scale(figures, state, members, held = [Infinity, -Infinity]) {
   const metric = figures.metric(state);
-  const values = new Map(members.map((i) => [i, figures.value(metric, [i])]));
-  let [low, high] = [0, 1];
-  if (metric.kind !== "share" || metric.root) {
-    const all = [...values.values()].filter((value) => known(value) && Number.isFinite(value));
-    // A narrower scale would make noise look like a finding.
-    high = all.reduce((most, value) =>
-      Math.max(most, metric.signed ? Math.abs(value) : value), metric.signed ? 0.02 : 0) || 1;
-    low = metric.signed ? -high : all.reduce((least, value) =>
-      Math.min(least, value), 0);
+  const valuesOf = (one) => members.map((i) => figures.value(one, [i]));
+  const list = valuesOf(metric);
+  const own = span(list, [Infinity, -Infinity]);
+  const range = span(own, held);
+  const seen = range[0] <= range[1] ? range : [0, 0];
+  const far = Math.max(NARROW, ...seen.map(Math.abs));
+  const isOfWeights = metric.kind === "points" || (metric.kind === "share" && !metric.root);
+  let [low, high] = metric.signed ? [-1, 1] : [0, 1];
+  if (!isOfWeights && metric.signed) [low, high] = [-far, far];
+  else if (!isOfWeights) {
+    const key = [...STEADY.map((name) => state[name]), members.length, members[0]].join(" ");
+    const widened = (ends, one) => span(valuesOf(figures.metric(one)), ends);
+    const full = () => figures.extremes(state).reduce(widened, [0, 0]);
+    [low, high] = figures.once(`scale ${key}`, full);
+    high ||= 1;
   }
-  const color = (
-    i,
-  ) => (known(values.get(i)) ? colorOf((values.get(i) - low) / (high - low), metric.signed) : null);
-  return { metric, values, color, low, high };
+  const level = figures.levelOf(state);
+  const noise = level ? 4 * level.policy.slack[level.k] : 0;
+  let [least, most] = metric.signed ? [-far, far] : seen;
+  if (isOfWeights) [least, most] = [Math.floor(100 * least) / 100, Math.ceil(100 * most) / 100];
+  const part = (most - least) / (high - low);
+  const isFitted = state.colors !== "full" && part > Math.max(NARROW, noise) && part < 1
+    && (metric.signed || state.colors === "fitted" || part < WIDE);
+  if (isFitted) [low, high] = [least, most];
+  const color = (i) => {
+    const value = figures.value(metric, [i]);
+    return value === null ? null : colorOf((value - low) / (high - low), metric.signed);
+  };
+  return { metric, color, low, high, isFitted, own, range };
 }
 
 export class HeatMap {
-  constructor(place, figures, store) {
+  // Values of the state that the map does not show.
+  unused = ["sort", "panel", "grouping", "curve"];
+  width = 0;
+  pointed = -1;
+  rests = 0;
+  /** Layers of the cell that is shown alone. @type {number[] | null} */
+  zoomed = null;
+  /** Places of the cells. @type {ReturnType<typeof layout>} */
+  plan = undefined;
+
+  constructor(place, figures, store, redraw) {
     this.figures = figures;
     this.store = store;
-    /** Layers of the cell that is shown alone. @type {number[] | null} */
-    this.zoomed = null;
-    this.pointed = -1;
-    /** Places of the cells, and for what they were arranged. @type {ReturnType<typeof layout>} */
-    this.plan = undefined;
-    this.arranged = "";
-    /** @type {number[]} */
-    this.drawn = [];
-    this.canvas = make("canvas");
+    this.redraw = redraw;
+    // The color of cells without a value.
+    this.canvas = make("canvas", { style: "color: var(--sv-line)" });
     this.svg = element("svg", { "aria-hidden": "true" });
     this.box = make("div", { className: "sv-map", tabIndex: 0, role: "application" }, this.canvas,
       this.svg);
     this.back = make("button", { type: "button", className: "sv-back", hidden: true,
       textContent: figures.text.say("all_blocks"), on: { click: () => this.zoom(null) } });
     this.legend = element("svg", { class: "sv-legend", "aria-hidden": "true" });
-    this.tip = make("span", { role: "status" });
+    this.tip = make("div", { className: "sv-tip", role: "status" });
+    this.box.append(this.tip);
+    const named = (key) => [key, figures.text.say(`colors_${key}`)];
+    const choices = ["auto", "fitted", "full"].map(named);
+    this.colors = menu("sv-colors", figures.text.say("colors"), choices,
+      (colors) => store.set({ colors }));
     place.append(this.box,
-      make("div", { className: "sv-caption" }, this.back, this.legend, this.tip));
+      make("div", { className: "sv-caption" }, this.back, this.legend, this.colors));
     this.listen();
+    // While the slider moves, the scale may grow; it is fitted again where the slider rests.
+    store.onRest.push(() => {
+      if (`${this.held}` !== `${this.own}`) this.rests += 1;
+      this.held = this.own;
+      redraw();
+    });
   }
 
   members(state) {
@@ -125,31 +162,41 @@ export class HeatMap {
 
   zoom(cell) {
     this.zoomed = cell;
-    this.back.hidden = !cell;
     this.pointed = -1;
-    this.update(this.store.state);
+    this.redraw();
+  }
+
+  measure() {
+    this.width = this.box.clientWidth;
+    this.height = this.box.clientHeight;
+    this.room = this.legend.clientWidth;
+    this.blank = getComputedStyle(this.canvas).color;
+    return [this.width, this.height, this.room, window.devicePixelRatio, this.blank, this.zoomed,
+      this.rests];
   }
 
   // Place all cells anew for the width of the page.
   arrange(state) {
-    const [width, height] = [this.box.clientWidth, this.box.clientHeight];
+    const { width, height } = this;
     const members = this.members(state);
     const key = `${width} ${height} ${state.modules} ${this.zoomed?.[0]} ${this.zoomed?.length}`;
     if (this.arranged === key && this.drawn === members) return;
-    Object.assign(this, { arranged: key, drawn: members,
-      plan: layout(this.figures, members, width, height) });
+    this.arranged = key;
+    this.drawn = members;
+    this.plan = layout(this.figures, members, width, height);
     const { marks, shapes } = this.plan;
     this.isCanvas = marks.length > ELEMENTS;
-    this.canvas.hidden = !this.isCanvas;
-    const dense = window.devicePixelRatio || 1;
-    Object.assign(this.canvas, { width: this.isCanvas ? width * dense : 0,
-      height: this.isCanvas ? height * dense : 0 });
+    const dense = this.isCanvas ? window.devicePixelRatio || 1 : 0;
+    Object.assign(this.canvas, { hidden: !dense, width: width * dense, height: height * dense });
     draw(this.svg, { shapes, width, height });
-    this.cells = this.isCanvas
-      ? []
-      : marks.map(({ i, x, y, w, h }) =>
-        element("rect", { class: "sv-cell", "data-cell": i, x, y, width: w, height: h })
-      );
+    const cell = ({ i, x, y, w, h }) =>
+      element("rect", { class: "sv-cell", "data-cell": i, x, y, width: w, height: h });
+    this.cells = this.isCanvas ? [] : marks.map(cell);
+    this.styles = [];
+    // First and last pixel of each cell, which has one at least.
+    const pixel = (at) => Math.round(at * dense + 1e-6);
+    const ends = (from, size) => [pixel(from), Math.max(pixel(from + size), pixel(from) + 1)];
+    this.pixels = marks.map(({ x, y, w, h }) => [...ends(x, w), ...ends(y, h)]);
     this.outline = element("path", { class: "sv-outline" });
     this.cursor = element("rect", { class: "sv-cursor", visibility: "hidden" });
     this.brush = element("rect", { class: "sv-brush", visibility: "hidden" });
@@ -157,60 +204,79 @@ export class HeatMap {
   }
 
   update(state) {
-    if (!this.box.clientWidth) return;
+    this.back.hidden = !this.zoomed;
+    if (!this.width) return;
     const { figures } = this;
     this.arrange(state);
     const { marks } = this.plan;
-    const { metric, values, color, low, high } = scale(figures, state, this.drawn);
-    this.values = values;
+    const steady = [this.arranged, ...STEADY.map((name) => state[name])].join(" ");
+    if (this.steady !== steady) this.held = undefined;
+    const shown = scale(figures, state, this.drawn, this.held);
+    const { metric, color } = shown;
+    this.steady = steady;
+    this.own = shown.own;
+    this.held = shown.range;
+    this.colors.value = state.colors;
     const matching = state.search ? new Set(figures.matching(state)) : null;
-    if (this.isCanvas) {
-      const context = this.canvas.getContext("2d");
-      const blank = colorsOf(this.box).line;
-      const dense = window.devicePixelRatio || 1;
-      context.setTransform(dense, 0, 0, dense, 0, 0);
-      context.clearRect(0, 0, this.plan.width, this.canvas.height);
-      for (const { i, x, y, w, h } of marks) {
-        context.globalAlpha = matching && !matching.has(i) ? 0.2 : 1;
-        context.fillStyle = color(i) ?? blank;
-        context.fillRect(x, y, w, h);
-      }
-    } else {
+    const isFaded = (i) => matching && !matching.has(i);
+    if (this.isCanvas) this.paint(color, isFaded);
+    else {
       marks.forEach(({ i }, k) => {
-        const cell = this.cells[k];
-        cell.style.fill = color(i) ?? "var(--sv-line)";
-        cell.style.opacity = matching && !matching.has(i) ? 0.2 : "";
+        const style = `fill: ${color(i) ?? "var(--sv-line)"}${isFaded(i) ? "; opacity: 0.2" : ""}`;
+        if (this.styles[k] !== style) this.cells[k].style.cssText = this.styles[k] = style;
       });
     }
     const selected = new Set(state.selection.length ? state.selection : [state.detail]);
     const box = ({ x, y, w, h }) => `M${x} ${y}h${w}v${h}h${-w}z`;
-    this.outline.setAttribute("d", marks.filter(({ i }) => selected.has(i)).map(box).join(""));
-    const title = figures.text.say("map_hint", { metric: metric.label });
-    this.box.setAttribute("aria-label", title);
-    this.box.dataset.metric = metric.key;
-    const ends = [low, high].map((end) => figures.text.value(end, metric.kind));
-    draw(this.legend, legend(ends, metric.signed, metric.label));
+    const outline = marks.filter(({ i }) => selected.has(i)).map(box).join("");
+    if (this.outline.getAttribute("d") !== outline) this.outline.setAttribute("d", outline);
+    setAttributes(this.box, { "data-metric": metric.key,
+      "aria-label": figures.text.say("map_hint", { metric: metric.label }) });
+    draw(this.legend, legend(figures.text, shown, this.room || 240));
     this.point(this.pointed, false);
   }
 
-  describe(i) {
-    const { figures, store: { state } } = this;
-    const metric = figures.metric(state);
-    const value = figures.text.value(this.values.get(i) ?? figures.value(metric, [i]), metric.kind);
-    return figures.text.say("cell", { name: figures.nameOf(i), metric: metric.label, value });
+  // Set the pixels of the cells; thousands of rectangles would take ten times as long.
+  paint(color, isFaded) {
+    const { canvas: { width, height }, canvas, plan: { marks } } = this;
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(width, height);
+    const [all, codes] = [new Uint32Array(image.data.buffer), new Map()];
+    marks.forEach(({ i }, k) => {
+      const name = color(i) ?? this.blank;
+      if (!codes.has(name)) {
+        codes.set(name, channels(name).reduceRight((all, one) => 256 * all + one));
+      }
+      const code = codes.get(name) + 2 ** 24 * (isFaded(i) ? 51 : 255);
+      const [left, right, top, bottom] = this.pixels[k];
+      for (let row = top * width; row < bottom * width; row += width) {
+        for (let at = row + left; at < row + right; at += 1) all[at] = code;
+      }
+    });
+    context.putImageData(image, 0, 0);
   }
 
   point(place, speak = true) {
     this.pointed = place;
     const mark = this.plan?.marks[place];
     this.cursor?.setAttribute("visibility", mark ? "visible" : "hidden");
-    if (!mark) {
-      this.tip.textContent = "";
-      return;
+    if (!mark) this.tip.textContent = "";
+    else {
+      setAttributes(this.cursor, { x: mark.x, y: mark.y, width: mark.w, height: mark.h });
+      if (speak || this.tip.textContent) this.tell(mark);
     }
-    for (const [key, value] of Object.entries({ x: mark.x, y: mark.y, width: mark.w,
-      height: mark.h })) this.cursor.setAttribute(key, value);
-    if (speak) this.tip.textContent = this.describe(mark.i);
+  }
+
+  // Show the text of a cell below it, above it in the lower half, and inside the map.
+  tell({ i, x, y, w, h }) {
+    const { figures, plan, store: { state } } = this;
+    const metric = figures.metric(state);
+    const both = figures.compares(state) ? ` (${figures.sides(state, [i])})` : "";
+    this.tip.textContent = figures.text.say("cell", { name: figures.nameOf(i), metric: metric.label,
+      value: figures.write(metric, [i]) + both });
+    const [place, isLow] = [(100 * (x + w / 2)) / plan.width, y + h / 2 >= plan.height / 2];
+    Object.assign(this.tip.style, { left: `${place}%`, top: `${isLow ? y - 6 : y + h + 6}px`,
+      transform: `translate(${-place}%, ${isLow ? -100 : 0}%)` });
   }
 
   at(event) {
@@ -220,9 +286,9 @@ export class HeatMap {
 
   /** @param {number[]} place */
   hit([x, y]) {
-    return this.plan.marks.findIndex((mark) =>
-      x >= mark.x && x <= mark.x + mark.w + 1 && y >= mark.y && y <= mark.y + mark.h + 1
-    );
+    const isOver = (mark) =>
+      x >= mark.x && x <= mark.x + mark.w + 1 && y >= mark.y && y <= mark.y + mark.h + 1;
+    return this.plan.marks.findIndex(isOver);
   }
 
   // Open a cell of many small ones, or select a layer.
@@ -247,33 +313,33 @@ export class HeatMap {
       if (w + h < 6) return;
       if (!this.area) box.setPointerCapture(event.pointerId);
       this.area = { x, y, w, h };
-      for (const [key, value] of Object.entries({ x, y, width: w, height: h,
-        visibility: "visible" })) this.brush.setAttribute(key, value);
+      setAttributes(this.brush, { x, y, width: w, height: h, visibility: "visible" });
     });
-    box.addEventListener("pointerup", (event) => {
-      const [area, more] = [this.area, event.shiftKey || event.metaKey || event.ctrlKey];
-      this.area = null;
+    // A touch that scrolls the page is cancelled and selects nothing.
+    const end = () => {
+      this.area = from = null;
       this.brush?.setAttribute("visibility", "hidden");
+    };
+    box.addEventListener("pointercancel", end);
+    box.addEventListener("pointerup", (event) => {
+      const [area, start, more] = [this.area, from, isMore(event)];
+      end();
       if (area) {
         const inside = ({ x, y, w, h }) =>
           x < area.x + area.w && x + w > area.x && y < area.y + area.h && y + h > area.y;
         this.store.select(this.plan.marks.filter(inside).map(({ i }) => i), more, true);
-      } else if (from) this.choose(this.hit(this.at(event)), more);
-      from = null;
+      } else if (start) this.choose(this.hit(this.at(event)), more);
     });
     box.addEventListener("pointerleave", () => this.point(-1));
-    box.addEventListener("focus",
-      () =>
-        this.point(
-          Math.max(0, this.plan.marks.findIndex(({ i }) => i === this.store.state.detail)),
-        ));
+    box.addEventListener("focus", () => {
+      const { detail } = this.store.state;
+      this.point(Math.max(0, this.plan.marks.findIndex(({ i }) => i === detail)));
+    });
     box.addEventListener("blur", () => this.point(-1));
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     box.addEventListener("keydown", (event) => {
       if (steps[event.key]) this.step(...steps[event.key]);
-      else if (event.key === "Enter" || event.key === " ") {
-        this.choose(this.pointed, event.shiftKey || event.ctrlKey || event.metaKey);
-      } else if (event.key === "Escape" && this.zoomed) this.zoom(null);
+      else if (["Enter", " "].includes(event.key)) this.choose(this.pointed, isMore(event));
       else return;
       event.preventDefault();
     });
@@ -295,35 +361,44 @@ export class HeatMap {
   // Return the map as a picture of a width, with a title and its scale.
   picture(state, width, title) {
     const members = this.members(state);
-    const { metric, color, low, high } = scale(this.figures, state, members);
+    const shown = scale(this.figures, state, members);
     const plan = layout(this.figures, members, width, Math.min(0.62 * width, 300));
-    const down = (shape) => ({ ...shape, y: shape.y + 24 });
-    const cells = plan.marks.map(({ i, x, y, w, h }) => ({ t: "rect", x, y: y + 24, w, h,
-      fill: color(i) ?? "line" })
+    const lines = title.split(" ").reduce(
+      ([last, ...before], word) =>
+        (last + word).length < width / 6.6
+          ? [`${last} ${word}`, ...before]
+          : [word, last, ...before],
+      [""],
+    ).reverse();
+    const top = 8 + 16 * lines.length;
+    // The scale begins at the edge of the cells, where it has room.
+    const left = Math.max(4, Math.min(plan.marks[0]?.x ?? 0, width - 230));
+    const cells = plan.marks.map(({ i, x, y, w, h }) => rect(x, y, w, h, shown.color(i) ?? "line"));
+    const key = legend(this.figures.text, shown, width - left).shapes.map((shape) => ({ ...shape,
+      x: shape.x + left, y: shape.y + plan.height + top + 6 })
     );
-    const ends = [low, high].map((end) => this.figures.text.value(end, metric.kind));
-    const key = legend(ends, metric.signed, metric.label).shapes.map((shape) => ({ ...shape,
-      y: shape.y + plan.height + 30 })
-    );
-    const heading = { t: "text", x: 2, y: 14, text: clip(title, Math.floor(width / 6.6)),
-      weight: 600 };
-    return { width, height: plan.height + 58,
-      shapes: [heading, ...plan.shapes.map(down), ...cells, ...key], description: title };
+    const heading = lines.map((text, k) => words(2, 14 + 16 * k, text.trim(), { weight: 600 }));
+    return { width, height: plan.height + top + 34, description: title,
+      shapes: [...heading, ...[...plan.shapes, ...cells].map((shape) => lowered(shape, top)),
+        ...key] };
   }
 }
 
-// Return the scale of colors with its ends as a small picture.
-/** @param {string[]} ends */
-function legend([low, high], signed, label) {
-  const steps = [...Array(24).keys()].map((k) => ({ t: "rect", x: 4 + 4 * k, y: 3, w: 4.3, h: 9,
-    fill: colorOf((k + 0.5) / 24, signed) })
+// Return the scale of colors with its ends as a picture of a width.
+function legend(text, { metric, low, high, isFitted }, width) {
+  const write = { share: (end) => text.level(end), own: (end) => text.significant(end, 3) };
+  const [from, to] = [low, high].map(write[metric.kind] ?? ((end) => text.value(end, metric.kind)));
+  const range = metric.signed ? `±${to.replace("+", "")}` : `${from.replace(/ %$/, "")}–${to}`;
+  const note = isFitted ? text.say("colors_note", { range }) : "";
+  const beside = LETTER * Math.max(metric.label.length + 1, note.length);
+  const bar = Math.max(80, Math.min(240, width - 12 - beside));
+  const steps = 40;
+  const colors = [...Array(steps).keys()].map((k) =>
+    rect((k * bar) / steps, 2, bar / steps + (k + 1 < steps ? 0.5 : 0), 10,
+      colorOf((k + 0.5) / steps, metric.signed))
   );
-  const text = (x, content, anchor = "start") => ({ t: "text", x, y: 24, text: content, size: 10,
-    fill: "soft", anchor });
-  return {
-    shapes: [...steps, text(4, low), text(100, high, "end"), { t: "text", x: 108, y: 12, size: 11,
-      text: clip(label, 22) }],
-    width: 240,
-    height: 28,
-  };
+  const title = clip(metric.label, Math.floor((width - bar - 12) / 6.7));
+  return { width, height: 30,
+    shapes: [...colors, small(0, 25, from), small(bar, 25, to, { anchor: "end" }),
+      words(bar + 12, 12, title, { tip: metric.label }), small(bar + 12, 25, note)] };
 }

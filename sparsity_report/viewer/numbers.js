@@ -5,21 +5,17 @@ const PREFIXES = ["", "k", "M", "G", "T", "P"];
 
 export const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
 
+export const thousands = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, THIN);
+
 export const clip = (text,
   most) => (text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text);
 
 // Round half to even, as Python does; toFixed rounds ties up.
 function fixed(value, digits) {
-  const [text, exact] = [Math.abs(value).toFixed(digits),
-    Math.abs(value).toFixed(Math.min(100, digits + 60))];
-  const tie = /^5?0*$/.test(exact.slice(exact.indexOf(".") + 1 + digits))
-    && exact[exact.indexOf(".") + 1 + digits] === "5";
-  let rounded = text;
-  if (tie && Number(text.at(-1)) % 2) {
-    const down = exact.slice(0, exact.indexOf(".") + (digits ? 1 + digits : 0));
-    rounded = Number(down.at(-1)) % 2 ? text : down;
-  }
-  return (value < 0 ? "-" : "") + rounded;
+  const [up, exact] = [digits, Math.min(100, digits + 60)].map((to) => Math.abs(value).toFixed(to));
+  const isTie = new RegExp(`\\.\\d{${digits}}50*$`).test(exact);
+  const down = exact.slice(0, exact.indexOf(".") + (digits && digits + 1));
+  return (value < 0 ? "-" : "") + (isTie && Number(up.at(-1)) % 2 ? down : up);
 }
 
 export class Text {
@@ -39,10 +35,10 @@ export class Text {
   }
 
   count(number) {
-    return known(number) ? String(number).replace(/\B(?=(\d{3})+$)/g, THIN) : UNKNOWN;
+    return known(number) ? thousands(number) : UNKNOWN;
   }
 
-  percent(share, digits = 1, space = " ") {
+  percent(share, digits = 1) {
     if (!known(share)) return UNKNOWN;
     const smallest = 10 ** -digits;
     let [hundredths, sign] = [100 * share, ""];
@@ -50,7 +46,7 @@ export class Text {
     else if (hundredths > 100 - smallest / 2 && hundredths < 100) {
       [hundredths, sign] = [100 - smallest, ">"];
     }
-    return [sign, this.figures(hundredths, digits), "%"].filter(Boolean).join(space);
+    return [sign, this.figures(hundredths, digits), "%"].filter(Boolean).join(" ");
   }
 
   points(share) {
@@ -64,14 +60,14 @@ export class Text {
     return known(share) ? `${text} %` : UNKNOWN;
   }
 
-  scaled(quantity, unit = "", space = " ") {
+  scaled(quantity, unit = "") {
     if (!known(quantity)) return UNKNOWN;
     let step = 0;
     for (; Math.abs(quantity) >= 999.5 && step < PREFIXES.length - 1; step += 1) quantity /= 1000;
     const size = Math.abs(quantity);
     const digits = step === 0 || size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2;
     const name = `${PREFIXES[step]}${unit}`;
-    return [this.figures(quantity, digits), name].filter(Boolean).join(space);
+    return `${this.figures(quantity, digits)} ${name}`.trim();
   }
 
   // Write a ratio; digits are added until one other than 1 reads so.
@@ -87,18 +83,28 @@ export class Text {
     if (!known(value)) return UNKNOWN;
     if (value === 0) return "0";
     const size = Math.abs(value);
-    if (size < 1e-4 || size >= 1e6) return value.toExponential(digits - 1).replace("-", "−");
-    return this.figures(value, Math.max(0, digits - 1 - Math.floor(Math.log10(size)))).replace("-",
-      "−");
+    const text = size < 1e-4 || size >= 1e6
+      ? value.toExponential(digits - 1)
+      : this.figures(value, Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
+    return text.replace("-", "−");
   }
 
-  // Write a value of a metric by its kind.
-  value(value, kind) {
-    if (kind === "share") return this.percent(value);
-    if (kind === "points") return this.points(value);
-    if (kind === "ratio") return this.times(value);
-    if (kind === "own") return this.significant(value, 4);
-    if (kind === "nats") return (value >= 0 ? "+" : "") + this.figures(value, 3).replace("-", "−");
-    return this.scaled(value, kind === "bytes" ? "B" : "");
+  // Write a value of a metric by its kind, with its largest error, rounded up to the same digits.
+  value(value, kind, error = 0) {
+    if (error) {
+      const [text, ...ends] = [0, -error, error].map((by) => this.value(value + by, kind));
+      if (!known(value) || ends.every((end) => end === text)) return text;
+      const [unit = ""] = /\s\D+$/.exec(text) ?? [];
+      const digits = /\.(\d+)/.exec(text)?.[1].length ?? 0;
+      const whole = { share: 0.01, points: 0.01 }[kind]
+        ?? 1000 ** Math.max(0, PREFIXES.indexOf(unit.trim()[0]));
+      const bound = Math.ceil((error / whole) * 10 ** digits - 1e-9) / 10 ** digits;
+      return `${text.slice(0, text.length - unit.length)} ± ${fixed(bound, digits)}${unit}`;
+    }
+    const signed = () => (value >= 0 ? "+" : "") + this.figures(value, 3).replace("-", "−");
+    const write = { share: () => this.percent(value), points: () => this.points(value),
+      ratio: () => this.times(value), own: () => this.significant(value, 4), nats: signed,
+      count: () => this.count(value), text: () => value };
+    return (write[kind] ?? (() => this.scaled(value, kind === "bytes" ? "B" : "")))();
   }
 }

@@ -1,17 +1,17 @@
 // The panel beside the map: tabs for one layer, groups, costs, experts and removed parts.
 import { costs, experts, groups, layer, quality, removed } from "./details.js";
-import { make, menu } from "./elements.js";
-import { draw, element } from "./pictures.js";
+import { element, make, menu, show } from "./elements.js";
+import { squares } from "./parts.js";
+import { draw } from "./pictures.js";
 
 const note = (text) => text && make("p", { className: "sv-note", textContent: text, title: text });
 
-function picture(plan) {
-  const svg = element("svg", { role: "img", "aria-label": plan.description });
-  draw(svg, plan);
-  return svg;
-}
-
 export class Panel {
+  // Elements of the pictures, which are used again.
+  svgs = [];
+  // Values of the state that the panel does not show.
+  unused = ["sort", "search", "colors"];
+
   constructor(place, figures, store) {
     this.figures = figures;
     this.store = store;
@@ -24,23 +24,19 @@ export class Panel {
         attributes: { "data-panel": panel }, on: { click: () =>
           store.set({ panel }), keydown: (event) => this.walk(event) } })
     );
-    const groupings = ["group", "projection", "block"].map((key) => [key, text.say(`by_${key}`)]);
-    this.grouping = menu("sv-grouping", text.say("grouping"), groupings,
-      (grouping) => store.set({ grouping }));
-    const curves = ["quality", "bytes"].map((key) => [key, text.say(`curve_${key}`)]);
-    this.curve = menu("sv-curve", text.say("curve"), curves, (curve) => store.set({ curve }));
+    const choice = (name, word, keys) =>
+      menu(`sv-${name}`, text.say(name), keys.map((key) => [key, text.say(`${word}_${key}`)]),
+        (value) => store.set({ [name]: value }));
+    this.grouping = choice("grouping", "by", ["group", "projection", "block"]);
+    this.curve = choice("curve", "curve", ["quality", "bytes"]);
     this.details = make("div", { className: "sv-details", tabIndex: 0, role: "tabpanel" });
-    place.append(
-      make("div", { className: "sv-tabs", role: "tablist", ariaLabel: text.say("panels") },
-        ...this.tabs),
-      this.grouping,
-      this.curve,
-      this.details,
-    );
+    const tabs = make("div", { role: "tablist", ariaLabel: text.say("panels") }, ...this.tabs);
+    place.append(make("div", { className: "sv-tabs" }, tabs, this.grouping, this.curve),
+      this.details);
   }
 
-  get width() {
-    return Math.max(240, Math.min(440, this.details.clientWidth));
+  measure() {
+    return [this.width = Math.max(240, Math.min(440, this.details.clientWidth))];
   }
 
   update(state) {
@@ -53,40 +49,52 @@ export class Panel {
     this.curve.hidden = state.panel !== "costs" || !this.figures.data.quality || !this.hasLevels;
     [this.grouping.value, this.curve.value] = [state.grouping, state.curve];
     const parts = state.panel === "layer" ? this.layerParts(state) : this.pictureParts(state);
-    this.details.replaceChildren(...parts.filter(Boolean));
+    const name = this.details.querySelector(".sv-parts :focus")?.getAttribute("name");
+    show(this.details, ...parts);
+    if (name) this.details.querySelector(`[name="${CSS.escape(name)}"]:checked`)?.focus();
   }
 
   layerParts(state) {
     const { heading, note: about, lines, pictures, list, reason } = layer(this.figures, state,
       this.width);
-    const terms = list?.flatMap((
-      [term, value],
-    ) => [make("dt", { textContent: term }), make("dd", { textContent: value })]);
+    const terms = list?.flat().map((textContent, k) => make(k % 2 ? "dd" : "dt", { textContent }));
     return [make("p", { className: "sv-heading", textContent: heading }), note(about),
-      make("p", { textContent: lines.join(" ") }), ...pictures.map(picture),
-      terms && make("dl", {}, ...terms), note(reason)];
+      make("p", { textContent: lines.join(" ") }), ...this.squares(state),
+      ...pictures.map((plan, k) => this.drawn(plan, k)), terms && make("dl", {}, ...terms),
+      note(reason)];
+  }
+
+  squares(state) {
+    if (this.figures.isPair || state.detail < 0) return [];
+    return squares(this.figures, state, this.part, (part, members) => {
+      this.part = part;
+      if (members) this.store.select(members, false, true);
+      else this.update(this.store.state);
+    });
   }
 
   pictureParts(state) {
     const plan = this.picture(state);
-    if (!plan) return [note(this.figures.text.say("no_levels"))];
-    const svg = picture(plan);
-    if (plan.at) {
-      const pull = (event) => {
-        const { left, width } = svg.getBoundingClientRect();
-        const x = ((event.clientX - left) / width) * plan.width;
-        if (event.buttons & 1) this.store.set({ sparsity: plan.at(x) });
-      };
-      svg.addEventListener("pointerdown", pull);
-      svg.addEventListener("pointermove", pull);
-    }
-    return [svg, note(plan.note)];
+    return plan ? [this.drawn(plan), note(plan.note)] : [note(this.figures.text.say("no_levels"))];
+  }
+
+  // Draw a picture in its element. A pull moves the slider where the picture is a curve of levels.
+  drawn(plan, k = 0) {
+    const svg = this.svgs[k] ??= element("svg", { role: "img" });
+    svg.setAttribute("aria-label", plan.description);
+    draw(svg, plan);
+    svg.onpointerdown = svg.onpointermove = plan.at && ((event) => {
+      const { left, width } = svg.getBoundingClientRect();
+      const x = ((event.clientX - left) / width) * plan.width;
+      if (event.buttons & 1) this.store.set({ sparsity: plan.at(x) });
+    });
+    return svg;
   }
 
   // Return the picture of the panel, or null.
   picture(state, width = this.width) {
     const { figures } = this;
-    const isQuality = figures.data.quality && (state.curve === "quality" || this.curve.hidden);
+    const isQuality = figures.data.quality && (state.curve === "quality" || !this.hasLevels);
     const plans = { groups, experts, removed, costs: isQuality ? quality : costs };
     if (plans[state.panel]) return plans[state.panel](figures, state, width);
     return layer(figures, state, width).pictures[0] ?? null;

@@ -3,7 +3,7 @@
 import gzip
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +96,11 @@ def common_ratio(
         return amounts
     ratios: Floats = np.divide(amounts, sizes, out=np.full(len(amounts), np.nan), where=sizes != 0)
     return np.sqrt(ratios) if is_root else ratios
+
+
+def nearest(levels: Sequence[float], sparsity: float) -> float:
+    """Return the level next to a sparsity."""
+    return min(levels, key=lambda level: abs(level - sparsity))
 
 
 def encode(header: Mapping[str, Any], arrays: Arrays) -> bytes:

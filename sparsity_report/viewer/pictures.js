@@ -1,34 +1,52 @@
 // Pictures as lists of shapes, drawn as elements of the page, SVG or PNG.
 import palette from "../draw/palette.json" with { type: "json" };
-import { make } from "./elements.js";
+import { element, make, SVG } from "./elements.js";
 
-const NS = "http://www.w3.org/2000/svg";
-// Pixels of a PNG per point.
-const SCALE = 3;
 const FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif";
 // Names of colors, which the style sheet gives for both themes.
 const COLORS = ["paper", "ink", "soft", "line", "accent", "dense"];
-const channels = (color) => [0, 2, 4].map((at) => parseInt(color.slice(at, at + 2), 16));
+
+// Return red, green and blue of #rrggbb, rrggbb or rgb(…).
+export const channels = (color) =>
+  color.startsWith("rgb")
+    ? color.match(/\d+/g).slice(0, 3).map(Number)
+    : [-6, -4, -2].map((at) => parseInt(color.slice(at, at + 2 || undefined), 16));
 const [VIRIDIS, DIVERGING] = [palette.viridis.map(channels), palette.diverging.map(channels)];
+
+// Colors of the scales in 1,024 steps, mixed where they are first used.
+const STEPS = 1023;
+const MIXED = [[], []];
 
 // Return the color of a share of a scale, as #rrggbb.
 export function colorOf(share, signed = false) {
-  const stops = signed ? DIVERGING : VIRIDIS;
-  const at = Math.min(0.99999, Math.max(0, share)) * (stops.length - 1);
-  const [low, part] = [Math.floor(at), at % 1];
-  return `#${
-    stops[low].map((from, k) =>
-      Math.round(from + part * (stops[low + 1][k] - from)).toString(16).padStart(2, "0")
-    ).join("")
-  }`;
+  const step = Math.round(STEPS * Math.min(1, Math.max(0, share)));
+  return MIXED[Number(signed)][step] ??= mixed(signed ? DIVERGING : VIRIDIS, step / STEPS);
 }
+
+function mixed(stops, share) {
+  const at = Math.min(0.99999, share) * (stops.length - 1);
+  const [low, part] = [Math.floor(at), at % 1];
+  const codes = stops[low].map((from, k) => from + part * (stops[low + 1][k] - from));
+  return `#${codes.map((code) => Math.round(256 + code).toString(16).slice(1)).join("")}`;
+}
+
+// Shapes of pictures.
+export const words = (x, y, text, more = {}) => ({ t: "text", x, y, text, ...more });
+export const small = (x, y, text, more = {}) =>
+  words(x, y, text, { size: 11, fill: "soft", ...more });
+export const line = (x1, y1, x2, y2, stroke, more = {}) => ({ t: "line", x1, y1, x2, y2, stroke,
+  ...more });
+// A text on the left or on the right of a place; lines that cross it stop beside its letters.
+export const beside = (x, y, text, isLeft, more = {}) =>
+  words(x + (isLeft ? -7 : 7), y, text, { anchor: isLeft ? "end" : "start", stroke: "paper",
+    width: 3, ...more });
+export const rect = (x, y, w, h, fill, more = {}) => ({ t: "rect", x, y, w, h, fill, ...more });
 
 const attributes = {
   rect: ({ x, y, w, h }) => ({ x, y, width: Math.max(0, w), height: Math.max(0, h) }),
   line: ({ x1, y1, x2, y2 }) => ({ x1, y1, x2, y2 }),
   path: ({ points }) => ({
-    d: points.map(([x, y], k) => `${k ? "L" : "M"}${x.toFixed(2)} ${y.toFixed(2)}`).join(""),
-    fill: "none",
+    d: `M${points.map((at) => at.map((to) => to.toFixed(2)).join(" ")).join("L")}`,
   }),
   circle: ({ x, y, r }) => ({ cx: x, cy: y, r }),
   text: ({ x, y, anchor, size, weight }) => ({ x, y, "text-anchor": anchor ?? "start",
@@ -36,45 +54,55 @@ const attributes = {
 };
 
 function painted(shape, color) {
-  const named = attributes[shape.t](shape);
-  if (shape.fill) named.fill = color(shape.fill);
-  else if (shape.t === "text") named.fill = color("ink");
-  if (shape.stroke) {
-    Object.assign(named, { stroke: color(shape.stroke), "stroke-width": shape.width ?? 1 });
-  }
-  if (shape.stroke && shape.t === "rect" && !shape.fill) named.fill = "none";
-  if (shape.dash) named["stroke-dasharray"] = shape.dash;
-  if (shape.opacity !== undefined) named.opacity = shape.opacity;
-  return named;
+  const { t, stroke, width = 1, dash, opacity, fill = t === "text" ? "ink" : "" } = shape;
+  return { ...attributes[t](shape), fill: fill ? color(fill) : "none",
+    stroke: stroke && color(stroke), "stroke-width": stroke && width,
+    "paint-order": t === "text" ? "stroke" : undefined, "stroke-dasharray": dash, opacity };
 }
 
-export function element(tag, named = {}, ...children) {
-  const made = document.createElementNS(NS, tag);
-  for (const [key, value] of Object.entries(named)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
+// Elements of the shapes of a picture, with what was set in each.
+const drawn = new WeakMap();
 
-// Draw shapes as elements; colors follow the theme of the page.
+// Draw shapes as elements; colors follow the theme of the page. Only what changed is set.
 export function draw(svg, { shapes, width, height }) {
   const color = (name) => (name.startsWith("#") ? name : `var(--sv-${name})`);
-  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  svg.replaceChildren(...shapes.map((shape) => {
-    const { fill, stroke, ...named } = painted(shape, color);
-    const made = element(shape.t, named, ...(shape.t === "text" ? [shape.text] : []));
-    if (fill) made.style.fill = fill;
-    if (stroke) made.style.stroke = stroke;
-    if (shape.tip) made.append(element("title", {}, shape.tip));
-    if (shape.name) made.classList.add(shape.name);
-    return made;
-  }));
+  const before = drawn.get(svg) ?? [];
+  const now = shapes.map((shape, k) => {
+    const { t, text = "", tip = "" } = shape;
+    const old = before[k]?.made.tagName === t ? before[k] : { made: element(t), set: {} };
+    const [{ made }, set] = [old, painted(shape, color)];
+    if (old.text !== text || old.tip !== tip) {
+      made.replaceChildren(text, ...(tip ? [element("title", {}, tip)] : []));
+    }
+    // Shapes of one kind have the same attributes.
+    for (const [key, value] of Object.entries(set)) {
+      if (value === old.set[key]) continue;
+      if (key === "fill" || key === "stroke") made.style[key] = value ?? "";
+      else if (value === undefined) made.removeAttribute(key);
+      else made.setAttribute(key, value);
+    }
+    return { made, set, text, tip };
+  });
+  drawn.set(svg, now);
+  const [box, { childNodes }] = [`0 0 ${width} ${height}`, svg];
+  if (svg.getAttribute("viewBox") !== box) svg.setAttribute("viewBox", box);
+  const isSame = (_, k) => now[k]?.made === childNodes[k];
+  if (now.length !== childNodes.length || !now.every(isSame)) {
+    svg.replaceChildren(...now.map(({ made }) => made));
+  }
 }
 
-const escaped = (text) =>
-  String(text).replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`).replace(
-    /(?![\t\n\r])\p{Cc}/gu,
-    "",
-  );
+// Return a shape moved down.
+export function lowered(shape, down) {
+  const next = { ...shape };
+  for (const key of ["y", "y1", "y2"]) if (key in shape) next[key] = shape[key] + down;
+  if (shape.points) next.points = shape.points.map(([x, y]) => [x, y + down]);
+  return next;
+}
+
+const CONTROLS = /(?![\t\n\r])\p{Cc}/gu;
+export const escaped = (text) =>
+  String(text).replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`).replace(CONTROLS, "");
 
 // Return the colors of an element by name, as its theme has them.
 export function colorsOf(place) {
@@ -87,31 +115,19 @@ export function colorsOf(place) {
   return Object.fromEntries(colors);
 }
 
-// Return a picture as the text of an SVG file.
-function svgText({ shapes, width, height, description }, colors) {
-  const tag = (name, named, inner = "") =>
-    `<${name}${
-      Object.entries(named).map(([key, value]) => ` ${key}="${escaped(value)}"`).join("")
-    }>${inner}</${name}>`;
+// Return a picture as the text of an SVG file, in colors from `colorsOf`.
+export function svgText({ shapes, width, height, description }, colors, unit = "") {
+  const tag = (name, named, inner = "") => {
+    const given = Object.entries(named).filter(([, value]) => value !== undefined);
+    const list = given.map(([key, value]) => ` ${key}="${escaped(value)}"`).join("");
+    return `<${name}${list}>${inner}</${name}>`;
+  };
+  const color = (name) => colors[name] ?? name;
   const drawn = shapes.map((shape) =>
-    tag(shape.t, painted(shape, (name) => colors[name] ?? name),
-      shape.t === "text" ? escaped(shape.text) : "")
+    tag(shape.t, painted(shape, color), escaped(shape.text ?? ""))
   );
   const ground = tag("rect", { width, height, fill: colors.paper });
-  return tag("svg", { xmlns: NS, width, height, viewBox: `0 0 ${width} ${height}`,
-    "font-family": FONT, role: "img" },
+  return tag("svg", { xmlns: SVG, width: `${width}${unit}`, height: `${height}${unit}`,
+    viewBox: `0 0 ${width} ${height}`, "font-family": FONT, role: "img" },
     `<title>${escaped(description)}</title>${ground}${drawn.join("")}`);
-}
-
-// Return a picture as a file, svg or png, in colors from `colorsOf`.
-export async function file(picture, kind, colors) {
-  const text = svgText(picture, colors);
-  if (kind === "svg") return new Blob([text], { type: "image/svg+xml" });
-  const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
-  await image.decode();
-  const [width, height] = [picture.width, picture.height].map((side) => Math.round(SCALE * side));
-  const canvas = make("canvas", { width, height });
-  canvas.getContext("2d").drawImage(image, 0, 0, width, height);
-  return new Promise((done) => canvas.toBlob(done, "image/png"));
 }

@@ -16,7 +16,7 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import printable
-from sparsity_report.findings.checkpoint_findings import strip_names, strip_title
+from sparsity_report.findings.checkpoint_findings import strip_names
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use, fewer_experts
@@ -31,7 +31,7 @@ from sparsity_report.study.policy_names import GLOBAL, selection_rule
 from sparsity_report.study.sweep import ladders, thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import CopiedCode
-from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode
+from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode, nearest
 from sparsity_report.viewer.viewer_metrics import (
     aligned,
     compared_layers,
@@ -53,6 +53,7 @@ from sparsity_report.words.sentences import say
 FORMAT = 1
 # Bars of a histogram, and heights of a bar.
 _BARS, _STEPS = 40, 31
+_PLACES, _ZERO = np.arange(_BARS + 1.0), np.zeros(1, np.int64)
 # Details of a module in two checkpoints, with the kinds of numbers.
 _DETAILS = {
     **dict.fromkeys(["weight_before", "weight_after", "zeros_before", "zeros_after"], "count"),
@@ -100,7 +101,8 @@ def study_contents(study: StudyFigures) -> Contents:
 
 def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
     """Return the header of a study of levels."""
-    names = list(dict.fromkeys(study.layers["module_name"]))
+    places = {name: n for n, name in enumerate(dict.fromkeys(study.layers["module_name"]))}
+    names = list(places)
     positions = {str(name): place for place, name in enumerate(study.variants["variant"])}
     magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
     levels, deviations = study.by_policy, spreads(study)
@@ -116,12 +118,13 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
             for policy, reason in ladders(first, study.levels, study.weights).items()
         ],
         "hasWeights": study.weights is not None,
-        "histograms": _histograms(magnitudes, names, arrays),
+        "histograms": _histograms(magnitudes, places, arrays),
         "whyNoHistogram": _why_no_histogram(study),
         "deviation": arrays.numbers([deviations.get(name, math.nan) for name in names]),
-        "inner": _inner(study, names, positions),
+        "inner": _inner(study, places, positions),
+        "heads": _heads(study, places, positions),
         "experts": _router_use(study),
-        "twoFour": _two_four(study, names, positions),
+        "twoFour": _two_four(study, places, positions),
         "baseline": positions[study.facts.baseline],
         "marks": [[positions[name], share] for name, share in shares.items()],
         "packed": packed_note(study),
@@ -148,6 +151,7 @@ def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[s
         "start": {
             "metric": "moved",
             "modules": opening["scopes"][0],
+            "colors": "auto",
             "sort": "",
             "search": "",
             "detail": next((str(rows["module_name"].iloc[place]) for place in order), None),
@@ -166,7 +170,7 @@ def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[s
         ],
         "removed": [
             {
-                "label": strip_title(strip),
+                "label": say(f"pair.strip.{strip.kind}"),
                 "name": name,
                 "module": row.module,
                 "among": row.among,
@@ -213,6 +217,7 @@ def _opening(kind: str, layers: pd.DataFrame) -> dict[str, Any]:
             if key.startswith("viewer.")
         },
         "scopes": [*prunable, "all", *dict.fromkeys(groups)],
+        "blocks": [f"block {block}" for block in sorted({n for n in blocks if n is not None})],
         "modules": {
             "names": names,
             # Texts of names that are not safe to show.
@@ -243,7 +248,8 @@ def _variants(
             "sparsity": study.facts.total(name, "sparsity_prunable"),
             "isFirst": study.facts.is_of_first(name),
             "threshold": None if pd.isna(threshold) else float(threshold),
-            "isMagnitude": selection_rule(method) == "magnitude",
+            # The zeros of unpruned weights are their smallest magnitudes.
+            "isMagnitude": pd.isna(method) or selection_rule(method) == "magnitude",
             "isRepeated": name in copied.repeated,
             "command": copied.of_variant(row),
             "arrays": _arrays(rows, arrays),
@@ -272,10 +278,7 @@ def _arrays(rows: pd.DataFrame, arrays: Arrays) -> dict[str, int]:
         "stored": rows["stored_bytes"],
         "base": rows["base"],
     }
-    flags = {
-        "prunable": prunable,
-        "runs": rows["runs_as_csr"].eq(True).fillna(False),
-    }
+    flags = {"prunable": prunable, "runs": rows["runs_as_csr"].eq(True).fillna(False)}
     places = {
         key: arrays.numbers(column.to_numpy(dtype=float, na_value=np.nan))
         for key, column in numbers.items()
@@ -301,9 +304,6 @@ def policy_entry(
     shares = levels.sparsities
     family = families()[policy]
     at_levels = [family.at(share) for share in shares]
-    cuts = None
-    if policy == GLOBAL and study.weights is not None:
-        cuts = [known(cut) for cut in thresholds(study.weights, shares)]
     costs = {
         "csr": ("stored_bytes", "csr"),
         "bitmask": ("stored_bytes", "bitmask"),
@@ -313,6 +313,13 @@ def policy_entry(
     # One bound for all modules: those of each would be a sixth of the payload.
     weights = np.maximum(levels.weights, 1)[:, None]
     slack = np.ceil(1e6 * (levels.slack / weights).max(axis=0, initial=0.0)) / 1e6
+    cuts = None
+    if policy == GLOBAL and study.weights is not None:
+        cuts = [known(cut) for cut in thresholds(study.weights, shares)]
+        # A threshold known by its bucket is given as the middle of it.
+        cuts = [
+            cut and cut * (1 + 2**-8 * bool(bound)) for cut, bound in zip(cuts, slack, strict=True)
+        ]
     return {
         "key": policy,
         "label": policy_label(policy),
@@ -356,31 +363,32 @@ def coarse_histogram(magnitudes: Magnitudes) -> tuple[float, npt.NDArray[np.uint
     Heights are densities, the highest 255. The largest thousandth of the weights and infinite
     ones are left out.
     """
-    finite = np.isfinite(magnitudes.values)
+    finite = slice(-1 if magnitudes.infinite else None)
     values, counts = magnitudes.values[finite], magnitudes.counts[finite]
-    before = np.concatenate([[0], np.cumsum(counts)])
-    if not before[-1] or values[-1] <= 0:
+    if not counts.any() or values[-1] <= 0:
         return None
-    top = 1.02 * float(values[np.searchsorted(before[1:], 0.999 * before[-1])])
-    top = top or float(values[-1])
-    edges = np.linspace(0, top, _BARS + 1)
-    at = np.searchsorted(values, edges)
-    # Buckets do not end at the edges of bars: a bar reaches to the first bucket of the next bar.
-    ends = np.append(values, values[-1] * (1 + 2**-7))[at]
+    reached = counts.cumsum()
+    top = 1.02 * float(values[reached.searchsorted(0.999 * reached[-1])]) or float(values[-1])
+    edges = _PLACES * (top / _BARS)
+    edges[-1] = top
+    at = values.searchsorted(edges)
+    # Buckets do not end at the edges of bars: a bar reaches to the end of the bucket at its edge.
+    bucket = 1 + 2**-7
+    ends = np.minimum(np.concatenate([values, [values[-1] * bucket]])[at], edges * bucket)
+    before = np.concatenate([_ZERO, reached])[at]
     ends[0] = 0.0
-    widths = np.diff(ends)
-    heights = np.divide(np.diff(before[at]), widths, out=np.zeros(_BARS), where=widths > 0)
+    widths = ends[1:] - ends[:-1]
+    heights = np.divide(before[1:] - before[:-1], widths, out=np.zeros(_BARS), where=widths > 0)
     # Steps of two pixels, which take half the space of finer ones.
     steps = np.rint(_STEPS * heights / heights.max())
     return top, np.rint(255 / _STEPS * steps).astype(np.uint8)
 
 
 def _histograms(
-    magnitudes: Mapping[str, Magnitudes], names: list[str], arrays: Arrays
+    magnitudes: Mapping[str, Magnitudes], places: Mapping[str, int], arrays: Arrays
 ) -> dict[str, Any] | None:
-    position = {name: place for place, name in enumerate(names)}
     drawn = [(name, coarse_histogram(counts)) for name, counts in magnitudes.items()]
-    bars = [(position[name], *drawing) for name, drawing in drawn if drawing and name in position]
+    bars = [(places[name], *drawing) for name, drawing in drawn if drawing and name in places]
     if not bars:
         return None
     rows, tops, heights = zip(*bars, strict=True)
@@ -401,23 +409,32 @@ def _why_no_histogram(study: StudyFigures) -> str:
 
 
 def _inner(
-    study: StudyFigures, names: list[str], positions: Mapping[str, int]
+    study: StudyFigures, places: Mapping[str, int], positions: Mapping[str, int]
 ) -> dict[int, dict[int, dict[str, Any]]]:
     """Return zeros inside the matrices of each module, by variant and module."""
-    place = {name: number for number, name in enumerate(names)}
-    inside = {
-        position: {
-            place[name]: {
-                "heads": zeros.heads,
-                "experts": zeros.experts,
-                "zeroRows": zeros.zero_rows,
-                "zeroColumns": zeros.zero_columns,
-            }
-            for name, zeros in study.facts.inner(variant).items()
-        }
+    return {
+        position: {places[name]: zeros._asdict() for name, zeros in inside.items()}
         for variant, position in positions.items()
+        if (inside := study.facts.inner(variant))
     }
-    return {position: modules for position, modules in inside.items() if modules}
+
+
+def _heads(
+    study: StudyFigures, places: Mapping[str, int], positions: Mapping[str, int]
+) -> dict[int, dict[int, int]]:
+    """Return the modules whose heads or experts a kernel can count, by variant.
+
+    The value is the number of heads; 0 of a module that holds several experts.
+    """
+    return {
+        positions[variant.name]: {
+            places[module.name]: matrices[0].heads
+            for module in variant.weights.modules
+            if (matrices := [p for p in module.parameters if p.prunable and p.known])
+            and (matrices[0].experts > 1 or (matrices[0].heads > 1 and len(matrices) == 1))
+        }
+        for variant in study.opened
+    }
 
 
 def _router_use(study: StudyFigures) -> list[dict[str, Any]]:
@@ -438,18 +455,13 @@ def _router_use(study: StudyFigures) -> list[dict[str, Any]]:
 
 
 def _two_four(
-    study: StudyFigures, names: list[str], positions: Mapping[str, int]
+    study: StudyFigures, places: Mapping[str, int], positions: Mapping[str, int]
 ) -> dict[int, list[int]]:
     """Return by variant the modules whose zeros are known to fit 2:4."""
     if study.patterns is None:
         return {}
-    place = {name: number for number, name in enumerate(names)}
-    fitting = {}
-    for variant, position in positions.items():
-        rows = study.facts.storage(variant, "layer").loc[["2:4"]]
-        fits = rows["lossless"].fillna(False).astype(bool) & rows["bytes"].notna()
-        fitting[position] = [place[name] for name in rows.loc[fits, "name"]]
-    return fitting
+    tables = {n: study.facts.lossless(variant, "layer") for variant, n in positions.items()}
+    return {n: [places[m] for m in rows["name"][rows.index == "2:4"]] for n, rows in tables.items()}
 
 
 def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, Any]:
@@ -474,14 +486,9 @@ def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, An
         }
     tokens = study.facts.vocabulary(str(study.variants["variant"].iloc[0]))
     scores = [
-        {
-            "level": share,
-            "value": score,
-            "text": perplexity((score, tokens), ""),
-            "policy": policy,
-        }
+        {"policy": policy, "level": at, "value": score, "text": perplexity((score, tokens), "")}
         for policy in study.by_policy
-        for share, score in measured_levels(study.facts, policy)
+        for at, score in measured_levels(study.facts, policy)
     ]
     return {"quality": quality, "scores": scores}
 
@@ -490,27 +497,34 @@ def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
     """Return the first state of the viewer: the variant that the verdict is about.
 
     Of the variants with its zeros, one with a score comes first, and the layout is CSR if the study
-    has that.
+    has that. If exactly two distinct prunings are at the level of the verdict, the viewer opens on
+    their difference. A is then the later one of the study and B the earlier one; otherwise B is the
+    baseline.
     """
     variants = {variant["name"]: variant for variant in header["variants"]}
     fewer = () if study.facts.contenders else fewer_experts(study)
-    first = next(iter(fewer), study.facts.headline)
+    rivals = study.facts.main_level[1] if study.facts.contenders else []
+    other, opened = rivals if len(rivals) == 2 else (study.facts.baseline, study.facts.headline)
+    first = next(iter(fewer), opened)
     same = [name for name in variants if name in study.facts.layouts_of(first)]
     layouts = {variants[name]["layout"] for name in same}
     points = header["quality"]["points"] if header["quality"] else ()
     scored = {header["variants"][place]["name"] for point in points for place in point["variants"]}
     opened = next((name for name in same if name in scored), first)
     policy = next((entry for entry in header["policies"] if "levels" in entry), None)
-    share = variants[opened]["sparsity"] or 0.0
-    levels = policy["levels"] if policy else [0.0]
+    levels, key = (policy["levels"], policy["key"]) if policy else ([0.0], "")
+    a, b = (nearest(levels, variants[name]["sparsity"] or 0.0) for name in (opened, other))
     return {
-        "sparsity": min(levels, key=lambda level: abs(level - share)),
-        "policy": policy["key"] if policy else "",
+        "sparsity": a,
+        "policy": key,
         "variant": opened,
+        "against_sparsity": b,
+        "against_policy": key,
+        "against": other,
         "layout": "csr" if "csr" in layouts else "dense",
-        "metric": "sparsity",
-        "against": header["variants"][header["baseline"]]["name"],
+        "metric": "difference" if len(rivals) == 2 else "sparsity",
         "modules": header["scopes"][0],
+        "colors": "auto",
         "grouping": "group",
         "sort": "",
         "curve": "quality" if header["quality"] else "bytes",

@@ -1,44 +1,59 @@
 // The table of layers: rows exist only where they are seen.
-import { inert, make, quoted } from "./elements.js";
+import { inert, isMore, isTextSelected, make, quoted, show } from "./elements.js";
 import { known } from "./numbers.js";
 
+const clamped = (place, last) => Math.max(0, Math.min(last, place));
+
 // Height of a row, and rows beyond the edges.
-const [ROW, BEYOND] = [26, 8];
+const [ROW, BEYOND] = [26, 4];
 
-// Return the columns of the state: key, title, value of a layer, and its text.
-export function columns(figures, state) {
-  const { text, modules } = figures;
-  const name = { key: "module", title: text.say("layer"), value: (i) => modules.names[i],
-    write: (i) => figures.short(i) };
-  const keys = figures.isPair
-    ? figures.metrics.map(({ key }) => key)
-    : ["sparsity", "deviation", "total", "nonzero", "flops_per_token", "stored_bytes",
-      "bytes_ratio"];
-  if (!keys.includes(state.metric)) keys.splice(1, 0, state.metric);
-  return [name, ...keys.map((key) => {
-    const metric = figures.metric({ ...state, metric: key });
-    const value = (i) => figures.value(metric, [i]);
-    return { key, title: metric.label, value, write: (i) => text.value(value(i), metric.kind) };
-  })];
+// Titles of figures of both sides beside each other.
+const OF_SIDES = { sparsity: "of_a", sparsity_b: "of_b", difference: "a_minus_b", total: "",
+  stored_bytes: "of_a", stored_bytes_b: "of_b" };
+const OF_STUDY = ["sparsity", "deviation", "total", "nonzero", "flops_per_token", "stored_bytes",
+  "bytes_ratio"];
+
+// Return a column: key, title, value of a layer, and its text.
+function columnOf(figures, state, key) {
+  const { modules: { names }, text } = figures;
+  if (key === "module") {
+    return { key, title: text.say("layer"), value: (i) => names[i], write: (i) =>
+      figures.short(i) };
+  }
+  const metric = figures.metric({ ...state, metric: key });
+  const side = figures.compares(state) && OF_SIDES[key];
+  return { key,
+    title: side ? text.say(side, { metric: metric.label, a: "A", b: "B" }) : metric.label,
+    value: (i) => figures.value(metric, [i]), write: (i) => figures.write(metric, [i]) };
 }
 
-// Return layers in the order of a column; unknown values are last.
-export function sorted(members, column, down) {
-  if (!column) return members;
-  // Zeros before numbers sort block 2 before block 10, as in_view of view_state.py does.
-  const key = (value) =>
-    typeof value === "string"
-      ? value.replace(/[0-9]+/g, (digits) => digits.padStart(9, "0"))
-      : value;
-  const values = new Map(members.map((i) => [i, key(column.value(i))]));
-  const order = (a, b) => (a < b ? -1 : Number(a > b));
-  return [...members].sort((one, other) => {
-    const [a, b] = [values.get(one), values.get(other)];
-    return known(a) && known(b)
-      ? (down ? order(b, a) : order(a, b))
+function columns(figures, state) {
+  const usual = figures.isPair ? figures.metrics.map(({ key }) => key) : OF_STUDY;
+  const added = usual.includes(state.metric) ? [] : [state.metric];
+  const keys = figures.compares(state)
+    ? Object.keys(OF_SIDES)
+    : [usual[0], ...added, ...usual.slice(1)];
+  return ["module", ...keys].map((key) => columnOf(figures, state, key));
+}
+
+// Return layers in the order of the state, "-" for descending; unknown values are last.
+export function sorted(figures, state, members) {
+  if (!state.sort) return members;
+  const { value } = columnOf(figures, state, state.sort.replace("-", ""));
+  const up = state.sort.startsWith("-") ? -1 : 1;
+  const order = ([a], [b]) =>
+    known(a) && known(b)
+      ? up * (Number(a > b) - Number(a < b))
       : Number(known(b)) - Number(known(a));
-  });
+  // Zeros before numbers sort block 2 before block 10, as in_view of view_state.py does.
+  const padded = (name) => name.replace(/[0-9]+/g, (digits) => digits.padStart(9, "0"));
+  const key = (one) => (typeof one === "string" ? padded(one) : one);
+  return members.map((i) => [key(value(i)), i]).sort(order).map(([, i]) => i);
 }
+
+// Names that `explorer.layers()` gives to columns; its `sparsity` counts biases too.
+const NAMES = { module: "module_name", sparsity: "weight_sparsity",
+  sparsity_b: "weight_sparsity_b" };
 
 // Return the rows as text with a separator; formulas of spreadsheets become text.
 export function asText(columnList, members, separator) {
@@ -47,100 +62,158 @@ export function asText(columnList, members, separator) {
     return separator === "\t" ? text.replace(/[\t\r\n]/g, " ") : quoted(text);
   };
   const rows = members.map((i) => columnList.map(({ value }) => cell(value(i))));
-  return [columnList.map(({ key }) => key), ...rows].map((row) => row.join(separator)).join("\r\n");
+  const heads = columnList.map(({ key }) => NAMES[key] ?? key);
+  return [heads, ...rows].map((row) => row.join(separator)).join("\r\n");
 }
 
 export class Table {
-  constructor(place, figures, store) {
+  // Values of the state that the table does not show.
+  unused = ["panel", "grouping", "curve", "colors"];
+  top = 0;
+  room = 0;
+
+  constructor(place, figures, store, redraw) {
+    const { text } = figures;
     this.figures = figures;
     this.store = store;
-    this.head = make("div", { className: "sv-head", role: "row" });
+    // Rows that are drawn, by layer.
+    this.drawn = new Map();
+    this.head = make("div", { className: "sv-head", role: "row", ariaRowIndex: 1 });
     this.body = make("div", { className: "sv-rows", role: "rowgroup" });
+    this.said = make("span");
+    this.clear = make("button", { type: "button", textContent: text.say("clear_search"),
+      on: { click: () => {
+        store.set({ search: "" });
+        this.box.focus();
+      } } });
+    this.none = make("div", { className: "sv-none", role: "rowgroup" },
+      make("div", { role: "row" }, make("div", { role: "gridcell" }, this.said, this.clear)));
     this.box = make("div", { className: "sv-table", role: "grid", tabIndex: 0,
-      ariaLabel: figures.text.say("table") },
-      make("div", { className: "sv-top", role: "rowgroup" }, this.head), this.body);
+      ariaLabel: text.say("table"), ariaMultiSelectable: "true", on: {
+        scroll: redraw,
+        keydown: (event) => this.key(event),
+        // Shift adds a row, and does not extend a selection of text.
+        mousedown: (event) => event.shiftKey && event.preventDefault(),
+      } }, make("div", { className: "sv-top", role: "rowgroup" }, this.head), this.body, this.none);
+    // The grid names its row by an id, which is unique in a notebook of several viewers.
+    this.id = `sv-${Math.random().toString(36).slice(2)}`;
     place.append(this.box);
-    this.box.addEventListener("scroll", () => this.draw());
-    this.box.addEventListener("click", (event) => this.click(event));
-    this.box.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  measure() {
+    return [this.top, this.room] = [this.box.scrollTop, this.box.clientHeight];
+  }
+
+  // Arrange columns and rows for a state, unless it is the last one.
+  arrange(state = this.store.state) {
+    if (this.state === state) return;
+    this.state = state;
+    this.columns = columns(this.figures, state);
+    this.rows = sorted(this.figures, state, this.figures.matching(state));
   }
 
   update(state) {
-    this.state = state;
-    this.columns = columns(this.figures, state);
-    const key = state.sort.replace("-", "");
-    const down = state.sort.startsWith("-");
-    this.rows = sorted(this.figures.matching(state),
-      this.columns.find((column) => column.key === key), down);
+    const { figures: { text }, store } = this;
+    this.arrange(state);
     const titles = this.columns.map(({ title }) => title).join("\n");
     if (this.titles !== titles) {
       this.titles = titles;
-      this.head.replaceChildren(...this.columns.map(({ key: column, title }) => {
-        const attributes = { "data-sort": column };
+      this.drawn.clear();
+      this.body.replaceChildren();
+      this.head.replaceChildren(...this.columns.map(({ key, title }) => {
+        const attributes = { "data-sort": key, title: text.say("sort_tip", { column: title }) };
+        const next = { [`-${key}`]: key, [key]: "" };
+        const click = () => store.set({ sort: next[store.state.sort] ?? `-${key}` });
         return make("div", { role: "columnheader" },
-          make("button", { type: "button", tabIndex: -1, textContent: title, attributes }));
+          make("button", { type: "button", tabIndex: -1, textContent: title, attributes,
+            on: { click } }));
       }));
     }
     [...this.head.children].forEach((cell, k) => {
-      const isSorted = this.columns[k].key === key;
-      cell.setAttribute("aria-sort", isSorted ? (down ? "descending" : "ascending") : "none");
+      const { key } = this.columns[k];
+      const order = { [key]: "ascending", [`-${key}`]: "descending" };
+      cell.setAttribute("aria-sort", order[state.sort] ?? "none");
     });
     this.box.style.setProperty("--sv-columns", this.columns.length - 1);
+    const hasErrors = !this.figures.isPair && this.figures.counts(state).more;
+    this.box.style.setProperty("--sv-cell", hasErrors ? "112px" : "84px");
     this.box.setAttribute("aria-rowcount", this.rows.length + 1);
     this.body.style.height = `${ROW * this.rows.length}px`;
     this.draw();
   }
 
   draw() {
-    const selected = new Set(this.state.selection);
-    const first = Math.max(0, Math.floor(this.box.scrollTop / ROW) - BEYOND);
-    const last = Math.min(this.rows.length,
-      first + Math.ceil((this.box.clientHeight || 200) / ROW) + 2 * BEYOND);
-    const shown = this.rows.slice(first, last).map((i, k) => {
-      const cells = this.columns.map(({ write }, column) =>
-        make("div", { role: column ? "gridcell" : "rowheader", textContent: write(i),
-          title: column ? "" : this.figures.nameOf(i) })
-      );
-      const row = make("div", { className: i === this.state.detail ? "sv-row sv-detail" : "sv-row",
-        role: "row", ariaRowIndex: first + k + 2, ariaSelected: selected.has(i),
-        attributes: { "data-row": i } }, ...cells);
+    const { state, columns: list, rows, figures: { text } } = this;
+    const selected = new Set(state.selection);
+    // Fewer rows than before end the scrolling above its last place.
+    const top = Math.min(this.top, ROW * (rows.length + 1) - this.room);
+    const first = Math.max(0, Math.floor(top / ROW) - BEYOND);
+    const last = first + Math.ceil((this.room || 200) / ROW) + 2 * BEYOND;
+    // Rows that stay keep their elements, and the text selected in them.
+    const drawn = new Map(
+      rows.slice(first, last).map((i) => [i, this.drawn.get(i) ?? this.row(i)]),
+    );
+    for (const [i, row] of this.drawn) if (!drawn.has(i)) row.remove();
+    this.drawn = drawn;
+    let next = this.body.firstChild;
+    [...drawn].forEach(([i, row], k) => {
+      if (row === next) next = row.nextSibling;
+      else this.body.insertBefore(row, next);
+      list.forEach(({ write }, column) => show(row.children[column], write(i)));
+      row.classList.toggle("sv-detail", i === state.detail);
+      Object.assign(row, { ariaRowIndex: first + k + 2, ariaSelected: selected.has(i) });
       row.style.top = `${ROW * (first + k)}px`;
-      return row;
     });
-    this.body.replaceChildren(...shown);
+    this.box.setAttribute("aria-activedescendant", drawn.get(state.detail)?.id ?? "");
+    this.none.hidden = rows.length > 0;
+    this.clear.hidden = !state.search;
+    show(this.said, text.say(state.search ? "no_match" : "no_rows", state));
   }
 
-  click(event) {
-    const sort = event.target.closest("[data-sort]")?.dataset.sort;
-    if (sort !== undefined) {
-      const before = this.state.sort;
-      const opposite = before === `-${sort}` ? sort : before === sort ? "" : `-${sort}`;
-      return this.store.set({ sort: opposite });
-    }
-    const row = event.target.closest("[data-row]");
-    if (row) {
-      this.store.select([Number(row.dataset.row)],
-        event.shiftKey || event.metaKey || event.ctrlKey);
-    }
+  row(i) {
+    const name = { role: "rowheader", title: this.figures.nameOf(i) };
+    const cells = this.columns.map((_, k) => make("div", k ? { role: "gridcell" } : name));
+    const attributes = { "data-row": i, role: "row", id: `${this.id}-${i}` };
+    const click = (event) => isTextSelected(this.box) || this.store.select([i], isMore(event));
+    return make("div", { className: "sv-row", attributes, on: { click } }, ...cells);
   }
 
-  // Arrow keys move through the rows; the row of the details follows.
+  // Arrow keys move through the rows and the header above them.
   key(event) {
-    const at = this.rows.indexOf(this.state.detail);
-    const page = Math.floor(this.box.clientHeight / ROW) - 2;
-    const to =
-      { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0,
-        End: this.rows.length - 1 }[event.key];
-    if (to === undefined || !this.rows.length) return;
+    this.arrange();
+    const { rows, store, box } = this;
+    const { target, key, shiftKey } = event;
+    const heads = [...this.head.querySelectorAll("button")];
+    const head = heads.indexOf(target);
+    const at = head < 0 ? rows.indexOf(store.state.detail) : -1;
+    const page = Math.floor(box.clientHeight / ROW) - 2;
+    const ends = { Home: -Infinity, End: Infinity };
+    const down = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, ...ends }[key];
+    const across = { ArrowLeft: -1, ArrowRight: 1, ...ends }[key];
+    const isMore = event.ctrlKey || event.metaKey;
+    if (head >= 0 && across) heads[clamped(head + across, heads.length - 1)].focus();
+    else if (key === "ArrowUp" && at <= 0) heads[Math.max(0, head)].focus();
+    else if (down) this.move(at + down, shiftKey, isMore);
+    else if (isMore && key.toLowerCase() === "a") store.select(rows, false, true);
+    else if (target === box && at >= 0 && [" ", "Enter"].includes(key)) {
+      store.select([rows[at]], shiftKey || isMore, !shiftKey && !isMore);
+    } else return;
     event.preventDefault();
-    const place = Math.max(0, Math.min(this.rows.length - 1, to));
-    this.store.select([this.rows[place]], false, true);
-    this.reveal(place);
   }
 
-  reveal(place) {
-    const [top, room] = [ROW * place, this.box.clientHeight - 2 * ROW];
-    if (top < this.box.scrollTop) this.box.scrollTop = top;
-    else if (top > this.box.scrollTop + room) this.box.scrollTop = top - room;
+  // Move to a row and select it; `isRange` selects from the first selected row on, `isOnly` none.
+  move(to, isRange = false, isOnly = false) {
+    this.arrange();
+    const { rows, store, store: { state }, box } = this;
+    if (!rows.length) return;
+    const place = clamped(to, rows.length - 1);
+    const starts = [state.selection[0], state.detail].map((i) => rows.indexOf(i));
+    const from = isRange ? starts.find((k) => k >= 0) ?? place : place;
+    const range = rows.slice(Math.min(from, place), Math.max(from, place) + 1);
+    if (isOnly) store.set({ detail: rows[place] });
+    else store.select(from > place ? range.reverse() : range, false, true);
+    box.focus({ preventScroll: true });
+    const [top, room] = [ROW * place, box.clientHeight - this.head.offsetHeight - ROW];
+    box.scrollTop = Math.max(top - room, Math.min(top, box.scrollTop));
   }
 }

@@ -1,115 +1,154 @@
 // The line below the table: undo, copies, and files of the table and the map.
-import { code, command } from "./copied_code.js";
-import { download, fileName, make, menu } from "./elements.js";
-import { colorsOf, file } from "./pictures.js";
-import { asText, columns } from "./table.js";
+import { command } from "./copied_code.js";
+import { choices, copyText, download, fileName, make, menu, raster, show } from "./elements.js";
+import { clip } from "./numbers.js";
+import { colorsOf, lowered, small, svgText } from "./pictures.js";
+import { savedPage } from "./saved_page.js";
+import { asText, sorted } from "./table.js";
 
 // Forms of a copy, and pictures with their widths in points: a column and a page.
 const COPIES = ["table", "python", "command"];
-const PICTURES = { svg: "SVG", png: "PNG" };
 const SIZES = { column: 244, page: 505 };
+// Pixels of a PNG per point.
+const SCALE = 3;
+// Files by what they show.
+const FILES = { picture: ["svg_column", "svg_page", "png_column", "png_page"], table: ["csv"],
+  view: ["page"], report: ["html", "pdf", "zip"] };
+// Most letters of a part of a file name.
+const LETTERS = 60;
 
 export function button(text, name, act, reason = "") {
-  return make("button", { type: "button", className: `sv-${name}`, textContent: text.say(name),
+  const textContent = reason ? `${text.say(name)} (${reason})` : text.say(name);
+  return make("button", { type: "button", className: `sv-${name}`, textContent,
     title: reason || text.say(`${name}_tip`), disabled: Boolean(reason), on: { click: act } });
 }
 
 export class Tools {
-  constructor({ figures, store, controls, map, panel, table }) {
-    this.figures = figures;
-    this.store = store;
-    this.controls = controls;
-    this.map = map;
-    this.panel = panel;
-    this.table = table;
-    const { text } = figures;
-    this.notice = make("div", { className: "sv-notice", role: "status" });
-    this.rowCount = make("span", { className: "sv-rowcount" });
+  constructor(viewer) {
+    const { figures, store, controls, text } = viewer;
+    this.viewer = viewer;
+    // Notices by place, and the controls that each is about: all of them, or those with a name.
+    this.notices = { page: make("div"), kernel: make("div") };
+    this.about = {};
+    this.notice = make("div", { className: "sv-notice", role: "status" },
+      ...Object.values(this.notices));
+    this.rowCount = make("span", { className: "sv-rowcount", role: "status" });
     this.undo = button(text, "undo", () => store.go(-1));
     this.redo = button(text, "redo", () => store.go(1));
     this.reset = button(text, "reset", () => store.reset());
     const forms = figures.isPair ? COPIES.slice(0, 1) : COPIES;
     const form = menu("sv-form", text.say("copy_form"),
       forms.map((key) => [key, text.say(`copy_${key}`)]));
-    const pictures = Object.keys(SIZES).flatMap((size) =>
-      Object.entries(PICTURES).map((
-        [kind, label],
-      ) => [`${kind} ${size}`, text.say(`picture_${size}`, { kind: label })])
-    );
-    const kind = menu("sv-kind", text.say("picture_form"), pictures);
+    const reasons = { view: !figures.data.source && text.say("needs_source"),
+      report: !viewer.kernel && text.say("needs_kernel") };
+    const groups = Object.entries(FILES).map(([group, keys]) => {
+      const options = keys.map((key) => [key, text.say(`file_${key}`), reasons[group]]);
+      return [text.say(`files_${group}`), options];
+    });
+    const files = choices("sv-files", text.say("files"), text.say("files_tip"), groups,
+      (choice) => this.save(choice));
     this.box = make("div", { className: "sv-tools" }, this.rowCount,
       figures.isPair ? null : controls.scope, this.undo, this.redo, this.reset, form,
-      button(text, "copy", () => this.copy(form.value)), button(text, "csv", () => this.csv()),
-      kind, button(text, "save", () => this.save(kind.value)));
+      button(text, "copy", () => this.copy(form.value)), files);
   }
 
   update(state) {
-    const { figures: { text }, store, table } = this;
-    const all = this.figures.scope(state.modules, state).length;
-    this.rowCount.textContent = text.say("rows", { shown: text.count(table.rows.length),
-      all: text.count(all) });
-    this.undo.disabled = store.at === 0 && state === store.steps[0];
-    this.redo.disabled = store.at + 1 >= store.steps.length;
-    this.reset.disabled = state === store.first;
+    const { figures, store, table, text } = this.viewer;
+    const all = figures.scope(state.modules, state).length;
+    show(this.rowCount,
+      text.say("rows", { shown: text.count(table.rows.length), all: text.count(all) }));
+    this.undo.disabled = !store.hasStep(-1);
+    this.redo.disabled = !store.hasStep(1);
+    this.reset.disabled = store.isFirst;
   }
 
-  tell(content) {
-    this.notice.replaceChildren(content);
+  /**
+   * Show a notice until a control that it is about changes.
+   * @param {string | Node} content
+   * @param {string[] | null} about Names of the controls; without them, any.
+   * @param {"page" | "kernel"} place
+   */
+  tell(content, about = null, place = "page") {
+    this.about[place] = about;
+    this.notices[place].replaceChildren(content);
   }
 
-  copy(form) {
-    const { figures, store: { state } } = this;
-    if (form === "python") return this.clip(code(figures, this.store, state));
-    if (form === "table") return this.clip(asText(columns(figures, state), this.table.rows, "\t"));
-    const line = command(figures, state);
-    return line ? this.clip(line) : this.tell(figures.text.say("command_unsupported"));
-  }
-
-  // Copy a text; where the page may not, show it for copying by hand.
-  async clip(content) {
-    const { text } = this.figures;
-    try {
-      await navigator.clipboard.writeText(content);
-      this.tell(text.say("copied"));
-    } catch {
-      const ariaLabel = text.say("by_hand");
-      const place = make("textarea", { readOnly: true, value: content, ariaLabel });
-      this.notice.replaceChildren(ariaLabel, place);
-      place.select();
+  forget(state, before) {
+    for (const [place, box] of Object.entries(this.notices)) {
+      const names = this.about[place] ?? Object.keys(state);
+      if (names.some((name) => state[name] !== before[name])) box.replaceChildren();
     }
   }
 
-  download(blob, end) {
-    const { figures: { data }, store: { state } } = this;
-    const name = fileName(`${data.title} ${this.controls.shown(state)} ${state.metric}`);
-    download(blob, `${name}.${end}`);
+  copy(form) {
+    const { figures, store: { state }, text } = this.viewer;
+    if (form === "python") return this.clip(this.viewer.code(state));
+    if (form === "table") return this.clip(...this.rows("\t"));
+    const line = command(figures, state);
+    return line ? this.clip(line) : this.tell(text.say("command_unsupported"));
   }
 
-  csv() {
-    const text = asText(columns(this.figures, this.store.state), this.table.rows, ",");
-    this.download(new Blob([text], { type: "text/csv" }), "csv");
+  // Return the selected rows, or else those in view, as text, and a notice that counts them.
+  rows(separator) {
+    const { figures, table, text } = this.viewer;
+    table.arrange();
+    const rows = sorted(figures, table.state, figures.inView(table.state));
+    const notice = text.say("copied_rows", { n: text.count(rows.length) });
+    return [asText(table.columns, rows, separator), notice];
   }
 
-  // Save the map with the picture beside it, in the colors of the page.
-  async save(form) {
-    const { figures, store: { state } } = this;
-    const [kind, size] = form.split(" ");
-    const metric = figures.metric(state);
-    const shown = this.controls.shown(state);
-    const title = figures.text.say("picture_title", { metric: metric.label, shown });
-    const top = this.map.picture(state, SIZES[size], title);
-    const below = this.panel.picture(state, SIZES[size]);
-    const shapes = (below?.shapes ?? []).map((shape) => lowered(shape, top.height + 4));
-    const height = top.height + (below ? below.height + 8 : 0);
-    const picture = { ...top, shapes: [...top.shapes, ...shapes], height };
-    this.download(await file(picture, kind, colorsOf(this.box)), kind);
+  async clip(content, notice = this.viewer.text.say("copied")) {
+    const byHand = this.viewer.text.say("by_hand");
+    this.tell("");
+    if (await copyText(content, byHand, this.notices.page)) this.tell(notice);
+    else this.notices.page.prepend(byHand);
   }
-}
 
-// Return a shape moved down.
-function lowered(shape, down) {
-  const next = { ...shape };
-  for (const key of ["y", "y1", "y2"]) if (key in shape) next[key] = shape[key] + down;
-  if (shape.points) next.points = shape.points.map(([x, y]) => [x, y + down]);
-  return next;
+  // Save a picture, the table, the view or a report as a file.
+  async save(choice) {
+    const { controls, data, store: { state }, text } = this.viewer;
+    const [kind, size] = choice.split("_");
+    const isReport = FILES.report.includes(kind);
+    const content = isReport
+      ? (await this.viewer.ask({ type: "report", kind })).data
+      : await this.content(kind, size);
+    if (!content) return;
+    const shown = isReport ? text.say("files_report") : `${controls.shown(state)} ${state.metric}`;
+    const parts = [data.title, shown].map((part) => fileName(part).slice(0, LETTERS));
+    const name = `${[...parts, size].filter(Boolean).join("-")}.${kind === "page" ? "html" : kind}`;
+    download(new Blob([content]), name);
+    this.tell(text.say("downloaded", { name }));
+  }
+
+  content(kind, size = "page") {
+    const { store: { state }, table } = this.viewer;
+    if (kind === "csv") return this.rows(",")[0];
+    table.arrange();
+    // A page of LaTeX or a text editor shows an SVG file in the size of its points.
+    const unit = kind === "svg" ? "pt" : "";
+    const drawn = svgText(this.picture(state, SIZES[size]), colorsOf(this.box), unit);
+    if (kind === "page") return savedPage(this.viewer, drawn);
+    return kind === "svg" ? drawn : raster(drawn, SCALE);
+  }
+
+  // Return the map with the picture beside it, below one another.
+  picture(state, width) {
+    const { controls, figures, map, panel, text } = this.viewer;
+    const side = (one) => figures.shown(one);
+    const shown = figures.compares(state)
+      ? text.say("sides", { a: side(state), b: side(figures.other(state)) })
+      : controls.shown(state);
+    const title = text.say("picture_title", { title: figures.data.title,
+      metric: figures.metric(state).label, shown });
+    const top = map.picture(state, width, title);
+    const below = panel.picture(state, width);
+    const name = state.panel === "layer" && below
+      ? clip(figures.nameOf(state.detail), width / 6)
+      : "";
+    const start = top.height + (name ? 20 : 4);
+    const shapes = (below?.shapes ?? []).map((shape) => lowered(shape, start));
+    if (name) shapes.push(small(4, top.height + 12, name));
+    const height = start + (below ? below.height + 4 : 0);
+    return { ...top, shapes: [...top.shapes, ...shapes], height };
+  }
 }

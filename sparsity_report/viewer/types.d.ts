@@ -8,7 +8,10 @@ export interface State {
   layout: Layout;
   metric: string;
   against: string;
+  against_policy: string;
+  against_sparsity: number;
   modules: string;
+  colors: "auto" | "fitted" | "full";
   grouping: "group" | "projection" | "block";
   sort: string;
   curve: "bytes" | "quality";
@@ -36,6 +39,7 @@ export interface Metric {
   parts?: string[];
   amounts?: Numbers;
   sizes?: Numbers | null;
+  errors?: Numbers | null;
 }
 
 /** A metric with the places of its arrays. */
@@ -96,6 +100,7 @@ export interface Counts {
   weights?: Numbers;
   nonzero?: Numbers;
   slack?: Numbers | null;
+  more?: Counts | null;
 }
 
 interface Point {
@@ -116,9 +121,12 @@ export interface Payload {
     projections: string[]; groups: string[] };
   labels: { groups: Record<string, string> };
   scopes: string[];
+  blocks: string[];
   metrics: PayloadMetric[];
   start: Traits;
   arrays: any[];
+  payload?: Uint8Array;
+  source?: [style: string, script: string] | null;
   variants?: (Variant & { arrays: Record<string, number> })[];
   policies?: Policy[];
   hasWeights?: boolean;
@@ -126,6 +134,7 @@ export interface Payload {
   whyNoHistogram?: string;
   deviation?: number;
   inner?: Record<number, Record<number, Inner>>;
+  heads?: Record<number, Record<number, number>>;
   experts?: { title: string; high: number; rows: ExpertRow[] }[];
   twoFour?: Record<number, number[]>;
   baseline?: number;
@@ -143,10 +152,11 @@ export interface Payload {
 }
 
 interface Inner {
-  heads: number[];
-  experts: number[];
-  zeroRows: number;
-  zeroColumns: number;
+  heads?: number[];
+  experts?: number[];
+  zero_rows?: number;
+  zero_columns?: number;
+  reason?: string;
 }
 
 interface ExpertRow {
@@ -165,7 +175,11 @@ interface Removed {
 
 declare global {
   var sparsityViewer: Record<string, any>;
+  /** What the views of an explorer share, by its key. */
+  var sparsityHistories: Record<string,
+    { first?: State; steps?: State[]; at?: number; sent?: any }>;
   interface HTMLElement {
     viewer?: any;
+    still?: Node[];
   }
 }

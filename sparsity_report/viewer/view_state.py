@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,12 @@ import pandas as pd
 import traitlets
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.derived import layer_metrics
+from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.levels import in_layout
 from sparsity_report.study.schema import METRICS
-from sparsity_report.viewer.payload import Codes, Contents, Floats, common_ratio
+from sparsity_report.viewer.payload import Codes, Contents, Floats, common_ratio, nearest
 from sparsity_report.viewer.viewer_metrics import aligned, compared_layers, spreads
 from sparsity_report.words.sentences import say
 
@@ -24,11 +26,23 @@ State = Mapping[str, Any]
 
 #: The variant in view while a level is.
 AT_LEVEL = "at level"
+#: Keys of the state of two sides, A and B: the variant, or the policy and the sparsity of a level.
+A, B = ("variant", "policy", "sparsity"), ("against", "against_policy", "against_sparsity")
+# Columns of side B that follow those of A.
+_BESIDE = [
+    "weight_total", "weight_nonzero", "weight_sparsity", "nonzero", "flops_per_token",
+    "stored_bytes",
+]  # fmt: skip
 _CHOICES = {
     "layout": ("csr", "bitmask", "dense"),
     "grouping": ("group", "projection", "block"),
+    "colors": ("auto", "fitted", "full"),
     "curve": ("bytes", "quality"),
 }
+# A place that is not between two digits.
+_WHOLE = "(?!(?<=[0-9])(?=[0-9]))"
+# Most choices that a message lists.
+_LISTED = 20
 
 
 class RefusedValueError(SparsityReportError, traitlets.TraitError):
@@ -48,7 +62,7 @@ def check_state(header: Mapping[str, Any], changes: State) -> None:
     Raises
     ------
     RefusedValueError
-        A key or a value is unknown. Of modules the message names the closest one only.
+        A key or a value is unknown. Of many choices the message names the closest one only.
     """
     _require("state", changes, list(header["start"]))
     choices, modules = _choices(header), header["modules"]["names"]
@@ -56,11 +70,11 @@ def check_state(header: Mapping[str, Any], changes: State) -> None:
         if name == "selection":
             if not isinstance(value, list | tuple):
                 raise _refused(name, value, "a list of names")
-            _require_modules(name, value, modules)
+            _require(name, value, modules)
         elif name == "detail":
-            _require_modules(name, [] if value is None else [value], modules)
-        elif name == "sparsity":
-            if not isinstance(value, int | float) or not 0 <= value < 1:
+            _require(name, [] if value is None else [value], modules)
+        elif name in {"sparsity", "against_sparsity"}:
+            if not isinstance(value, int | float) or not 0 <= value <= 0.999999:
                 raise RefusedValueError(say("explorer.sparsity_out_of_range", value=repr(value)))
         elif name != "search":
             _require(name, [value], choices[name])
@@ -71,28 +85,30 @@ def check_state(header: Mapping[str, Any], changes: State) -> None:
 def with_consequences(header: Mapping[str, Any], state: State, changes: State) -> dict[str, Any]:
     """Return a state after checked changes, as the viewer's script follows them.
 
-    A policy or a sparsity shows the nearest level, a variant its layout and its place on the
-    slider. A new selection shows its last module in detail.
+    On each side, a policy or a sparsity shows the nearest level, and a variant its sparsity; A
+    decides the layout. A new selection shows its last module in detail.
     """
     after = {**state, **changes}
     policies = {e["key"]: e for e in header.get("policies", ()) if "levels" in e}
-    levels = policies[after["policy"]]["levels"] if after.get("policy") in policies else ()
-    if "variant" in changes and after["variant"] != AT_LEVEL:
-        variant = next(v for v in header["variants"] if v["name"] == after["variant"])
-        if "layout" not in changes:
-            after["layout"] = "csr" if variant["layout"] == "csr" else "dense"
-        if levels and variant["sparsity"] is not None:
-            after["sparsity"] = _nearest(levels, variant["sparsity"])
-    elif levels and changes.keys() & {"policy", "sparsity"}:
-        after["sparsity"], after["variant"] = _nearest(levels, after["sparsity"]), AT_LEVEL
+    for shown, policy, share in (A, B):
+        levels = policies[after[policy]]["levels"] if after.get(policy) in policies else ()
+        if shown in changes and after[shown] != AT_LEVEL:
+            variant = next(v for v in header["variants"] if v["name"] == after[shown])
+            if shown == "variant" and "layout" not in changes:
+                after["layout"] = "csr" if variant["layout"] == "csr" else "dense"
+            if levels and variant["sparsity"] is not None:
+                after[share] = nearest(levels, variant["sparsity"])
+        elif levels and changes.keys() & {policy, share}:
+            after[share], after[shown] = nearest(levels, after[share]), AT_LEVEL
     after["selection"] = list(dict.fromkeys(after["selection"]))
     if changes.get("selection") and after["detail"] not in after["selection"]:
         after["detail"] = after["selection"][-1]
     return after
 
 
-def _nearest(levels: Sequence[float], sparsity: float) -> float:
-    return min(levels, key=lambda level: abs(level - sparsity))
+def other_side(state: State) -> dict[str, Any]:
+    """Return the state that shows side B alone."""
+    return {**state, **{a: state[b] for a, b in zip(A, B, strict=True)}, "metric": "sparsity"}
 
 
 def _choices(header: Mapping[str, Any]) -> dict[str, Sequence[str]]:
@@ -100,30 +116,25 @@ def _choices(header: Mapping[str, Any]) -> dict[str, Sequence[str]]:
     metrics = [metric["key"] for metric in header["metrics"]]
     variants = [variant["name"] for variant in header.get("variants", ())]
     policies = [e["key"] for e in header.get("policies", ()) if "levels" in e]
-    keys = ("module", *metrics)
+    shown = [*variants, *([AT_LEVEL] if policies else [])]
+    keys = ("module", *metrics, *(("sparsity_b", "stored_bytes_b") if variants else ()))
     return {
         **_CHOICES,
         "metric": metrics,
-        "modules": header["scopes"],
+        "modules": [*header["scopes"], *header["blocks"]],
         "sort": ["", *keys, *(f"-{key}" for key in keys)],
-        "policy": policies or [""],
-        "variant": [*variants, *([AT_LEVEL] if policies else [])],
-        "against": variants,
+        **dict.fromkeys(("policy", "against_policy"), policies or [""]),
+        **dict.fromkeys(("variant", "against"), shown),
     }
 
 
 def _require(name: str, values: Iterable[Any], known: Sequence[str]) -> None:
+    choices = set(known)
     for value in values:
-        if not isinstance(value, str) or value not in known:
-            raise _refused(name, value, f"one of {', '.join(known)}")
-
-
-def _require_modules(name: str, values: Sequence[Any], modules: Sequence[str]) -> None:
-    names = set(modules)
-    for value in values:
-        if not isinstance(value, str) or value not in names:
-            near = difflib.get_close_matches(str(value), modules, 1) or modules[:1]
-            raise _refused(name, value, f"one of {', '.join([*near, '…'])}")
+        if not isinstance(value, str) or value not in choices:
+            near = difflib.get_close_matches(str(value), known, 1) or known[:1]
+            listed = [*near, "…"] if len(known) > _LISTED else known
+            raise _refused(name, value, f"one of {', '.join(listed)}")
 
 
 def _refused(name: str, value: Any, known: str) -> RefusedValueError:
@@ -143,7 +154,8 @@ class LayerValues:
     """
 
     def __init__(self, study: StudyFigures, contents: Contents, state: State) -> None:
-        self._study, self._figures, self._state = study, contents.figures, state
+        self._study, self._contents, self._state = study, contents, state
+        self._figures, self._header = contents.figures, contents.header
         self._roots = {m["key"] for m in contents.header["metrics"] if m.get("root")}
         self._is_level = state.get("variant") == AT_LEVEL
 
@@ -164,20 +176,26 @@ class LayerValues:
         layout = self._state["layout"]
         if self._is_level:
             rows = self._study.by_policy[self._state["policy"]].at(self._state["sparsity"])
-        elif layout == ("csr" if self._study.facts.layouts[variant] == "csr" else "dense"):
-            return rows.assign(bytes_before=before)
-        sizes = in_layout(modules, layout, rows["weight_nonzero"])
-        return rows.assign(bytes_before=before, **sizes)
+            rows["sparsity"] = zero_shares(rows["total"], rows["nonzero"])
+        rows = rows.assign(bytes_before=before, weight_sparsity=self.values("sparsity", rows))
+        if not self._is_level and layout == self._study.facts.layouts[variant].replace(
+            "masked", "dense"
+        ):
+            return rows
+        return rows.assign(**in_layout(modules, layout, rows["weight_nonzero"]))
 
     def in_view(self) -> pd.DataFrame:
         """Return the selected layers, or those that the search finds in the scope, sorted."""
         rows, state = self.rows(), self._state
+        # The page has the order of the first variant that has a module.
+        places = pd.Index(self._header["modules"]["names"]).get_indexer(rows["module_name"])
+        rows = rows.iloc[np.argsort(places)]
         if state["selection"]:
             rows = rows[rows["module_name"].isin(state["selection"])]
         else:
             rows = _in_scope(rows, state["modules"])
-            for word in state["search"].casefold().split():
-                rows = rows[rows["module_name"].str.casefold().str.contains(word, regex=False)]
+            if state["search"].strip():
+                rows = rows[rows["module_name"].isin(_matching(self._header, state["search"]))]
         if key := state["sort"].removeprefix("-"):
             names = rows["module_name"].str.replace(
                 "[0-9]+", lambda digits: digits[0].rjust(9, "0"), regex=True
@@ -185,7 +203,22 @@ class LayerValues:
             column = names if key == "module" else pd.Series(self.values(key, rows), rows.index)
             is_up = not state["sort"].startswith("-")
             rows = rows.loc[column.sort_values(ascending=is_up, kind="stable").index]
-        return rows.reset_index(drop=True)
+        return self._beside(rows.reset_index(drop=True))
+
+    def _beside(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return layers with columns of side B, if the difference is in view."""
+        if self._state["metric"] != "difference":
+            return rows
+        other = self._b_rows(rows).filter([*_BESIDE, "uncertainty"]).add_suffix("_b")
+        return rows.join(other).assign(difference=self.values("difference", rows))
+
+    @cached_property
+    def _b(self) -> LayerValues:
+        return LayerValues(self._study, self._contents, other_side(self._state))
+
+    def _b_rows(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of side B for layers, null where it lacks one."""
+        return self._b.rows().set_index("module_name").reindex(rows["module_name"]).reset_index()
 
     def cells(self) -> tuple[pd.DataFrame, Grid]:
         """Return ``block``, ``projection`` and ``value`` of the cells of the map, and its grid."""
@@ -206,10 +239,13 @@ class LayerValues:
         names = pd.Index(rows["module_name"])
         if metric in self._figures:
             return aligned(self._figures[metric], names)
-
+        if (key := metric.removesuffix("_b")) != metric:
+            return self._b._parts(key, self._b_rows(rows))
         if metric == "difference":
-            before = layer_metrics.zeros_of(self._study.facts.layers(self._state["against"]))
-            return aligned(layer_metrics.difference(layer_metrics.zeros_of(rows), before), names)
+            zeros, size = self._parts("sparsity", rows)
+            others, other = self._parts("sparsity_b", rows)
+            # A layer of another size has no difference.
+            return zeros - others, np.where(size == other, np.asarray(size), np.nan)
         rows = rows.assign(zeros=rows["weight_total"] - rows["weight_nonzero"])
         if metric == "deviation":
             is_first = self._is_level or self._study.facts.is_of_first(self._state["variant"])
@@ -224,7 +260,25 @@ class LayerValues:
 
 
 def _in_scope(rows: pd.DataFrame, modules: str) -> pd.DataFrame:
-    """Return the layers of a group, the prunable ones, or all."""
+    """Return the layers of a group or block, the prunable ones, or all."""
     if modules == "all":
         return rows
-    return rows[rows["prunable"] if modules == "prunable" else rows["group"] == modules]
+    blocks = "block " + rows["block"].astype("Int64").astype(str)
+    named = (rows["group"] == modules) | (blocks == modules)
+    return rows[rows["prunable"] if modules == "prunable" else named]
+
+
+def _matching(header: Mapping[str, Any], search: str) -> Iterator[str]:
+    """Yield the modules whose names and labels contain all words of a search, with whole numbers.
+
+    ``block 1`` is one word, which block 10 does not contain.
+    """
+    modules, labels = header["modules"], header["labels"]["groups"]
+    words = re.findall(r"block\s+[0-9]+|\S+", search.lower())
+    wanted = [re.compile(_WHOLE + re.escape(" ".join(word.split())) + _WHOLE) for word in words]
+    for k, name in enumerate(modules["names"]):
+        block, layer, group = (modules[key][k] for key in ("blocks", "projections", "groups"))
+        place = "" if block is None else f"block {block} · {layer}"
+        text = "\n".join((name, modules["shown"].get(k, name), labels[group], place)).lower()
+        if all(word.search(text) for word in wanted):
+            yield name

@@ -1,38 +1,75 @@
 // The viewer: one screen over a payload; a kernel is asked only for what the payload cannot hold.
 import { Controls } from "./controls.js";
 import { code } from "./copied_code.js";
-import { open } from "./data.js";
-import { sharedZeros } from "./details.js";
+import { fail, open } from "./data.js";
 import { make } from "./elements.js";
-import { Figures } from "./figures.js";
-import { listenToKeys } from "./keyboard.js";
+import { AT_LEVEL, Figures, SIDES } from "./figures.js";
+import { holdFocus, listenToKeys } from "./keyboard.js";
 import { HeatMap } from "./map.js";
 import { Panel } from "./panel.js";
+import { count } from "./parts.js";
+import { Selection } from "./selection.js";
 import { Store } from "./state.js";
 import { Table } from "./table.js";
-import { button, Tools } from "./tools.js";
+import { Tools } from "./tools.js";
 
-const DAMAGED = "The data of this viewer are damaged. Run the cell again, or write the page again.";
+// Start of the names under which the browser keeps states.
+const PREFIX = "sparsity-viewer ";
+
+// True for a value of a trait that its control offers.
+function isOffered({ data: { metrics, start }, figures, panel, root }, name, value) {
+  if (name === "panel") return panel.tabs.some(({ dataset }) => dataset.panel === value);
+  if (name === "detail") return figures.positions.has(value);
+  const first = start[name];
+  if (first === undefined || value?.constructor !== first.constructor) return false;
+  if (name === "sort") {
+    return ["", "module", ...metrics.map(({ key }) => key)].includes(value.replace(/^-|_b$/g, ""));
+  }
+  const side = SIDES.find((keys) => keys.includes(name));
+  const kind = side && SIDES[0][side.indexOf(name)];
+  if (kind === "sparsity" || (kind === "variant" && value === AT_LEVEL)) return true;
+  const menu = root.querySelector(
+    `select.sv-${side?.[0] ?? (name === "modules" ? "scope" : name)}`,
+  );
+  const wanted = kind ? `${kind} ${value}` : value;
+  return !menu || [...menu.options].some((option) => option.value === wanted && !option.disabled);
+}
 
 class Viewer {
-  constructor(root, data, start, kernel) {
+  constructor(root, data, { start, kernel, key, seen }) {
     this.root = root;
     this.data = data;
     this.kernel = kernel;
-    this.figures = new Figures(data);
+    this.key = key;
+    this.figures = new Figures(data, Boolean(kernel));
     this.text = this.figures.text;
-    this.store = new Store(this.figures, { ...data.start, ...start });
+    this.store = new Store(this.figures, { ...data.start, ...start }, historyOf(key));
+    /** Sizes and values with which each part was last drawn. */
+    this.seen = new Map();
     this.build();
-    this.store.onChange.push((state, before) => this.update(state, before));
+    this.store.onChange.push((state, before) => {
+      this.tools.forget(state, before);
+      if (before.modules !== state.modules) this.map.zoomed = null;
+      this.redraw();
+    });
     this.store.onRest.push((state) => {
       kernel?.share(this.store.traits(state));
+      this.keep();
+      count(this);
       root.dispatchEvent(new CustomEvent("viewer-change", { bubbles: true, detail: state }));
     });
     this.ended = new AbortController();
-    listenToKeys(root, this.store, this.ended.signal);
-    this.sized = new ResizeObserver(() => this.update(this.store.state));
+    listenToKeys(this, this.ended.signal);
+    addEventListener("pagehide", () => this.store.rest(), { signal: this.ended.signal });
+    this.holdFocus = holdFocus(root, this.ended.signal);
+    this.sized = new ResizeObserver(() => this.draw());
     this.sized.observe(root);
-    this.update(this.store.state);
+    if (seen) this.recall(seen);
+    this.store.isNew = true;
+    this.store.note();
+    this.keep();
+    this.drawParts(this.store.state);
+    count(this);
   }
 
   // State with the names of modules, as a kernel and an address know it.
@@ -40,8 +77,31 @@ class Viewer {
     return this.store.traits();
   }
 
-  set(traits, options = {}) {
-    this.store.set(this.store.internal(traits), options);
+  set(traits) {
+    this.store.set(this.store.internal(traits));
+  }
+
+  // State that a page keeps, with its panel.
+  get kept() {
+    return { ...this.state, panel: this.store.state.panel };
+  }
+
+  // Keep what was last seen of an explorer, for its page without a kernel and after a reload.
+  keep() {
+    try {
+      if (this.key) sessionStorage.setItem(PREFIX + this.key, JSON.stringify(this.kept));
+    } catch {
+      // Some frames have no storage.
+    }
+  }
+
+  // Show traits that were kept, if they are values of the controls.
+  recall(traits) {
+    const { store } = this;
+    const known = Object.entries(traits).filter((trait) => isOffered(this, ...trait));
+    if (!known.length) return;
+    store.show(store.settled({ ...store.state, ...store.internal(Object.fromEntries(known)) }));
+    this.controls.tellNearest(traits);
   }
 
   code(state) {
@@ -51,99 +111,104 @@ class Viewer {
   build() {
     const { root, data, figures, store, text } = this;
     const [left, right] = ["left", "right"].map((side) => make("div", { className: `sv-${side}` }));
-    this.controls = new Controls(figures, store, (content) => this.tools.tell(content));
-    const body = make("div", { className: "sv-body" }, left, right);
-    const selection = this.buildSelection();
-    root.replaceChildren(this.controls.bar, this.controls.said, body, selection);
+    this.controls = new Controls(this);
+    this.selection = new Selection(this);
+    root.replaceChildren(this.controls.bar, this.controls.said,
+      make("div", { className: "sv-body" }, left, right), this.selection.box);
     root.classList.toggle("sv-pair", figures.isPair);
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", text.say("viewer", { title: data.title }));
-    this.map = new HeatMap(left, figures, store);
+    const redraw = () => this.redraw();
+    this.map = new HeatMap(left, figures, store, redraw);
     this.panel = new Panel(right, figures, store);
-    this.table = new Table(root, figures, store);
+    this.table = new Table(root, figures, store, redraw);
     this.tools = new Tools(this);
     root.append(this.tools.box, this.tools.notice);
   }
 
-  // Controls for a selection, which exist once and are shown as needed.
-  buildSelection() {
-    const { store, kernel, data, figures, text } = this;
-    this.sum = make("span", { className: "sv-sum" });
-    const reason = figures.isPair || data.hasWeights ? "" : text.say("needs_weights");
-    this.add = button(text, "add", () => this.ask({ type: "add" }), reason);
-    this.compare = button(text, "compare", () => store.set({ metric: "difference" }));
-    this.clear = button(text, "clear", () => store.set({ selection: [] }));
-    const ofStudy = figures.isPair ? [] : [this.compare, kernel && this.add];
-    return make("div", { className: "sv-selection" }, this.sum, ...ofStudy, this.clear);
+  // Draw in the next animation frame, once for all changes before it.
+  redraw() {
+    this.frame ||= requestAnimationFrame(() => this.draw());
   }
 
-  update(state, before = null) {
-    if (before && before.modules !== state.modules) this.map.zoomed = null;
-    for (const part of [this.controls, this.map, this.panel, this.table]) part.update(state);
-    this.updateSelection(state);
+  draw() {
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    try {
+      this.drawParts(this.store.state);
+      this.holdFocus();
+    } catch (error) {
+      fail(this.root, error);
+    }
+  }
+
+  // Draw the parts in which something changed; all sizes are read before anything is written.
+  drawParts(state) {
+    const { controls, map, panel, selection, table } = this;
+    const parts = [controls, map, panel, table, selection].filter((part) => {
+      const shown = Object.keys(state).filter((name) => !part.unused.includes(name));
+      const [seen, now] = [this.seen.get(part), [...part.measure(),
+        ...shown.map((name) => state[name])]];
+      this.seen.set(part, now);
+      return !seen || now.some((value, k) => value !== seen[k]);
+    });
+    for (const part of parts) part.update(state);
     this.tools.update(state);
   }
 
-  updateSelection(state) {
-    const { figures, text } = this;
-    const { length } = state.selection;
-    const isDifference = state.metric === "difference";
-    const hasDifference = figures.data.metrics.some(({ key }) => key === "difference");
-    this.clear.hidden = !length;
-    this.add.hidden = !figures.isLevel(state);
-    this.compare.hidden = !length || isDifference || !hasDifference;
-    const parts = [];
-    if (length && figures.isPair) parts.push(text.say("selected", { n: text.count(length) }));
-    else if (length) {
-      const sums = figures.sums(state, state.selection);
-      parts.push(
-        text.say("selected_sums", { n: text.count(length), weights: text.scaled(sums.prunable),
-          share: text.percent(sums.share), bytes: text.scaled(sums.bytes, "B"),
-          ratio: text.times(sums.ratio), layout: text.say(`as_${state.layout}`) }),
-      );
-      if (sums.slack) parts.push(text.say("selected_slack", { slack: text.count(sums.slack) }));
-    } else if (!isDifference) parts.push(text.say("select_hint"));
-    const members = length ? state.selection : figures.scope(state.modules, state);
-    if (isDifference) parts.push(sharedZeros(figures, state, members));
-    this.sum.textContent = parts.join(" ");
-  }
-
-  ask(message) {
+  /**
+   * Ask the kernel, say so, and say its answer, unless a later question was asked.
+   * @param {{ type: string, level?: object }} message
+   * @returns {Promise<{ type: "said" | "error", text?: string, data?: DataView }>}
+   */
+  async ask(message) {
+    const { kernel, root, text, tools } = this;
+    root.asked = message;
+    const tell = (words, about) => {
+      if (root.asked === message) root.viewer.tools.tell(words, about, "kernel");
+    };
     this.store.rest();
-    this.tools.tell(this.text.say("waiting"));
-    clearTimeout(this.waiting);
-    this.waiting = setTimeout(() => this.tools.tell(this.text.say("no_answer")), 3000);
-    this.kernel.send(message);
-  }
-
-  answer({ text }) {
-    clearTimeout(this.waiting);
-    this.tools.tell(text);
+    tell(text.say("waiting"), []);
+    const late = setTimeout(() => {
+      if (tools.notice.innerText.includes(text.say("waiting"))) tell(text.say("no_answer"), []);
+    }, 3000);
+    const answer = await kernel.ask(message);
+    clearTimeout(late);
+    tell(answer.text ?? "");
+    return answer;
   }
 
   close() {
     this.ended.abort();
     this.sized.disconnect();
+    cancelAnimationFrame(this.frame);
     clearTimeout(this.store.timer);
-    clearTimeout(this.waiting);
   }
 }
 
-// Show a payload in an element; a damaged one leaves a sentence.
-export async function mount(root, payload, { start = {}, kernel = null } = {}) {
+// Return what views of an explorer share, such as its steps, which outlive a view and a payload.
+export function historyOf(key) {
+  globalThis.sparsityHistories ??= {};
+  return key ? (globalThis.sparsityHistories[key] ??= {}) : {};
+}
+
+/**
+ * Show a payload in an element; a damaged one leaves a sentence. The first state is that of the
+ * payload, changed by `start` of a kernel or by the valid values of `seen`.
+ */
+export async function mount(root, payload,
+  { start = {}, kernel = null, source = null, key = "", seen = null } = {})
+{
+  root.still ??= [...root.childNodes];
   try {
-    const data = await open(payload);
+    const data = { ...await open(payload), payload, source };
     root.viewer?.close();
-    root.viewer = new Viewer(root, data, start, kernel);
+    root.viewer = new Viewer(root, data, { start, kernel, key, seen });
     root.classList.add("sv-ready");
     const detail = root.viewer.store.state;
     root.dispatchEvent(new CustomEvent("viewer-change", { bubbles: true, detail }));
     return root.viewer;
   } catch (error) {
-    root.replaceChildren(
-      make("p", { className: "sv-sentence", textContent: root.dataset.damaged ?? DAMAGED,
-        title: String(error) }),
-    );
-    return null;
+    return fail(root, error);
   }
 }

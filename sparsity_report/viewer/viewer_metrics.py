@@ -19,15 +19,6 @@ from sparsity_report.words.sentences import say
 
 # Metrics whose square is a sum ÷ a sum.
 _ROOTS = {"deviation", "relative_change"}
-# Metrics of two checkpoints, with the keys of their notes.
-_COMPARED = {
-    "moved": "pair.metric_zero_or_removed_note",
-    "kept_share": "pair.metric_zeros_kept_note",
-    "revived_share": "pair.metric_zeros_revived_note",
-    "new_share": "pair.metric_new_zeros_note",
-    "relative_change": "pair.metric_relative_change_note",
-    "iou": "pair.metric_zeros_iou_note",
-}
 
 
 def _metric(column: Column, note: str) -> dict[str, Any]:
@@ -80,9 +71,9 @@ def compared_metrics(rows: pd.DataFrame) -> list[tuple[dict[str, Any], LayerFigu
     }
     names = pd.Index(rows["module_name"])
     metrics = []
-    for key, note in _COMPARED.items():
-        amounts, sizes = (part.to_numpy(dtype=float, na_value=np.nan) for part in sums[key])
-        metric = _metric(COLUMNS[key], say(note))
+    for key, parts in sums.items():
+        amounts, sizes = (part.to_numpy(dtype=float, na_value=np.nan) for part in parts)
+        metric = _metric(COLUMNS[key], say(f"pair.metric_note.{key}"))
         metrics.append((metric, LayerFigure(names, amounts, sizes)))
     return metrics
 

@@ -134,6 +134,13 @@ class Parameter:
         return self.total * self.itemsize if self.file_bytes is None else self.file_bytes
 
     @property
+    def heads(self) -> int:
+        """Number of attention heads of which the matrix is made; 0 if unknown."""
+        if not (self.matrix and self.head_dim) or self.matrix[self.head_axis] % self.head_dim:
+            return 0
+        return self.matrix[self.head_axis] // self.head_dim
+
+    @property
     def stack(self) -> Matrix | None:
         """Sizes of a prunable matrix, or of a stack of them; None for other tensors."""
         if self.matrix is None or not self.prunable:

@@ -21,13 +21,7 @@ from sparsity_report.counting.cuts import Cut, ThresholdCut, check_n_m, cut_grou
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import (
-    Inputs,
-    Ladder,
-    ModuleCounts,
-    Policy,
-    Pruning,
-)
+from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Policy, Pruning
 from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
 from sparsity_report.counting.workers import unflushed
 from sparsity_report.errors import SparsityReportError

@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sparsity_report.findings.checkpoint_findings import (
-    block_names,
-    blocks_axis,
-)
+from sparsity_report.findings.checkpoint_findings import block_names, blocks_axis
 from sparsity_report.report.tables.table_model import Table, caption_of, table_of
 from sparsity_report.study.derived.removed_strips import BlockShares
 from sparsity_report.study.figures import StudyFigures

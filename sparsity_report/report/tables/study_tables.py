@@ -29,7 +29,7 @@ from sparsity_report.study.derived.paired_scores import (
 from sparsity_report.study.derived.protocol_scores import PROTOCOL, by_protocol
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
-from sparsity_report.study.schema import COLUMNS, Column, columns_of
+from sparsity_report.study.schema import COLUMNS, DENOMINATORS, Column, columns_of
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.display_names import part_name
@@ -40,15 +40,8 @@ _TEXTS = 40  # about as many continuations
 _SMALL = 0.005  # share of the parameters below which a group without zeros has no row
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
-# Label and denominator by part.
-_SPARSITIES = {
-    "prunable": ("sparsity.prunable", "sparsity.prunable_note"),
-    "non_embedding": ("sparsity.non_embedding", "sparsity.non_embedding_note"),
-    "model": ("sparsity.model", "sparsity.model_note"),
-}
 # Columns of totals in a thesis.
 _KIT = "sparsity_prunable sparsity_non_embedding sparsity_model stored_bytes flops_per_token"
-_INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
 def models(study: StudyFigures) -> Table:
@@ -82,10 +75,11 @@ class Total(NamedTuple):
 def total_rows(study: StudyFigures) -> list[Total]:
     """Return the three sparsities with their counts, then the costs."""
     rows = []
-    for part, (label, note) in _SPARSITIES.items():
+    for part in DENOMINATORS:
         prefix = "" if part == "model" else f"{part}_"
-        share: dict[str, Any] = {"format": formats.share(2), "text": say(label)}
-        rows.append(Total(replace(COLUMNS[f"sparsity_{part}"], **share), say(note), "lead"))
+        share: dict[str, Any] = {"format": formats.share(2), "text": say(f"sparsity.{part}")}
+        note = say(f"sparsity_note.{part}")
+        rows.append(Total(replace(COLUMNS[f"sparsity_{part}"], **share), note, "lead"))
         for count, key in (("total", "label.of_total"), ("nonzero", "label.nonzero")):
             rows.append(Total(replace(COLUMNS[f"{prefix}{count}"], text=say(key)), "", "part"))
         if study.facts.base_shares:
@@ -216,7 +210,7 @@ def zeros_map(study: StudyFigures, variant: str) -> Table:
 def inside(variant: str, part: Part) -> Table:
     """Return zeros of heads or experts, block by number."""
     wide = part.rows.pivot(index="block", columns="part", values="sparsity").rename(columns=str)
-    key = _INSIDE[part.key]
+    key = f"caption.zeros_by.{part.key}"
     caption = say(key, variant=variant, projection=part.projection)
     return wide_table(part.key, caption, wide, formats.SHARE)
 

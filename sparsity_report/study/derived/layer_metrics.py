@@ -1,7 +1,7 @@
-"""Figures of layers besides counts: differences, sensitivity, spread.
+"""Figures of layers besides counts: sensitivity and spread.
 
-Each figure is an amount ÷ a size, so that several layers have one, too. Differences are zeros ÷
-weights; sensitivity is a mean over layers.
+Each figure is an amount ÷ a size, so that several layers have one, too. Sensitivity is a mean over
+layers.
 """
 
 from __future__ import annotations
@@ -42,34 +42,6 @@ class LayerFigure(NamedTuple):
     names: pd.Index
     amounts: Floats
     sizes: Floats
-
-
-def zeros_of(rows: pd.DataFrame) -> LayerFigure:
-    """Return zeros ÷ weights of the prunable matrices in rows of ``study.layers`` or of a level."""
-    matrices = rows[rows["prunable"] & (rows["weight_total"] > 0)]
-    counts = matrices[["weight_total", "weight_nonzero"]]
-    total, left = counts.to_numpy(dtype=float, na_value=np.nan).T
-    return LayerFigure(pd.Index(matrices["module_name"]), total - left, total)
-
-
-def difference(zeros: LayerFigure, before: LayerFigure) -> LayerFigure:
-    """Return the change of sparsity from one variant to another, or to every level.
-
-    A layer whose number of weights differs is unknown.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> study = sr.compare(sr.dense(sr.load()))
-    >>> more = difference(zeros_of(study.at_level(0.5)), zeros_of(study.at_level(0.3)))
-    >>> round(float(more.amounts.sum() / more.sizes.sum()), 2)
-    0.2
-    """
-    known = pd.DataFrame({"zeros": before.amounts, "total": before.sizes}, before.names)
-    known = known.reindex(zeros.names)
-    sizes = np.where(known["total"] == zeros.sizes, zeros.sizes, np.nan)
-    gone = known["zeros"].where(np.isfinite(sizes)).to_numpy()
-    return LayerFigure(zeros.names, zeros.amounts - gone, sizes)
 
 
 def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigure:

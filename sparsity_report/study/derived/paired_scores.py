@@ -20,10 +20,7 @@ from sparsity_report.study.losses import paired_mean, token_counts, why_unpaired
 from sparsity_report.words.sentences import say
 
 #: Distances of predictions from those of dense: their losses by span, and their largest value.
-DISTANCES = {
-    "kl": ("kl", math.inf),
-    "agreement": ("agreed", 1.0),
-}
+DISTANCES = {"kl": ("kl", math.inf), "agreement": ("agreed", 1.0)}
 _COLUMNS = [
     *("text", "protocol", "variant", "against", "p", "separated"),
     *("figure", "value", "low", "high"),

@@ -15,11 +15,8 @@ from sparsity_report.words.sentences import says
 
 # Reasons for a speed that is not stated, the clearest first.
 _UNSOUND = ("noise", "crowded", "ticks", "unsettled", "few", "unknown")
-# Reasons for no perplexity, by notes.
-_NO_SCORE = {
-    "note.no_causal_head": "strip.no_causal_head",
-    "note.loss_not_finite": "strip.loss_not_finite",
-}
+# Reasons for no perplexity.
+_NO_SCORE = ("no_causal_head", "loss_not_finite")
 
 
 class Tile(NamedTuple):
@@ -131,7 +128,7 @@ def _quality(facts: Facts, variants: tuple[str, ...]) -> Tile:
         if after := _ends(_scores(facts, mean, variants)):
             return Tile("accuracy", _before(facts, mean, variants), after)
     notes, is_headless = facts.study.notes, facts.lacks_head(facts.original or facts.baseline)
-    reasons = (_NO_SCORE[key] for key in _NO_SCORE if any(says(note, key) for note in notes))
+    reasons = (f"strip.{k}" for k in _NO_SCORE if any(says(note, f"note.{k}") for note in notes))
     reason = "strip.no_causal_head" if is_headless else "strip.run_perplexity"
     return Tile("quality", None, (), {"reason": next(reasons, reason)})
 

@@ -11,7 +11,7 @@ import pandas as pd
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.files.json_files import study_or_saved
+from sparsity_report.study.files.json_files import StudySource, study_or_saved
 from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
 from sparsity_report.untrusted.display_text import file_name
 
@@ -24,9 +24,7 @@ FORMULA = re.compile(
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
-def write_csv(
-    study: StudyFigures | str | os.PathLike[str], folder: str | os.PathLike[str]
-) -> list[Path]:
+def write_csv(study: StudySource, folder: str | os.PathLike[str]) -> list[Path]:
     r"""Write the tables of a study as CSV files for a spreadsheet.
 
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
@@ -41,8 +39,8 @@ def write_csv(
 
     Parameters
     ----------
-    study : Study or path-like
-        The study to write, or the path of a saved one.
+    study : Study, Explorer or path-like
+        The study to write, its explorer, or the path of a saved one.
     folder : path-like
         The folder of the files, created if missing.
 

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,18 @@ _SETTINGS = ("convention", "context")
 _COMMON = ("format", "version", "written_by", "digest", "notes", "findings")
 # Bytes in which a JSON object begins, after white space.
 _BEGINNING = 64
+
+
+class HasStudy(Protocol):
+    """A value with a study, such as an explorer."""
+
+    @property
+    def study(self) -> StudyFigures:
+        """The study."""
+
+
+#: A study, an explorer, or the path of a saved study.
+StudySource: TypeAlias = StudyFigures | HasStudy | str | os.PathLike[str]
 
 
 def content_of(study: StudyFigures, findings: Sequence[str]) -> dict[str, Any]:
@@ -91,7 +103,7 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
 
 
 def study_or_saved(function: str, value: object) -> StudyFigures:
-    """Return a study, or the study that a path names.
+    """Return a study, the study of an explorer, or the study that a path names.
 
     Parameters
     ----------
@@ -102,22 +114,23 @@ def study_or_saved(function: str, value: object) -> StudyFigures:
     Raises
     ------
     SparsityReportError
-        The value is neither, or the file cannot be read.
+        The value is none of them, or the file cannot be read.
 
     Examples
     --------
     >>> study_or_saved("explore", [])
     Traceback (most recent call last):
-    sparsity_report.errors.SparsityReportError: explore: list is not Study; give a Study or the ...
+    sparsity_report.errors.SparsityReportError: explore: list is not Study; give a Study, an ...
     """
     if isinstance(value, str | os.PathLike):
         return read_figures(value)
-    if not isinstance(value, StudyFigures):
+    study = getattr(value, "study", value)
+    if not isinstance(study, StudyFigures):
         raise SparsityReportError(
-            f"{function}: {type(value).__name__} is not Study; give a Study or the path of a saved "
-            "one"
+            f"{function}: {type(value).__name__} is not Study; give a Study, an explorer, or the "
+            "path of a saved study"
         )
-    return value
+    return study
 
 
 def digest_of(data: Mapping[str, Any]) -> str:

@@ -39,14 +39,7 @@ _UNIQUE = {
     "experts": ["variant", "module_name", "expert"],
 }
 # Tables whose rows are of variants of the study; scores may be of further levels.
-_OF_VARIANTS = (
-    "layers",
-    "patterns",
-    "latency",
-    "continuations",
-    "tasks",
-    "experts",
-)
+_OF_VARIANTS = ("layers", "patterns", "latency", "continuations", "tasks", "experts")
 
 
 def check_study(study: StudyFrames) -> None:

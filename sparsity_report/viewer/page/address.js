@@ -1,12 +1,14 @@
 // Settings of the reader, stored after the # of the address: a section, the theme, and the state of
-// the viewer. Invalid parts are ignored.
+// the viewer. What is too long for it is kept for a reload. Invalid parts are ignored.
 export class Address {
   static LONGEST = 4000;
   static WAIT = 250;
+  static KEY = "sparsity-address";
 
   constructor(scheme) {
     this.scheme = scheme;
     this.section = "";
+    this.comeBack();
     this.restore();
     for (const event of ["input", "click"]) {
       document.addEventListener(event, () => this.later(), { capture: true });
@@ -15,6 +17,7 @@ export class Address {
       this.restore();
       this.later();
     });
+    addEventListener("pagehide", () => this.leave());
     document.addEventListener("viewer-change", ({ target }) => this.follow(target));
     this.follow(document.querySelector(".sparsity-viewer"));
   }
@@ -24,7 +27,7 @@ export class Address {
     if (!root?.viewer) return;
     if (!this.root) {
       this.root = root;
-      this.first = root.viewer.state;
+      this.first = root.viewer.kept;
       this.restore();
     }
     this.later();
@@ -32,60 +35,58 @@ export class Address {
 
   // Show the traits of an address, if they are values of their controls.
   restoreTraits(given) {
-    const { figures, store } = this.root.viewer;
-    const traits = given.map(([name, text]) => [name, this.trait(name, text)]).filter(([, value]) =>
-      value !== undefined
-    );
-    if (!traits.length) return;
-    const state = { ...store.state, ...store.internal(Object.fromEntries(traits)) };
-    const { levels } = figures.policyOf?.(state) ?? {};
-    if (levels) state.sparsity = levels[figures.place({ levels }, state.sparsity)];
-    store.restore(store.settled(state));
+    const value = ([name, text]) => {
+      try {
+        return [name, typeof this.first[name] === "string" ? text : JSON.parse(text)];
+      } catch {
+        return [name];
+      }
+    };
+    this.root.viewer.recall(Object.fromEntries(given.map(value)));
   }
 
-  trait(name, text) {
-    if (!Object.hasOwn(this.first, name)) return undefined;
-    const control = { modules: "scope", policy: "variant" }[name] ?? name;
-    const heads = name === "sort" ? "[data-sort]" : `select.sv-${control} option`;
-    const known = [...this.root.querySelectorAll(heads)].map(({ value, dataset }) =>
-      dataset.sort ?? value.replace(/^(variant|policy) /, "")
-    );
-    if (known.length && text !== "at level" && !known.includes(text.replace(/^-/, ""))) {
-      return undefined;
-    }
-    const first = this.first[name];
-    if (typeof first === "string") return text;
-    try {
-      const value = JSON.parse(text);
-      return typeof value === typeof first && Array.isArray(value) === Array.isArray(first)
-        ? value
-        : undefined;
-    } catch {
-      return undefined;
-    }
-  }
-
-  // Return the traits that differ from those of the first state.
+  // Return the traits that differ from those of the first state, as texts.
   traits() {
     const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-    return Object.entries(this.root?.viewer.state ?? {}).map((
-      [name, value],
-    ) => [name, text(value) === text(this.first[name]) ? "" : text(value)]);
+    return Object.entries(this.root?.viewer.kept ?? {}).map(([name, value]) => [name, text(value)])
+      .filter(([name, value]) => value !== text(this.first[name]));
   }
 
   restore() {
     this.known = location.hash;
     const text = this.known.slice(1);
     if (text.length > Address.LONGEST) return;
-    const given = [...new URLSearchParams(text)];
+    const given = [...new URLSearchParams(text), ...Object.entries(history.state?.viewer ?? {})];
     const [first, value] = given[0] ?? ["", ""];
     const section = value === "" && document.getElementById(first);
     this.section = section ? first : "";
     if (section && "open" in section) section.open = true;
-    for (const [name, text] of given) if (name === "scheme") this.scheme?.set(text);
+    this.scheme?.set(new Map(given).get("scheme"));
     if (this.root) this.restoreTraits(given);
     // Instantly: a link that moves with the scrolled page would lose the reader's click.
     if (section && given.length > 1) section.scrollIntoView({ behavior: "instant" });
+  }
+
+  // Keep the last address for a reload, which began before it was written.
+  leave() {
+    this.write();
+    try {
+      sessionStorage.setItem(Address.KEY, JSON.stringify([location.href, history.state]));
+    } catch {
+      // Some frames have no storage.
+    }
+  }
+
+  comeBack() {
+    try {
+      /** @type {any[]} */
+      const [{ type }] = performance.getEntriesByType("navigation");
+      const [address, state] = JSON.parse(sessionStorage.getItem(Address.KEY));
+      const [before, now] = [address, location.href].map((one) => one.split("#")[0]);
+      if (type === "reload" && before === now) history.replaceState(state, "", address);
+    } catch {
+      // Nothing was kept.
+    }
   }
 
   later() {
@@ -96,14 +97,15 @@ export class Address {
   write() {
     if (document.querySelector(".sparsity-viewer:not(.sv-ready)")) return;
     if (location.hash !== this.known) this.restore(); // the event of a link comes later
-    const changed = [["scheme", this.scheme?.get()], ...this.traits()].filter(([, value]) =>
-      value && value.length < Address.LONGEST / 4
-    );
-    const parts = [this.section, new URLSearchParams(changed).toString()].filter(Boolean);
-    const kept = parts.length ? `#${parts.join("&")}` : "";
-    if (kept === location.hash) return;
+    const changed = [["scheme", this.scheme?.get()], ...this.traits()].filter(([, value]) => value);
+    const isShort = (entry) =>
+      String(new URLSearchParams([entry])).length < Address.LONGEST / (changed.length + 1);
+    const short = new URLSearchParams(changed.filter(isShort));
+    const viewer = Object.fromEntries(changed.filter((entry) => !isShort(entry)));
+    const kept = [this.section, short.toString()].filter(Boolean).join("&");
+    const address = kept ? `#${kept}` : location.pathname + location.search;
     try {
-      history.replaceState(null, "", kept || location.pathname + location.search);
+      history.replaceState({ viewer }, "", address);
       this.known = location.hash;
     } catch {
       // Some frames do not allow changes of the address.

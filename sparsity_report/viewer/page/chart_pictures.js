@@ -1,92 +1,52 @@
-// Download of a chart on a white background.
-import { download, fileName, make } from "../elements.js";
+// Download of charts on a white background.
+import { choices, download, element, fileName, raster } from "../elements.js";
 import { words } from "./words.js";
 
-// Small charts side by side become one picture with their color bar.
-export class Picture {
-  static SCALE = 2;
-  static COLUMNS = 3;
-  static GAP = 16;
-  static EDGE = 8;
+const [SCALE, COLUMNS, GAP, EDGE] = [2, 3, 16, 8];
+const CHARTS = ":not(.sparsity-viewer) > .plate > figure, .multiples";
 
-  // Create a picture for every chart that is not part of another picture.
-  static all() {
-    for (const place of document.querySelectorAll(
-      ":not(.sparsity-viewer) > .plate > figure, .multiples",
-    )) new Picture(place);
-  }
+// Return charts as one SVG: the first alone, the others in columns below.
+function asSvg(figures, style = "") {
+  const label = figures.map((figure) => figure.getAttribute("aria-label")).join(" ");
+  let [x, y, width, bottom] = [EDGE, EDGE, 0, 0];
+  const charts = figures.map((figure, place) => {
+    const copy = figure.querySelector("svg").cloneNode(true);
+    const [wide, high] = ["width", "height"].map((side) => Number(copy.getAttribute(side)));
+    if (place % COLUMNS === 1) [x, y] = [EDGE, bottom + GAP];
+    for (const [key, value] of Object.entries({ x, y, overflow: "visible" })) {
+      copy.setAttribute(key, value);
+    }
+    width = Math.max(width, x + wide);
+    bottom = Math.max(bottom, y + high);
+    x += wide + GAP;
+    return copy;
+  });
+  const drawn = element("svg", { width: width + EDGE, height: bottom + EDGE },
+    element("title", {}, label), element("style", {}, style),
+    element("rect", { width: "100%", height: "100%", fill: "white" }), ...charts);
+  return new XMLSerializer().serializeToString(drawn);
+}
 
-  constructor(place) {
+// Add a list of files to every chart; small ones side by side are one picture with their color bar.
+export function addPictures() {
+  for (const place of document.querySelectorAll(CHARTS)) {
     const rows = [place.previousElementSibling, place].filter((part) =>
       part?.matches(".colors, .multiples")
     );
-    this.figures = rows.length
+    const figures = rows.length
       ? rows.flatMap((part) => [...part.querySelectorAll("figure")])
       : [place];
-    place.after(menu(words.save, { SVG: () => this.save("svg"), PNG: () => this.save("png") }));
-  }
-
-  async save(kind) {
-    const blob = kind === "svg" ? this.svg() : await this.png();
-    const name = `${document.querySelector(".kicker bdi").textContent} ${
-      this.figures[0].id.replace(/-figure$/, "")
-    }`;
-    download(blob, `${fileName(name)}.${kind}`);
-  }
-
-  // Return the charts as one SVG: the first alone, the others in columns below.
-  svg(style = "") {
-    const drawn = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    const part = (tag, text, attributes = {}) => {
-      const element = document.createElementNS(drawn.namespaceURI, tag);
-      element.textContent = text;
-      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-      drawn.append(element);
+    const save = async (kind) => {
+      // A PNG has the fonts of the page.
+      const content = kind === "svg"
+        ? asSvg(figures)
+        : await raster(asSvg(figures, document.querySelector("style").textContent), SCALE);
+      const name = `${document.querySelector(".kicker bdi").textContent} ${
+        figures[0].id.replace(/-figure$/, "")
+      }`;
+      download(new Blob([content]), `${fileName(name)}.${kind}`);
     };
-    part("title", this.figures.map((figure) => figure.getAttribute("aria-label")).join(" "));
-    part("style", style);
-    part("rect", "", { width: "100%", height: "100%", fill: "white" });
-    let [x, y, width, bottom] = [Picture.EDGE, Picture.EDGE, 0, 0];
-    this.figures.forEach((figure, place) => {
-      const copy = figure.querySelector("svg").cloneNode(true);
-      const [wide, high] = ["width", "height"].map((side) => Number(copy.getAttribute(side)));
-      if (place % Picture.COLUMNS === 1) [x, y] = [Picture.EDGE, bottom + Picture.GAP];
-      for (const [key, value] of Object.entries({ x, y, overflow: "visible" })) {
-        copy.setAttribute(key, value);
-      }
-      drawn.append(copy);
-      width = Math.max(width, x + wide);
-      bottom = Math.max(bottom, y + high);
-      x += wide + Picture.GAP;
-    });
-    drawn.setAttribute("width", String(width + Picture.EDGE));
-    drawn.setAttribute("height", String(bottom + Picture.EDGE));
-    return new Blob([new XMLSerializer().serializeToString(drawn)], { type: "image/svg+xml" });
+    const kinds = ["SVG", "PNG"].map((kind) => [kind.toLowerCase(), kind]);
+    place.after(choices("tools", words.save, "", [["", kinds]], save));
   }
-
-  // Return the charts as PNG, in the fonts of the page.
-  async png() {
-    const image = new Image();
-    image.src = URL.createObjectURL(this.svg(document.querySelector("style").textContent));
-    await image.decode();
-    const [width, height] = [image.width, image.height].map((side) => Picture.SCALE * side);
-    const canvas = make("canvas", { width, height });
-    canvas.getContext("2d").drawImage(image, 0, 0, width, height);
-    URL.revokeObjectURL(image.src);
-    return new Promise((done) => canvas.toBlob(done, "image/png"));
-  }
-}
-
-// Create a button that opens a menu of buttons.
-function menu(name, choices) {
-  const open = make("button", { type: "button", ariaExpanded: "false" }, name);
-  const more = make("span", { className: "choices", hidden: true });
-  for (const [choice, act] of Object.entries(choices)) {
-    more.append(make("button", { type: "button", on: { click: act } }, choice));
-  }
-  open.addEventListener("click", () => {
-    more.hidden = !more.hidden;
-    open.setAttribute("aria-expanded", String(!more.hidden));
-  });
-  return make("div", { className: "tools" }, open, more);
 }

@@ -1,69 +1,55 @@
 import { make } from "../elements.js";
+import { thousands } from "../numbers.js";
 import { copies } from "./copies.js";
 import { words } from "./words.js";
 
-const THIN = "\u202f";
-const count = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, THIN);
+// Return the sort key of a cell: its number, the product of a shape, or text; null if unknown.
+function sortKey({ textContent }) {
+  const plain = textContent.replace(/[\s<>%]/g, "");
+  if (plain === "–") return null;
+  const sides = plain.split("×").map(Number);
+  return sides.some(Number.isNaN) ? textContent : sides.reduce((product, side) => product * side);
+}
 
-// Table with sorting and search.
-export class SortedTable {
-  constructor(element) {
-    this.body = element.tBodies[0];
-    this.heads = [...element.tHead.rows[0].cells];
-    this.rows = [...this.body.rows].map((row) => {
-      const cells = [...row.cells].map((cell) => cell.textContent);
-      return { cells, text: cells.slice(0, 4).join(" ").toLowerCase(), row };
-    });
-    this.shown = this.rows;
-    this.heads.forEach((head, column) => {
-      const button = make("button", { type: "button" }, ...head.childNodes);
-      button.addEventListener("click", () => this.sort(column));
-      head.replaceChildren(button);
-    });
-    this.search = make("input", { type: "search", placeholder: words.search,
-      ariaLabel: words.search });
-    this.search.addEventListener("input", () => this.filter());
-    this.said = make("span", { role: "status" });
-    const copied = copies(element, () => this.shown.map(({ row }) => row));
-    element.closest(".scroll").before(
-      make("div", { className: "find" }, this.search, this.said, copied),
-    );
-    this.draw();
-  }
+// Return the text of the first cells of a row, which a search looks at.
+const textOf = ({ cells }) =>
+  [...cells].slice(0, 4).map((cell) => cell.textContent).join(" ").toLowerCase();
 
-  // Return the sort key of a cell: its number, the product of a shape, or text; null if unknown.
-  static key(cell) {
-    const plain = cell.replace(/[\s<>%]/g, "");
-    if (plain === "–") return null;
-    const sides = plain.split("×").map(Number);
-    return sides.some(Number.isNaN) ? cell : sides.reduce((product, side) => product * side, 1);
-  }
-
-  sort(column, down = this.heads[column].getAttribute("aria-sort") === "ascending") {
-    this.heads.forEach((head) => head.removeAttribute("aria-sort"));
-    this.heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
-    const order = new Intl.Collator(document.documentElement.lang, { numeric: true });
-    const keys = new Map(this.rows.map((row) => [row, SortedTable.key(row.cells[column])]));
-    const rising = (a, b) =>
-      typeof a === "number" && typeof b === "number" ? a - b : order.compare(a, b);
-    const by = (a, b) => (down ? rising(b, a) : rising(a, b));
-    this.rows.sort((one, other) => {
+// Add sorting, search and a copy to a table.
+export function addSorting(table) {
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  const rows = [...body.rows];
+  // Show the rows that have all words of the search.
+  const draw = () => {
+    const wanted = search.value.toLowerCase().split(/\s+/);
+    const shown = rows.filter((row) => wanted.every((word) => textOf(row).includes(word)));
+    body.replaceChildren(...shown);
+    const [part, all] = [shown, rows].map(({ length }) => thousands(length));
+    said.textContent = `${part} ${words.of} ${all} ${words.rows}`;
+  };
+  const sort = (head, column) => {
+    const isRising = head.getAttribute("aria-sort") !== "ascending";
+    for (const each of heads) each.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", isRising ? "ascending" : "descending");
+    const { compare } = new Intl.Collator(document.documentElement.lang, { numeric: true });
+    const keys = new Map(rows.map((row) => [row, sortKey(row.cells[column])]));
+    rows.sort((one, other) => {
       const [a, b] = [keys.get(one), keys.get(other)];
-      return a === null || b === null ? Number(a === null) - Number(b === null) : by(a, b);
+      if (a === null || b === null) return Number(a === null) - Number(b === null);
+      const order = typeof a === "number" && typeof b === "number" ? a - b : compare(a, b);
+      return isRising ? order : -order;
     });
-    this.filter();
-  }
-
-  filter() {
-    const wanted = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    this.shown = this.rows.filter((row) => wanted.every((word) => row.text.includes(word)));
-    this.draw();
-  }
-
-  draw() {
-    this.body.replaceChildren(...this.shown.map(({ row }) => row));
-    this.said.textContent = `${count(this.shown.length)} ${words.of} ${
-      count(this.rows.length)
-    } ${words.rows}`;
-  }
+    draw();
+  };
+  heads.forEach((head, column) => {
+    const click = () => sort(head, column);
+    head.append(make("button", { type: "button", on: { click } }, ...head.childNodes));
+  });
+  const search = make("input", { type: "search", placeholder: words.search, ariaLabel: words.search,
+    on: { input: draw } });
+  const said = make("span", { role: "status" });
+  const tools = make("div", { className: "find" }, search, said, copies(table));
+  table.closest(".scroll").before(tools);
+  draw();
 }

@@ -6,13 +6,7 @@ from typing import ClassVar
 
 from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
-from sparsity_report.weights.packed.rowwise import (
-    E2M1,
-    MX_GROUP,
-    NV_GROUP,
-    Blocks,
-    Rowwise,
-)
+from sparsity_report.weights.packed.rowwise import E2M1, MX_GROUP, NV_GROUP, Blocks, Rowwise
 from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Floats, Rounding
 
 _SCALES = ("weight_scale", "weight_scale_inv")

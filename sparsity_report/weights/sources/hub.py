@@ -15,12 +15,7 @@ from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE
 from sparsity_report.weights.sources.gguf_files import shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
 from sparsity_report.weights.sources.model_files import choose_model, listed, read_in_parallel
-from sparsity_report.weights.sources.model_paths import (
-    PICKLES,
-    STREAMED,
-    TOKENIZER_FILES,
-    HubPlace,
-)
+from sparsity_report.weights.sources.model_paths import PICKLES, STREAMED, TOKENIZER_FILES, HubPlace
 from sparsity_report.weights.sources.pickles import check_allowed
 from sparsity_report.weights.sources.safetensors import INDEX, SINGLE
 from sparsity_report.words.sentences import say

@@ -12,13 +12,7 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.sources.gguf_files import model_names, unsharded_name
 from sparsity_report.weights.sources.model_paths import PICKLES, distinctive_name
-from sparsity_report.weights.sources.safetensors import (
-    INDEX,
-    SINGLE,
-    Shards,
-    is_within,
-    read_index,
-)
+from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, Shards, is_within, read_index
 from sparsity_report.weights.tensor_slices import Entry, Origin
 
 # Requests to the Hub at a time.

@@ -1,0 +1,51 @@
+// The line above the table: figures of the selected layers, and buttons for them.
+import { sharedZeros } from "./details.js";
+import { make, show } from "./elements.js";
+import { button } from "./tools.js";
+
+export class Selection {
+  // Values of the state that the line does not show.
+  unused = ["grouping", "curve", "colors", "sort", "search"];
+
+  constructor(viewer) {
+    const { figures, figures: { data, isPair, text }, kernel, store } = viewer;
+    this.figures = figures;
+    this.sum = make("span", { className: "sv-sum" });
+    const lack = !kernel ? "needs_kernel" : data.hasWeights ? "" : "needs_weights";
+    this.add = button(text, "add", () => viewer.ask({ type: "add" }), lack && text.say(lack));
+    this.compare = button(text, "compare", () => store.set({ metric: "difference" }));
+    this.clear = button(text, "clear", () => {
+      store.set({ selection: [] });
+      viewer.table.box.focus({ preventScroll: true });
+    });
+    this.box = make("div", { className: "sv-selection" }, this.sum,
+      ...(isPair ? [] : [this.compare, this.add]), this.clear);
+  }
+
+  measure() {
+    return [];
+  }
+
+  update(state) {
+    const { figures, figures: { isPair, text } } = this;
+    const { modules, selection, selection: { length } } = state;
+    const isDifference = figures.compares(state);
+    this.clear.hidden = !length;
+    this.add.hidden = !figures.isLevel(state);
+    this.compare.hidden = isDifference;
+    const key = length
+      ? (isPair ? "selected" : "selected_sums")
+      : isDifference
+      ? ""
+      : matchMedia("(pointer: coarse)").matches
+      ? "select_touch"
+      : "select_hint";
+    const sums = length && !isPair ? figures.written(state, selection) : {};
+    // The panel says the zeros that one layer shares.
+    const shown = state.panel === "layer" ? state.detail : "";
+    const members = length ? selection : figures.scope(modules, state);
+    const parts = [text.say(key, { n: text.count(length), ...sums }),
+      isDifference && `${members}` !== `${shown}` && sharedZeros(figures, state, members)];
+    show(this.sum, parts.filter(Boolean).join(" "));
+  }
+}
