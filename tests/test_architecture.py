@@ -19,21 +19,11 @@ MODULES = house.read(ROOT)
 PACKAGES = {module.name for module in MODULES if module.is_package}
 BELOW = house.WINGS[house.WINGS.index("findings") :]
 # Public signatures whose keywords users name.
-KEPT = {
-    "draw.charts.bar_plot: 7 parameters",
-    "report.notebook.write_notebook: 7 parameters",
-}
+KEPT = {"draw.charts.bar_plot: 7 parameters", "report.notebook.write_notebook: 7 parameters"}
 HEAVY = {
-    "altair",
-    "ipywidgets",
-    "jinja2",
-    "numba",
-    "pandas",
-    "torch",
-    "transformers",
-    "typst",
+    "altair", "ipywidgets", "jinja2", "numba", "pandas", "torch", "transformers", "typst",
     "vl_convert",
-}
+}  # fmt: skip
 
 
 def test_every_room_stands_in_a_wing():
@@ -125,12 +115,9 @@ PAGE, STUDY = ("report.page", ""), ("study.figures", "")
 UP = ["study.figures imports report.page"]
 LATE = "def f():\n    "
 ARROWS = [
-    "from sparsity_report.report.page import x",
-    "import sparsity_report.report.page",
-    "import sparsity_report.report.page as page",
-    "from sparsity_report.report import page",
-    "from ..report import page",
-    "from ..report.page import x",
+    "from sparsity_report.report.page import x", "import sparsity_report.report.page",
+    "import sparsity_report.report.page as page", "from sparsity_report.report import page",
+    "from ..report import page", "from ..report.page import x",
     "from sparsity_report import write_report",
     "import sparsity_report\nsparsity_report.write_report",
     "import sparsity_report as sr\nsr.write_report(1)",
@@ -143,7 +130,7 @@ ARROWS = [
     "import typing\nif typing.TYPE_CHECKING:\n    from sparsity_report.report.page import x",
     "try:\n    from sparsity_report.report.page import x\nexcept ImportError:\n    pass",
     "class A:\n    from sparsity_report.report.page import x",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ARROWS)
@@ -170,11 +157,10 @@ WRONG = [
     ("no charts", "import altair as alt", "imports altair"),
     ("no widgets", f"{LATE}from ipywidgets import Box", "imports ipywidgets"),
     ("no templates", "from jinja2 import Environment", "imports jinja2"),
-    ("no options", "import typer", "imports typer"),
-    ("no print", "print(1)", "prints"),
+    ("no options", "import typer", "imports typer"), ("no print", "print(1)", "prints"),
     ("no stdout", "import sys\nsys.stdout.write('1')", "prints"),
     ("no made names", f"from importlib import import_module\n{LATE}import_module(x)", "line 3"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("rule", "text", "said"), WRONG, ids=[rule for rule, *_ in WRONG])
@@ -240,12 +226,10 @@ def test_others_use_public_names_only(path):
 @pytest.mark.parametrize(
     "text",
     [
-        "from sparsity_report.draw.charts import x",
-        "import sparsity_report.draw",
-        "from sparsity_report import draw",
-        "said through `sparsity_report.words.sentences.say`",
+        "from sparsity_report.draw.charts import x", "import sparsity_report.draw",
+        "from sparsity_report import draw", "said through `sparsity_report.words.sentences.say`",
     ],
-)
+)  # fmt: skip
 def test_inner_names_are_seen(text):
     assert inner_names(text) != []
     assert inner_names("from sparsity_report import load\nimport sparsity_report as sr") == []

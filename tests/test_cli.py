@@ -28,12 +28,9 @@ QUICK = ("--write", "study")
 
 def process(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "sparsity_report", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
+        [sys.executable, "-m", "sparsity_report", *map(str, arguments)], capture_output=True,
+        text=True, cwd=cwd, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -258,11 +255,10 @@ def test_further_models_are_compared_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("sparsity-report re", ["render"]),
-        ("sparsity-report run --spar", ["--sparsity"]),
+        ("sparsity-report re", ["render"]), ("sparsity-report run --spar", ["--sparsity"]),
         ("sparsity-report render --s", ["--strict"]),
     ],
-)
+)  # fmt: skip
 def test_the_shell_completes(monkeypatch, typed, offered):
     words = typed.split()
     monkeypatch.setenv("COMP_WORDS", typed)
@@ -417,11 +413,9 @@ def test_measurements_go_into_everything(tmp_path):
     text_of_findings = " ".join(sr.summarize(study))
     most, least = sorted(study.sensitivity["nll_increase"], reverse=True)
     for phrase in (
-        " at a time, ",
-        "pruned alone at 30 %",
-        f"costs most (+{most:.3f} nats per token)",
+        " at a time, ", "pruned alone at 30 %", f"costs most (+{most:.3f} nats per token)",
         f"costs least (+{least:.3f})",
-    ):
+    ):  # fmt: skip
         assert phrase in text_of_findings
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert "some.txt" in page
@@ -429,9 +423,7 @@ def test_measurements_go_into_everything(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "clock"),
-    [([], {}), (["--seconds", "9"], {"budget": 9.0})],
-    ids=str,
+    ("options", "clock"), [([], {}), (["--seconds", "9"], {"budget": 9.0})], ids=str
 )
 def test_seconds_reach_the_clock(monkeypatch, tmp_path, options, clock):
     given = []

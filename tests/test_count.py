@@ -51,7 +51,7 @@ def test_text_holds_the_numbers_of_the_json_and_fits_a_terminal():
     for row in (*counts["groups"].values(), counts):
         assert any(str(row["parameters"]) in line for line in digits)
     assert max(map(len, text.splitlines())) <= 80
-    assert wording("count.tied_absent", names="lm_head.weight") in text
+    assert wording("count.tied.absent", names="lm_head.weight") in text
 
 
 def two_four(folder):
@@ -75,10 +75,9 @@ def test_announced_sparsity_is_held_to_the_values(tmp_path):
     file = tmp_path / "m" / "config.json"
     config = json.loads(file.read_text())
     for structure, share, due in (
-        ("2:4", 0.5, []),
-        ("1:4", 0.75, ["check.announced_share", "check.announced_pattern"]),
+        ("2:4", 0.5, []), ("1:4", 0.75, ["check.announced_share", "check.announced_pattern"]),
         ("5:16", 0.5, ["check.announced_pattern"]),
-    ):
+    ):  # fmt: skip
         announced = {"sparsity_structure": structure, "global_sparsity": share}
         file.write_text(json.dumps(config | {"sparsity_config": announced}))
         (counts,) = counted(tmp_path / "m", "--zeros")

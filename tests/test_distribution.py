@@ -47,18 +47,8 @@ def listed():
 def tracked():
     """Texts of the project, as paths and contents."""
     kinds = {
-        ".py",
-        ".pyi",
-        ".md",
-        ".toml",
-        ".json",
-        ".yml",
-        ".yaml",
-        ".cff",
-        ".ipynb",
-        ".j2",
-        ".js",
-    }
+        ".py", ".pyi", ".md", ".toml", ".json", ".yml", ".yaml", ".cff", ".ipynb", ".j2", ".js",
+    }  # fmt: skip
     for name in listed():
         if Path(name).suffix in kinds and (ROOT / name).is_file():
             yield Path(name), (ROOT / name).read_text(encoding="utf-8", errors="replace")

@@ -108,10 +108,8 @@ def terminal():
     reader = threading.Thread(target=read)
     reader.start()
     with (
-        os.fdopen(theirs, "w", encoding="utf-8") as out,
-        redirect_stdout(out),
-        redirect_stderr(out),
-    ):
+        os.fdopen(theirs, "w", encoding="utf-8") as out, redirect_stdout(out), redirect_stderr(out),
+    ):  # fmt: skip
         yield parts
     reader.join()
     os.close(ours)
@@ -163,14 +161,8 @@ def test_joiners_stay_where_writing_needs_them():
     for text in ("می\u200cخواهم", "क्\u200dष", "👩\u200d🔬", "👩🏽\u200d🔬", "❤\ufe0f\u200d🔥"):
         assert legible(text) == text
     for text in (
-        "a\u200cb",
-        "模\u200d型",
-        "👩\u200d",
-        "\u200d🔬",
-        "a\ufe0f",
-        "\ufe0fa",
-        "^\u200d🔬",
-    ):
+        "a\u200cb", "模\u200d型", "👩\u200d", "\u200d🔬", "a\ufe0f", "\ufe0fa", "^\u200d🔬",
+    ):  # fmt: skip
         assert not re.search("[\u200c\u200d\ufe0f]", legible(text)), ascii(text)
 
 
@@ -292,10 +284,9 @@ def test_half_a_character_goes_into_no_file(tmp_path):
 def test_impossible_file_names_are_refused(tiny, tmp_path, name):
     study, path = sr.compare(sr.dense(sr.load(tiny, name="tiny"))), tmp_path / name
     for write in (
-        lambda: study.save(f"{path}.json"),
-        lambda: sr.write_report(study, f"{path}.html"),
+        lambda: study.save(f"{path}.json"), lambda: sr.write_report(study, f"{path}.html"),
         lambda: sr.write_csv(study, path),
-    ):
+    ):  # fmt: skip
         with pytest.raises(sr.SparsityReportError, match="cannot write"):
             write()
     for read in (sr.load, sr.read_study):

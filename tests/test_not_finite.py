@@ -17,12 +17,9 @@ from sparsity_report.study.derived import existing_zeros
 from sparsity_report.words.sentences import say
 
 NAN = say(
-    "note.weights_nan",
-    model="tiny",
-    count=3,
-    tensors=2,
+    "note.weights_nan", model="tiny", count=3, tensors=2,
     names=["layers.0.fc1.weight", "layers.1.fc2.weight"],
-)
+)  # fmt: skip
 INFINITE = say(
     "note.weights_infinite", model="tiny", count=2, tensors=1, names=["layers.0.fc1.weight"]
 )
@@ -69,11 +66,9 @@ def test_nan_is_a_nonzero_named_in_the_audit(dtype, tmp_path):
 def test_only_pruning_is_refused(dtype):
     weights = sr.load(with_nan(dtype))
     for prune in (
-        lambda: sr.global_magnitude(weights, 0.3),
-        lambda: sr.layerwise_magnitude(weights, 0.3),
-        lambda: sr.n_m(weights, 1, 2),
-        lambda: sr.sweep(weights, [0.3]),
-    ):
+        lambda: sr.global_magnitude(weights, 0.3), lambda: sr.layerwise_magnitude(weights, 0.3),
+        lambda: sr.n_m(weights, 1, 2), lambda: sr.sweep(weights, [0.3]),
+    ):  # fmt: skip
         with pytest.raises(sr.SparsityReportError, match=r"fc1.weight holds 2 NaN.*compare\(dense"):
             prune()
     assert sr.params_size_and_sparsity(with_nan(dtype))["nonzero"] > 0

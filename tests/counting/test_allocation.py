@@ -86,10 +86,9 @@ def test_names_of_prunings(weights):
     owl.attrs["allocation"] = "owl"
     prunings = [
         sr.layerwise_magnitude(weights, 0.5, allocation=even),
-        sr.layerwise_magnitude(weights, 0.5, allocation=owl),
-        sr.random_unstructured(weights, 0.5),
+        sr.layerwise_magnitude(weights, 0.5, allocation=owl), sr.random_unstructured(weights, 0.5),
         sr.random_unstructured(weights, 0.125, seed=3, allocation=None),
-    ]
+    ]  # fmt: skip
     assert [sr.masked(pruning).name for pruning in prunings] == [
         "Masked50LayerwiseGiven", "Masked50LayerwiseOWL", "Masked50Random", "Masked12.5RandomSeed3",
     ]  # fmt: skip
@@ -98,12 +97,10 @@ def test_names_of_prunings(weights):
 def test_equal_counts_are_the_same_zeros_only_of_the_same_rule(weights):
     even = dict.fromkeys((m.name for m in modules_of(weights)), 0.5)
     prunings = [
-        sr.layerwise_magnitude(weights, 0.5),
-        sr.layerwise_magnitude(weights, 0.5, allocation=even),
-        sr.random_unstructured(weights, 0.5),
-        sr.random_unstructured(weights, 0.5, seed=1),
+        sr.layerwise_magnitude(weights, 0.5), sr.layerwise_magnitude(weights, 0.5, allocation=even),
+        sr.random_unstructured(weights, 0.5), sr.random_unstructured(weights, 0.5, seed=1),
         sr.random_unstructured(weights, 0.5, seed=1, allocation=even),
-    ]
+    ]  # fmt: skip
     names = "ABCDE"
     study = sr.compare(*(sr.masked(p, name=n) for p, n in zip(prunings, names, strict=True)))
     masks = [torch.cat([p.mask(q.name).flatten() for q in weights.prunable]) for p in prunings]
@@ -169,9 +166,8 @@ def test_lots_are_drawn_block_by_block(weights, monkeypatch, block):
     monkeypatch.setattr("sparsity_report.counting.policies.random_policy._BLOCK", block)
     for one, other in zip(
         sr.masked(sr.random_unstructured(weights, 0.5)).module().parameters(),
-        complete.parameters(),
-        strict=True,
-    ):
+        complete.parameters(), strict=True,
+    ):  # fmt: skip
         assert torch.equal(one, other)
 
 

@@ -72,27 +72,18 @@ def changed(place, value, kind="<q"):
 
 # nonzero, nan, near, buckets, steps; values; counts
 NONSENSE = {
-    "nothing": lambda _: b"",
-    "half": lambda payload: payload[: len(payload) // 2],
-    "longer": lambda payload: payload + bytes(16),
-    "more nonzeros": changed(0, 97),
-    "fewer nonzeros": changed(0, 95),
-    "negative nonzeros": changed(0, -1),
-    "NaN": changed(8, 1),
-    "near": changed(16, 1),
-    "endless buckets": changed(24, 2**62),
-    "negative buckets": changed(24, -1),
-    "steps": changed(32, 1),
-    "endless steps": changed(32, 2**62),
-    "no zeros": changed(40, 1e-30, "<d"),
-    "minus zero": changed(40, -0.0, "<d"),
-    "unordered": changed(48, 1e30, "<d"),
-    "NaN magnitude": changed(48, float("nan"), "<d"),
-    "negative magnitude": changed(40, -1.0, "<d"),
+    "nothing": lambda _: b"", "half": lambda payload: payload[: len(payload) // 2],
+    "longer": lambda payload: payload + bytes(16), "more nonzeros": changed(0, 97),
+    "fewer nonzeros": changed(0, 95), "negative nonzeros": changed(0, -1), "NaN": changed(8, 1),
+    "near": changed(16, 1), "endless buckets": changed(24, 2**62),
+    "negative buckets": changed(24, -1), "steps": changed(32, 1),
+    "endless steps": changed(32, 2**62), "no zeros": changed(40, 1e-30, "<d"),
+    "minus zero": changed(40, -0.0, "<d"), "unordered": changed(48, 1e30, "<d"),
+    "NaN magnitude": changed(48, float("nan"), "<d"), "negative magnitude": changed(40, -1.0, "<d"),
     "more": lambda payload: changed(len(payload) - 8, 2)(payload),
     "none": lambda payload: changed(len(payload) - 8, 0)(payload),
     "overflow": lambda payload: changed(len(payload) - 8, 2**63 - 1)(payload),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("change", NONSENSE.values(), ids=NONSENSE)

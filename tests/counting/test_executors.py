@@ -29,11 +29,9 @@ def everything(weights, executor):
     """Return all results of counting with an executor."""
     pruning = sr.global_magnitude(weights, 0.3, executor=executor)
     return (
-        pruning.cuts,
-        sr.layerwise_magnitude(weights, 0.5, executor=executor).cuts,
-        sr.n_m(weights, 2, 4, executor=executor).cuts,
-        sr.sweep(weights, executor=executor),
-    )
+        pruning.cuts, sr.layerwise_magnitude(weights, 0.5, executor=executor).cuts,
+        sr.n_m(weights, 2, 4, executor=executor).cuts, sr.sweep(weights, executor=executor),
+    )  # fmt: skip
 
 
 def same(cut, executor):
@@ -110,13 +108,9 @@ def dask():
     except ModuleNotFoundError:
         need(False, "dask.distributed: pip install distributed")
     cluster = distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    )
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
+        dashboard_address="127.0.0.1:0", silence_logs=50,
+    )  # fmt: skip
     with cluster, distributed.Client(cluster) as client:
         assert len(client.scheduler_info()["workers"]) == 2
         yield client.get_executor()

@@ -9,12 +9,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting import counts
-from sparsity_report.counting.histogram import (
-    bucket_of,
-    count_slice,
-    count_together,
-    refine_slices,
-)
+from sparsity_report.counting.histogram import bucket_of, count_slice, count_together, refine_slices
 from sparsity_report.weights.tensor_slices import memory_slices
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -120,10 +120,9 @@ WRONG = [
     ({FC1: [[1], [1, 2]]}, "is not an array"),
     ({FC1: torch.ones(10, 6).to_sparse()}, "is not a dense tensor with values"),
     ({FC1: np.ones((10, 6)), f"{FC1}_mask": np.ones((10, 6))}, "two masks of"),
-    ("masks.pt", r"torch\.load\(path, weights_only=True\)"),
-    ("masks.npz", r"numpy\.load\(path\)"),
+    ("masks.pt", r"torch\.load\(path, weights_only=True\)"), ("masks.npz", r"numpy\.load\(path\)"),
     ("gone.safetensors", "cannot be read as safetensors"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("masks", "message"), WRONG, ids=range(len(WRONG)))

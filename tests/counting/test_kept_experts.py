@@ -38,21 +38,14 @@ def test_a_value_has_the_experts_of_every_module(mixtral):
 
 @pytest.mark.parametrize(
     ("kept", "message"),
-    [
-        ({"model.layers.0.mlp.gate": SIX}, r"^mix has 0 modules .* 'model\.layers\.0\.mlp\.gate'"),
-        (
-            {FIRST: (0, 1, 8)},
-            r"^mix has experts 0 to 7 in \S+0\.mlp\.experts, but the list",
-        ),
-        ({FIRST: (-1, 0, 1)}, "0 to 7 in"),
-        ({FIRST: (0, True)}, "0 to 7 in"),
-        ({FIRST: (0, 1.0)}, "0 to 7 in"),
-        ({FIRST: (0, 1, 1)}, r"or one twice"),
-        ({FIRST: SIX, 0: SIX}, r"^mix has two lists of experts for model\.layers\.0"),
-        ({FIRST: (5,)}, r"keep 1 of the 8 experts of \S+, .* can reach 1, but it uses 2; keep"),
-        ({FIRST: ()}, r"keep 0 of the 8"),
-    ],
-)
+    [({"model.layers.0.mlp.gate": SIX}, r"^mix has 0 modules .* 'model\.layers\.0\.mlp\.gate'"),
+     ({FIRST: (0, 1, 8)}, r"^mix has experts 0 to 7 in \S+0\.mlp\.experts, but the list"),
+     ({FIRST: (-1, 0, 1)}, "0 to 7 in"), ({FIRST: (0, True)}, "0 to 7 in"),
+     ({FIRST: (0, 1.0)}, "0 to 7 in"), ({FIRST: (0, 1, 1)}, r"or one twice"),
+     ({FIRST: SIX, 0: SIX}, r"^mix has two lists of experts for model\.layers\.0"),
+     ({FIRST: (5,)}, r"keep 1 of the 8 experts of \S+, .* can reach 1, but it uses 2; keep"),
+     ({FIRST: ()}, r"keep 0 of the 8")],
+)  # fmt: skip
 def test_a_bad_choice_is_one_line(mixtral, kept, message):
     with pytest.raises(sr.SparsityReportError, match=message):
         KeptExperts(mixtral, kept)
@@ -115,10 +108,9 @@ def test_overlap_counts_the_experts_of_both(mixtral):
 def test_a_saved_list_is_read_back(mixtral, tmp_path):
     ids = torch.arange(32) % 61
     for kept in (
-        sr.reap(mixtral, ids, keep=6, window=16),
-        sr.reap(mixtral, keep=6, score="magnitude"),
+        sr.reap(mixtral, ids, keep=6, window=16), sr.reap(mixtral, keep=6, score="magnitude"),
         sr.read_experts(mixtral, {0: SIX}),
-    ):
+    ):  # fmt: skip
         back = sr.read_experts(mixtral, kept.save(tmp_path / "kept.json"))
         assert (back.kept, back.counts) == (kept.kept, kept.counts)
         assert (back.method, back.basis, back.label) == (kept.method, kept.basis, kept.label)
@@ -138,14 +130,11 @@ def test_a_saved_list_of_other_weights_is_one_line(mixtral, tmp_path):
 # What other programs write: llm-compressor's report_path, reap-mlx's plan, and plain lists.
 LISTS = [
     {"model.layers.0.mlp": [*SIX], "model.layers.1.mlp": [*reversed(SIX)]},
-    {
-        "version": "1.0",
-        "kept": [{"layer": b, "expert": e, "signal": 1.5} for e in SIX for b in (1, 0)],
-        "pruned": [{"layer": 0, "expert": 1}],
-    },
-    {"0": [*SIX], "1": [*SIX]},
-    {FIRST: [*SIX], SECOND: [*SIX]},
-]
+    {"version": "1.0",
+     "kept": [{"layer": b, "expert": e, "signal": 1.5} for e in SIX for b in (1, 0)],
+     "pruned": [{"layer": 0, "expert": 1}]},
+    {"0": [*SIX], "1": [*SIX]}, {FIRST: [*SIX], SECOND: [*SIX]},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("data", LISTS)
@@ -162,28 +151,21 @@ def test_lists_of_other_programs(mixtral, tmp_path, data):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [
-        ("", r"list\.json is damaged"),
-        ("[]", r"not a JSON object"),
-        ('{"0": [0, 1], "0": [2, 3]}', r"a name twice"),
-        ('{"0": [0, NaN]}', r"NaN is not a number"),
-        ('{"0": 5}', r"^list\.json: TypeError.*; give experts"),
-        ('{"0": null}', r"^list\.json: TypeError.*; give experts"),
-        ('{"0": "01"}', "0 to 7 in"),
-        ('{"0": [0, true]}', "0 to 7 in"),
-        ('{"0": [[0], [1]]}', "0 to 7 in"),
-        ('{"0": [0, 99]}', "^mix has experts 0 to 7"),
-        ('{"0": [0, 0, 1]}', r"twice"),
-        ('{"7": [0, 1]}', r"^mix has 0 modules of experts that '7' may name"),
-        ('{"\\u001b[31m": [0, 1]}', "has 0 modules"),
-        ('{"0": [0, 1], "model.layers.0.mlp": [0, 2]}', "two lists of experts"),
-        ('{"kept": [{"layer": 0}]}', r"^list\.json: KeyError\('expert'\)"),
-        ('{"kept": [[0, 1]]}', r"^list\.json: TypeError"),
-        ('{"kept": [{"layer": [0], "expert": 1}]}', r"^list\.json: TypeError"),
-        ('{"0": [0, ' + "9" * 50 + "]}", r"a number of 50 digits"),
-        ('{"format": "sparsity-report/experts"}', r"^list\.json: KeyError\('method'\)"),
-    ],
-)
+    [("", r"list\.json is damaged"), ("[]", r"not a JSON object"),
+     ('{"0": [0, 1], "0": [2, 3]}', r"a name twice"), ('{"0": [0, NaN]}', r"NaN is not a number"),
+     ('{"0": 5}', r"^list\.json: TypeError.*; give experts"),
+     ('{"0": null}', r"^list\.json: TypeError.*; give experts"), ('{"0": "01"}', "0 to 7 in"),
+     ('{"0": [0, true]}', "0 to 7 in"), ('{"0": [[0], [1]]}', "0 to 7 in"),
+     ('{"0": [0, 99]}', "^mix has experts 0 to 7"), ('{"0": [0, 0, 1]}', r"twice"),
+     ('{"7": [0, 1]}', r"^mix has 0 modules of experts that '7' may name"),
+     ('{"\\u001b[31m": [0, 1]}', "has 0 modules"),
+     ('{"0": [0, 1], "model.layers.0.mlp": [0, 2]}', "two lists of experts"),
+     ('{"kept": [{"layer": 0}]}', r"^list\.json: KeyError\('expert'\)"),
+     ('{"kept": [[0, 1]]}', r"^list\.json: TypeError"),
+     ('{"kept": [{"layer": [0], "expert": 1}]}', r"^list\.json: TypeError"),
+     ('{"0": [0, ' + "9" * 50 + "]}", r"a number of 50 digits"),
+     ('{"format": "sparsity-report/experts"}', r"^list\.json: KeyError\('method'\)")],
+)  # fmt: skip
 def test_hostile_files_are_one_line(mixtral, tmp_path, text, message):
     path = tmp_path / "list.json"
     path.write_text(text)
@@ -195,22 +177,15 @@ def test_hostile_files_are_one_line(mixtral, tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
-    [
-        ("version", 2, "is damaged or of another version; give"),
-        ("version", "1", "another version"),
-        ("method", "best", "another version"),
-        ("method", ["reap"], "another version"),
-        ("basis", {"name": "a"}, "TypeError"),
-        ("basis", {"name": 1, "fingerprint": "b"}, "damaged"),
-        ("basis", {"name": "a", "fingerprint": "b", "windows": 1}, "damaged"),
-        ("basis", {"name": "a", "fingerprint": "b", "windows": 1.5, "window": 2}, "damaged"),
-        ("kept", {FIRST: [0, 1, 99]}, "0 to 7 in"),
-        ("kept", [0], "TypeError"),
-        ("kept", {FIRST: 3}, "TypeError"),
-        ("kept", None, "AttributeError"),
-        ("counts", {FIRST: 8}, r"^mix has other experts than those of kept\.json"),
-    ],
-)
+    [("version", 2, "is damaged or of another version; give"), ("version", "1", "another version"),
+     ("method", "best", "another version"), ("method", ["reap"], "another version"),
+     ("basis", {"name": "a"}, "TypeError"), ("basis", {"name": 1, "fingerprint": "b"}, "damaged"),
+     ("basis", {"name": "a", "fingerprint": "b", "windows": 1}, "damaged"),
+     ("basis", {"name": "a", "fingerprint": "b", "windows": 1.5, "window": 2}, "damaged"),
+     ("kept", {FIRST: [0, 1, 99]}, "0 to 7 in"), ("kept", [0], "TypeError"),
+     ("kept", {FIRST: 3}, "TypeError"), ("kept", None, "AttributeError"),
+     ("counts", {FIRST: 8}, r"^mix has other experts than those of kept\.json")],
+)  # fmt: skip
 def test_edited_files_are_one_line(mixtral, tmp_path, name, value, message):
     path = KeptExperts(mixtral, {}).save(tmp_path / "kept.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))

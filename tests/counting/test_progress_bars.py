@@ -74,13 +74,9 @@ def test_a_given_progress_function_is_called():
 def test_every_long_function_has_its_bar():
     # Functions that pass their progress on show no second bar.
     passing = [
-        "compare",
-        "compare_checkpoints",
-        "import_mask",
-        "sweep",
-        "weight_patterns",
+        "compare", "compare_checkpoints", "import_mask", "sweep", "weight_patterns",
         "write_checkpoint",
-    ]
+    ]  # fmt: skip
     long = [
         getattr(sr, name)
         for name in sr.__all__

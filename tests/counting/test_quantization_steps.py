@@ -154,11 +154,8 @@ def test_workers_and_cached_counts_agree(way, tmp_path):
     text = []
     with ProcessPoolExecutor(1) as pool:
         for options in (
-            {},
-            {"cache": tmp_path / "c"},
-            {"cache": tmp_path / "c"},
-            {"executor": pool},
-        ):
+            {}, {"cache": tmp_path / "c"}, {"cache": tmp_path / "c"}, {"executor": pool},
+        ):  # fmt: skip
             weights, _ = packing.packed_matrix(tmp_path / "m", way, packing.gaussian())
             steps = count_weights(weights, **options)["layers.0.q_proj.weight"].steps
             text.append((steps.rounding, steps.values.tolist(), steps.counts.tolist(), steps.near))
@@ -182,10 +179,10 @@ def test_unclear_cases_have_no_share(tmp_path):
     """Prune 10 %, of which rounding would hide 7 %."""
     weights, _ = packing.packed_matrix(tmp_path / "m", "nvfp4-modelopt", packing.gaussian(0.1))
     findings = study_findings(sr.compare(sr.dense(weights)))
-    assert of_key(findings, "rounding.zeros_undecided")
+    assert of_key(findings, "rounding.zeros.undecided")
 
 
-@pytest.mark.parametrize(("pruned", "outcome"), [(0.0, "explained"), (0.5, "before_packing")])
+@pytest.mark.parametrize(("pruned", "outcome"), [(0.0, "alike"), (0.5, "more")])
 def test_audit_names_formats_without_a_zero(pruned, outcome, tmp_path):
     weights, means = packing.packed_matrix(tmp_path / "m", "mlx-4", packing.gaussian(pruned))
     study = sr.compare(sr.dense(weights))
@@ -196,7 +193,7 @@ def test_audit_names_formats_without_a_zero(pruned, outcome, tmp_path):
         for column in ("near_zero_share", "expected_rounding_sparsity")
     )
     assert finding == wording(
-        f"rounding.near_zeros_{outcome}", packings="mlx-4bit-g32",
+        f"rounding.near_zeros.{outcome}", packings="mlx-4bit-g32",
         sparsity=percent(zeros, space=" ").removesuffix(" %"), weights="524\u202f288",
         variant="Dense", near_zero=f"{near:.1f}", expected=f"{expected:.1f}",
     )  # fmt: skip

@@ -30,15 +30,10 @@ def opt(layers=2):
     torch.manual_seed(0)
     return OPTForCausalLM(
         OPTConfig(
-            vocab_size=64,
-            hidden_size=16,
-            word_embed_proj_dim=16,
-            ffn_dim=32,
-            num_hidden_layers=layers,
-            num_attention_heads=2,
-            max_position_embeddings=16,
+            vocab_size=64, hidden_size=16, word_embed_proj_dim=16, ffn_dim=32,
+            num_hidden_layers=layers, num_attention_heads=2, max_position_embeddings=16,
         )
-    )
+    )  # fmt: skip
 
 
 def named(paths):
@@ -288,11 +283,9 @@ def test_curve_is_the_storage_arithmetic(study):
     frame = study.facts.curve().pivot_table(index="layout", columns="sparsity", values="bytes")
     for sparsity, nonzero in [(0.0, n), (0.5, n // 2), (1.0, 0)]:
         assert frame[sparsity].to_dict() == {
-            "dense": 4 * n,
-            "csr_int32": nonzero * (4 + 4) + rows_and_one * 4,
-            "csr_int64": nonzero * (4 + 8) + rows_and_one * 8,
-            "bitmask": nonzero * 4 + n // 8,
-        }
+            "dense": 4 * n, "csr_int32": nonzero * (4 + 4) + rows_and_one * 4,
+            "csr_int64": nonzero * (4 + 8) + rows_and_one * 8, "bitmask": nonzero * 4 + n // 8,
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -394,13 +387,9 @@ class TestBarPlot:
 
     @pytest.mark.parametrize(
         ("metric", "title"),
-        [
-            ("sparsity", "Sparsity"),
-            ("param_frac", "Share of parameters"),
-            ("flops_per_token", "Performed FLOPs per token"),
-            ("total", "Parameters"),
-        ],
-    )
+        [("sparsity", "Sparsity"), ("param_frac", "Share of parameters"),
+         ("flops_per_token", "Performed FLOPs per token"), ("total", "Parameters")],
+    )  # fmt: skip
     def test_axes_have_the_title_of_their_column(self, frame, metric, title):
         spec = sr.bar_plot(frame, "group", metric, "t").to_dict()
         assert title in {
@@ -424,12 +413,10 @@ class TestBarPlot:
 
     @pytest.mark.parametrize(
         ("x", "y", "message"),
-        [
-            ("group", "speed", "no column 'speed'; name one of variant, group"),
-            ("name", "total", "no column 'name'"),
-            ("sparsity", "group", "column 'group' does not hold numbers"),
-        ],
-    )
+        [("group", "speed", "no column 'speed'; name one of variant, group"),
+         ("name", "total", "no column 'name'"),
+         ("sparsity", "group", "column 'group' does not hold numbers")],
+    )  # fmt: skip
     def test_wrong_columns_are_refused(self, frame, x, y, message):
         with pytest.raises(sr.SparsityReportError, match=re.escape(message)):
             sr.bar_plot(frame, x, y, "t")

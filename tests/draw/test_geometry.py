@@ -45,11 +45,9 @@ def group_bars(study, metric="sparsity", **_):
 
 
 CHARTS = {
-    "bars": group_bars,
-    "map": heat_maps.sparsity_map,
-    "curve": charts.csr_bytes_curve,
+    "bars": group_bars, "map": heat_maps.sparsity_map, "curve": charts.csr_bytes_curve,
     **measured_charts.CHARTS,
-}
+}  # fmt: skip
 
 
 def built(name, study, width):

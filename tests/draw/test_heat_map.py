@@ -21,11 +21,9 @@ from sparsity_report.draw.theme import LABEL, SMALL
 from sparsity_report.study.heatmap_grid import Grid
 
 CELLS = [
-    MapCell("0", "q", 0.31, "zeros: 31 %"),
-    MapCell("1", "q", 0.69),
-    MapCell("0", "k", None),
+    MapCell("0", "q", 0.31, "zeros: 31 %"), MapCell("1", "q", 0.69), MapCell("0", "k", None),
     MapCell("1", "k", 0.5),
-]
+]  # fmt: skip
 SHAPE = HeatMap(blocks=("0", "1"), names=("q", "k"), cells=CELLS, width=200, axis="block")
 VIOLET, YELLOW = "#440154", "#fde725"
 

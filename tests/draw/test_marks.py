@@ -83,15 +83,9 @@ def test_lines_beside_each_other_have_a_legend():
 
 @pytest.mark.parametrize(
     ("value", "kind", "text"),
-    [
-        (0.3004, "share", "30.0 %"),
-        (1e-6, "share", "< 0.1 %"),
-        (1.329, "ratio", "1.33 ×"),
-        (1234, "number", "1.23k"),
-        (None, "share", "–"),
-        (float("nan"), "number", "–"),
-    ],
-)
+    [(0.3004, "share", "30.0 %"), (1e-6, "share", "< 0.1 %"), (1.329, "ratio", "1.33 ×"),
+     (1234, "number", "1.23k"), (None, "share", "–"), (float("nan"), "number", "–")],
+)  # fmt: skip
 def test_values_are_written_by_their_kind(value, kind, text):
     assert theme.write(value, kind) == text
 

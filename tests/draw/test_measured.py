@@ -254,8 +254,7 @@ def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
 
 
 @pytest.mark.parametrize(
-    "draw",
-    [speed_chart, measured_charts.quality_chart, measured_charts.sensitivity_chart],
+    "draw", [speed_chart, measured_charts.quality_chart, measured_charts.sensitivity_chart]
 )
 def test_nothing_measured_nothing_drawn(draw, demo_study):
     assert draw(demo_study) is None
@@ -272,11 +271,9 @@ def test_hostile_names_are_data(demo):
     built = zip(makers, (demo, pruning, pruning), HOSTILE, strict=True)
     variants = [maker(target, name=name) for maker, target, name in built]
     study = put_in(
-        sr.compare(*variants),
-        latency=latency(HOSTILE),
-        quality=quality(names=HOSTILE),
+        sr.compare(*variants), latency=latency(HOSTILE), quality=quality(names=HOSTILE),
         sensitivity=sensitivity(3).assign(part=HOSTILE),
-    )
+    )  # fmt: skip
     for draw in measured_charts.CHARTS.values():
         spec = draw(study).to_dict()
         evaluated = [text for text in code(spec) if isinstance(text, str)]

@@ -22,7 +22,7 @@ from sparsity_report.findings.checkpoint_findings import (
     checkpoint_topics,
     checkpoint_verdict,
     share_of,
-)
+)  # fmt: skip
 from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.report.tables.checkpoint_tables import changes

@@ -124,12 +124,9 @@ def newly_zeroed(study, said):
     zeros, total = zeros_and_weights(prunable(study, name))
     new = zeros - opened_zero_count(study, name)
     return {
-        "variants": listed(list(same)),
-        "newly_zeroed": whole(new),
-        "prunable_total": whole(total),
-        "share": pct(new / total),
-        "of_model": pct(new / layers(study, name)["total"].sum()),
-    }
+        "variants": listed(list(same)), "newly_zeroed": whole(new), "prunable_total": whole(total),
+        "share": pct(new / total), "of_model": pct(new / layers(study, name)["total"].sum()),
+    }  # fmt: skip
 
 
 def of_one_pruning(expected):
@@ -181,13 +178,11 @@ def opened_zeros(study, said):
     name = split(said["variants"])[0]
     rows, (zeros, total) = layers(study, name), zeros_and_weights(prunable(study, name))
     return {
-        "zeros": whole(zeros),
-        "prunable_total": whole(total),
-        "sparsity_prunable": pct(zeros / total),
-        "variants": said["variants"],
+        "zeros": whole(zeros), "prunable_total": whole(total),
+        "sparsity_prunable": pct(zeros / total), "variants": said["variants"],
         "sparsity_non_embedding": zeros_of(rows[~rows["group"].isin(["embedding", "lm_head"])]),
         "sparsity_model": zeros_of(rows),
-    }
+    }  # fmt: skip
 
 
 def opened_place(study, said):
@@ -196,16 +191,16 @@ def opened_place(study, said):
     fits = [(np.count_nonzero(t.reshape(-1, 4), axis=1) <= 2).mean() for t in tensors.values()]
     if min(fits) >= 0.99:
         counts = {"matrices": whole(len(fits)), "among": f"{len(fits)} prunable matrices"}
-        place = wording("existing.in_n_m_groups", pattern="2:4", **counts)
+        place = wording("existing.in.n_m", pattern="2:4", **counts)
     elif "heads" in said["place"]:
-        place = wording("existing.in_heads", heads=whole(whole_heads(tensors)))
+        place = wording("existing.in.heads", heads=whole(whole_heads(tensors)))
     else:
         rows = study.patterns[study.patterns["variant"] == said["variant"]]
         counts = [
             round((rows[f"zero_{lines}"] * rows[lines].astype(float)).sum())
             for lines in ("rows", "columns")
         ]
-        place = wording("existing.in_lines", lines=whole_lines(counts))
+        place = wording("existing.in.rows", lines=whole_lines(counts))
     return {"variant": said["variant"], "place": place}
 
 
@@ -305,14 +300,12 @@ def stores(study, said):
         dense, full, empty = base, full + rest, empty + rest
     digits = next(d for d in range(2, 9) if size == base or float(f"{size / base:.{d}f}") != 1)
     expected = {
-        "variant": said["variant"],
-        "ratio": f"{size / base:.{digits}f} ×",
+        "variant": said["variant"], "ratio": f"{size / base:.{digits}f} ×",
         "base": f"the file of {dense_name(study)}" if packed else dense_name(study),
-        "bytes": si(size, "B"),
-        "reference": si(base, "B"),
+        "bytes": si(size, "B"), "reference": si(base, "B"),
         "dtypes": "unpacked float32" if packed else listed(list(dict.fromkeys(rows["dtype"]))),
         "level": pct((full - dense) / (full - empty)),
-    }
+    }  # fmt: skip
     if empty >= dense:
         del expected["level"]
     return expected
@@ -321,13 +314,11 @@ def stores(study, said):
 def takes(study, said):
     rows = layers(study, said["variant"])
     return {
-        "variant": said["variant"],
-        "file_bytes": si(rows["file_bytes"].sum(), "B"),
+        "variant": said["variant"], "file_bytes": si(rows["file_bytes"].sum(), "B"),
         "bits": f"{8 * rows['file_bytes'].sum() / rows['total'].sum():.2f}",
-        "packings": listed(sorted({*rows["packing"]} - {""})),
-        "dtypes": "float32",
+        "packings": listed(sorted({*rows["packing"]} - {""})), "dtypes": "float32",
         "stored_bytes": si(rows["stored_bytes"].sum(), "B"),
-    }
+    }  # fmt: skip
 
 
 def rounded(study, said):
@@ -343,11 +334,9 @@ def rounded(study, said):
     }
     written = {key: pct(count / weights.sum()) for key, count in shares.items() if key in said}
     return {
-        "variant": said["variant"],
-        "weights": whole(weights.sum()),
-        "packings": listed(sorted({*rows["packing"]})),
-        **written,
-    }
+        "variant": said["variant"], "weights": whole(weights.sum()),
+        "packings": listed(sorted({*rows["packing"]})), **written,
+    }  # fmt: skip
 
 
 def performed_flops(study, said):
@@ -370,11 +359,9 @@ def csr_flops(study, said):
         for name in (said["variant"], dense_name(study))
     )
     return {
-        "variant": said["variant"],
-        "flops": si(mine, "FLOPs"),
-        "base": dense_name(study),
+        "variant": said["variant"], "flops": si(mine, "FLOPs"), "base": dense_name(study),
         "fewer": pct(1 - mine / dense, 0),
-    }
+    }  # fmt: skip
 
 
 def kept_masked(study, _):
@@ -396,11 +383,9 @@ def uneven(study, said):
     return {
         "variant": said["variant"],
         "rule": f"single threshold |w| ≤ {rule_of(row(study, said['variant'])['threshold'])}",
-        "low": pct(least["share"]),
-        "least": least["module_name"],
-        "high": pct(most["share"]),
+        "low": pct(least["share"]), "least": least["module_name"], "high": pct(most["share"]),
         "most": most["module_name"],
-    }
+    }  # fmt: skip
 
 
 def active(study, _):
@@ -553,11 +538,9 @@ def unpaired(study, said):
 
 # Right answers of each variant to 100 and to 50 questions.
 ANSWERS = {
-    "Dense": (range(90), range(40)),
-    "A": (range(2, 91), range(1, 41)),
-    "B": (range(40), range(20)),
+    "Dense": (range(90), range(40)), "A": (range(2, 91), range(1, 41)), "B": (range(40), range(20)),
     "C": (range(5, 25), range(10)),
-}
+}  # fmt: skip
 
 
 def flips(_, said):
@@ -611,12 +594,10 @@ def continued(study, said):
 def alone(study, _):
     rows = study.sensitivity.sort_values("nll_increase", kind="stable")
     return {
-        "level": f"{100 * rows['sparsity'].iloc[0]:g}",
-        "worst": rows["part"].iloc[-1],
-        "most": f"{rows['nll_increase'].iloc[-1]:+.3f}",
-        "least": rows["part"].iloc[0],
+        "level": f"{100 * rows['sparsity'].iloc[0]:g}", "worst": rows["part"].iloc[-1],
+        "most": f"{rows['nll_increase'].iloc[-1]:+.3f}", "least": rows["part"].iloc[0],
         "little": f"{rows['nll_increase'].iloc[0]:+.3f}",
-    }
+    }  # fmt: skip
 
 
 def alone_ranked(study, _):
@@ -665,24 +646,19 @@ def some_blocks(study, said):
     share = 1 - sums["weight_nonzero"] / sums["weight_total"]
     inside = sums[share > 0.05].sum()
     return {
-        "variant": said["variant"],
-        "touched": f"{(share > 0.05).sum()}",
-        "blocks": f"{len(share)}",
+        "variant": said["variant"], "touched": f"{(share > 0.05).sum()}", "blocks": f"{len(share)}",
         "share": pct(1 - inside["weight_nonzero"] / inside["weight_total"]),
         "untouched": few([f"{block}" for block in share.index[share < 0.005]]),
-    }
+    }  # fmt: skip
 
 
 def very_sparse(study, said):
     rows = prunable(study, said["variant"])
     names = rows.loc[rows["share"] > 0.95, "module_name"].tolist()
     return {
-        "variant": said["variant"],
-        "count": f"{len(names)}",
-        "layers": f"{len(rows)}",
-        "limit": "95",
-        "names": few(names),
-    }
+        "variant": said["variant"], "count": f"{len(names)}", "layers": f"{len(rows)}",
+        "limit": "95", "names": few(names),
+    }  # fmt: skip
 
 
 def tied_head(study, said):
@@ -772,12 +748,9 @@ def left_out(study, said):
             )
             parts.append(wording("audit.excluded_share", reason=reason, count=whole(closed)))
     return {
-        "count": whole(kept),
-        "total": whole(total),
-        "share": pct(kept / total),
-        "model": said["model"],
-        "parts": listed(parts),
-    }
+        "count": whole(kept), "total": whole(total), "share": pct(kept / total),
+        "model": said["model"], "parts": listed(parts),
+    }  # fmt: skip
 
 
 def own_text(study, said):
@@ -882,22 +855,22 @@ READERS = {
     "existing.zeros": opened_zeros,
     "existing.zeros_of_model": opened_zeros,
     "existing.place": opened_place,
-    "existing.even_layers": opened_shares,
-    "existing.uneven_layers": opened_shares,
+    "existing.layers.even": opened_shares,
+    "existing.layers.uneven": opened_shares,
     "existing.unsearched": lambda study, _: {} if study.patterns is None else None,
     "existing.zero_lines": opened_lines,
     "existing.uneven_lines": opened_uneven_lines,
     "existing.lines_as_random": lambda *_: {},
-    "existing.one_threshold": of_smallest("ends", "matrices"),
-    "existing.layer_thresholds": of_smallest("least", "expected"),
-    "existing.not_by_magnitude": of_smallest("least", "expected"),
+    "existing.kept.global": of_smallest("ends", "matrices"),
+    "existing.kept.layerwise": of_smallest("least", "expected"),
+    "existing.kept.other": of_smallest("least", "expected"),
     "finding.csr_break_even": stores,
     "finding.csr_no_break_even": stores,
     "finding.packed_bytes": takes,
     **{
-        f"rounding.{near}zeros_{outcome}": rounded
+        f"rounding.{near}zeros.{outcome}": rounded
         for near in ("", "near_")
-        for outcome in ("explained", "before_packing", "undecided")
+        for outcome in ("alike", "more", "undecided")
     },
     "finding.flops_performed": performed_flops,
     "finding.flops_of_masked": masked_flops,
@@ -921,12 +894,12 @@ READERS = {
     "runtimes.random_weights": of_runtimes("misread"),
     "runtimes.uneven": of_runtimes("some"),
     "speed.speed_up": runs,
-    "speed.within_noise": no_difference,
-    "speed.control_unsettled": never_settled,
-    "speed.other_programs": beside_others,
-    "speed.too_few_runs": too_few,
-    "speed.no_control": without_control,
-    "speed.timer_ticks": ticking,
+    "speed.not_stated.noise": no_difference,
+    "speed.not_stated.unsettled": never_settled,
+    "speed.not_stated.crowded": beside_others,
+    "speed.not_stated.few": too_few,
+    "speed.not_stated.unknown": without_control,
+    "speed.not_stated.ticks": ticking,
     "speed.control_same_variant": of_control,
     "speed.control_other_variant": of_control,
     "audit.scores_of_other_model": other_model,
@@ -940,14 +913,14 @@ READERS = {
     "audit.some_blocks_only": of_several(some_blocks),
     "audit.very_sparse_layers": of_several(very_sparse),
     "audit.tied_head_pruned": of_several(tied_head),
-    "audit.zero_heads": of_several(dead_heads),
-    "audit.zero_layers": of_several(dead_layers),
-    "audit.zero_rows": of_several(dead_lines("rows")),
-    "audit.zero_columns": of_several(dead_lines("columns")),
-    "audit.zero_heads_by_variant": dead_of_each("heads"),
-    "audit.zero_layers_by_variant": dead_of_each("layers"),
-    "audit.zero_rows_by_variant": dead_of_each("rows"),
-    "audit.zero_columns_by_variant": dead_of_each("columns"),
+    "audit.zero.heads": of_several(dead_heads),
+    "audit.zero.layers": of_several(dead_layers),
+    "audit.zero.rows": of_several(dead_lines("rows")),
+    "audit.zero.columns": of_several(dead_lines("columns")),
+    "audit.zero_by_variant.heads": dead_of_each("heads"),
+    "audit.zero_by_variant.layers": dead_of_each("layers"),
+    "audit.zero_by_variant.rows": dead_of_each("rows"),
+    "audit.zero_by_variant.columns": dead_of_each("columns"),
     "audit.excluded_from_pruning": left_out,
 }
 
@@ -1216,10 +1189,8 @@ STUDIES = {
     "asked": lambda: sr.compare(mostly(0.1, sr.load(partly_pruned(), name="t"))),
     "head": lambda: study_of(sr.load(zeroed_embedding(), name="head"), 0.5),
     "models": lambda: sr.compare(
-        sr.dense(sr.load()),
-        *(mostly(s, mixture()) for s in (0.1, 0.5)),
-        sr.dense(mysterious(7), name="Odd"),
-        context=8,
+        sr.dense(sr.load()), *(mostly(s, mixture()) for s in (0.1, 0.5)),
+        sr.dense(mysterious(7), name="Odd"), context=8,
     ),
     "dead": lambda: sr.compare(sr.dense(dead()), patterns=True),
     "dead, more and less": lambda: sr.compare(
@@ -1237,7 +1208,7 @@ STUDIES = {
     "as it is": lambda: sr.compare(sr.masked(sr.existing_zeros(sr.load()))),
     "dead before": dead_more_than_asked,
     "bitmask": bitmask,
-}
+}  # fmt: skip
 
 
 @functools.cache

@@ -47,10 +47,7 @@ def test_one_pruning_has_one_figure_of_each(demo):
     fewer = f"{100 * (1 - after / before):.0f} %"
     assert texts(study) == {
         "Quality": ("not measured", "run with --perplexity"),
-        "Size as CSR": (
-            f"{mega(dense)} → {mega(csr)} MB",
-            "whole model, float32, dense before",
-        ),
+        "Size as CSR": (f"{mega(dense)} → {mega(csr)} MB", "whole model, float32, dense before"),
         "Performed FLOPs per token": (
             f"{mega(before)} → {mega(after)} M",
             f"{fewer} fewer on paper",

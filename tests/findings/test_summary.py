@@ -79,11 +79,9 @@ def test_fewer_variants_have_findings_without_nan(tiny, variants):
     weights = sr.load(tiny)
     pruning = sr.global_magnitude(weights, 0.3)
     chosen = {
-        "dense": [sr.dense(weights)],
-        "masked": [sr.masked(pruning)],
-        "csr": [sr.csr(pruning)],
+        "dense": [sr.dense(weights)], "masked": [sr.masked(pruning)], "csr": [sr.csr(pruning)],
         "both": [sr.masked(pruning), sr.csr(pruning)],
-    }[variants]
+    }[variants]  # fmt: skip
     sentences = sr.summarize(sr.compare(*chosen))
     assert all(re.search(r"\d", sentence) for sentence in sentences)
     assert not any("nan" in sentence.lower() for sentence in sentences)
@@ -92,7 +90,7 @@ def test_fewer_variants_have_findings_without_nan(tiny, variants):
 def test_conventions_name_the_convention_of_the_study(tiny):
     for convention in ("standard", "notebook"):
         used = conventions(sr.compare(sr.dense(tiny), convention=convention))
-        heads = [say(f"convention.tied_head_{each}") for each in ("standard", "notebook")]
+        heads = [say(f"convention.tied_head.{each}") for each in ("standard", "notebook")]
         assert [text for text in used if text in heads] == [
-            say(f"convention.tied_head_{convention}")
+            say(f"convention.tied_head.{convention}")
         ]

@@ -215,14 +215,12 @@ def dense_total(study):
 
 @pytest.mark.parametrize(
     ("share", "expected"),
-    [
-        (0.02, ["at_sparsity", "and", "csr_larger", "no_layout_saves"]),
-        (0.3, ["at_sparsity", "while", "csr_larger_33", "other_layout"]),
-        (0.5, ["at_sparsity", "while", "csr_same", "other_layout"]),
-        (0.8, ["at_sparsity", "while", "csr_smaller", "other_layout"]),
-        (1.0, ["at_sparsity", "csr_smaller"]),
-    ],
-)
+    [(0.02, ["at_sparsity", "and", "csr_larger", "no_layout_saves"]),
+     (0.3, ["at_sparsity", "while", "csr_larger_33", "other_layout"]),
+     (0.5, ["at_sparsity", "while", "csr_same", "other_layout"]),
+     (0.8, ["at_sparsity", "while", "csr_smaller", "other_layout"]),
+     (1.0, ["at_sparsity", "csr_smaller"])],
+)  # fmt: skip
 def test_one_sentence_on_size_has_one_denominator(demo, share, expected):
     """Bytes of CSR and of a bitmask, both of the whole model, from counts."""
     study = pruned(demo, share, csr=True)
@@ -529,12 +527,9 @@ def test_odd_input_has_a_sensible_verdict(case, tmp_path):
 
 @pytest.mark.parametrize(
     ("after", "text"),
-    [
-        (12.5, "raises perplexity from 10.0 to 12.5"),
-        (9.5, "lowers perplexity from 10.0 to 9.5"),
-        (None, ""),
-    ],
-)
+    [(12.5, "raises perplexity from 10.0 to 12.5"), (9.5, "lowers perplexity from 10.0 to 9.5"),
+     (None, "")],
+)  # fmt: skip
 def test_a_model_without_experts_has_its_quality_and_parameters(after, text, tmp_path):
     smaller_mixtures.saved(tmp_path, "Mixtral")
     weights = sr.load(tmp_path, name="mixture")

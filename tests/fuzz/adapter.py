@@ -145,17 +145,8 @@ def _number(told: Any, field: str, patterns: str, module: str) -> float:
 
 
 ADAPTER = Family(
-    "adapter",
-    _bases,
-    (
-        damage_config,
-        damage_rank,
-        damage_targets,
-        damage_tensors,
-        damage_either,
-        change_values,
-        change_values,
-    ),
-    _judge,
-    quick=30,
-)
+    "adapter", _bases,
+    (damage_config, damage_rank, damage_targets, damage_tensors, damage_either, change_values,
+     change_values),
+    _judge, quick=30,
+)  # fmt: skip

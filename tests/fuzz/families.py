@@ -14,14 +14,5 @@ from fuzz.study import STUDY
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (
-        SAFETENSORS,
-        CHECKPOINT,
-        ADAPTER,
-        GGUF,
-        PACKED,
-        PICKLES,
-        CARDS,
-        STUDY,
-    )
+    for family in (SAFETENSORS, CHECKPOINT, ADAPTER, GGUF, PACKED, PICKLES, CARDS, STUDY)
 }

@@ -364,9 +364,8 @@ def _experts(path: Path) -> None:
         "blk.0.ffn_gate_shexp.weight": (_values(64, 32), None),
         "blk.0.ffn_up_shexp.weight": (_values(64, 32), Kind.F16),
         "blk.0.ffn_down_shexp.weight": (_values(32, 64), None),
-        "output_norm.weight": (_values(32), None),
-        "output.weight": (_values(16, 32), None),
-    }
+        "output_norm.weight": (_values(32), None), "output.weight": (_values(16, 32), None),
+    }  # fmt: skip
     write_gguf(
         path, tensors, "qwen2moe", block_count=1, feed_forward_length=64, expert_count=4,
         expert_used_count=2, expert_feed_forward_length=32, expert_shared_feed_forward_length=64,
@@ -392,10 +391,9 @@ def _pieces(folder: Path) -> Files:
         write_gguf(
             folder / f"x-{number + 1:05}-of-00002.gguf",
             {f"blk.{number}.ffn_{word}.weight": (_values(6, 64), Kind.Q5_1) for word in words},
-            "mystery",
-            uint16=[("split.no", number), ("split.count", 2)],
+            "mystery", uint16=[("split.no", number), ("split.count", 2)],
             int32=("split.tensors.count", 3),
-        )
+        )  # fmt: skip
     return {file.name: file.read_bytes() for file in sorted(folder.glob("x-*"))}
 
 

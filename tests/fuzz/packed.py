@@ -213,9 +213,7 @@ def _judge(folder: Path, base: Base) -> str:
 
 
 PACKED = Family(
-    "packed",
-    _bases,
+    "packed", _bases,
     (_values, _values, _tensor, _tensor, _config, _config, _state, damage_header, damage_file),
-    _judge,
-    quick=40,
-)
+    _judge, quick=40,
+)  # fmt: skip

@@ -136,10 +136,9 @@ def _bases(_: Path) -> list[Base]:
 
     def sparse() -> dict[str, Any]:
         return {
-            "a.weight": values(8, 6).to_sparse(),
-            "b.weight": values(8, 6).to_sparse_csr(),
+            "a.weight": values(8, 6).to_sparse(), "b.weight": values(8, 6).to_sparse_csr(),
             "c.weight": values(8, 6),
-        }
+        }  # fmt: skip
 
     return [Base(make.__name__, saved(make)) for make in (plain, views, dtypes, sparse)]
 
@@ -191,8 +190,7 @@ def _judge(folder: Path, _: Base) -> str:
 
 
 PICKLES = Family(
-    "pickles",
-    _bases,
+    "pickles", _bases,
     (damage_records, damage_records, damage_numbers, damage_file, damage_file, change_values),
     _judge,
-)
+)  # fmt: skip

@@ -134,9 +134,8 @@ def _masked(values: Callable[..., torch.Tensor]) -> dict[str, torch.Tensor]:
     return {
         "h.0.mlp.c_fc.weight": values(8, 4) * values(8, 4).sign(),
         "h.0.attn.bias": torch.ones(1, 1, 16, 16).tril(),
-        "h.0.attn.masked_bias": torch.tensor(-1e4),
-        "h.0.attn.rotary_emb.inv_freq": torch.rand(4),
-    }
+        "h.0.attn.masked_bias": torch.tensor(-1e4), "h.0.attn.rotary_emb.inv_freq": torch.rand(4),
+    }  # fmt: skip
 
 
 def _bases(_: Path) -> list[Base]:
@@ -147,11 +146,10 @@ def _bases(_: Path) -> list[Base]:
         return torch.where(drawn.abs() < 0.4, 0.0, drawn).to(dtype)
 
     plain = {
-        "layers.0.mlp.up_proj.weight": values(8, 4),
-        "layers.0.mlp.up_proj.bias": values(8),
+        "layers.0.mlp.up_proj.weight": values(8, 4), "layers.0.mlp.up_proj.bias": values(8),
         "layers.1.mlp.up_proj.weight": values(8, 4, dtype=torch.bfloat16),
         "norm.weight": torch.ones(4),
-    }
+    }  # fmt: skip
     dtypes = (torch.float64, torch.float16, torch.float8_e4m3fn)
     many = {f"model.layers.{n}.x.weight": values(2, 6, dtype=d) for n, d in enumerate(dtypes)}
     return [
@@ -170,8 +168,7 @@ def _judge(folder: Path, _: Base) -> str:
 
 
 SAFETENSORS = Family(
-    "safetensors",
-    _bases,
+    "safetensors", _bases,
     (change_validly, change_validly, change_validly, damage_header, damage_header, damage_file),
     _judge,
-)
+)  # fmt: skip

@@ -63,16 +63,14 @@ def test_a_study_without_losses_is_read(study, tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "change", "message"),
-    [
-        ("span_nll", lambda sums: sums[:-1], "span_nll: is not one number for each span"),
-        ("span_nll", lambda sums: [2 * each for each in sums], "span_nll: is not nll in sum"),
-        ("span_kl", lambda sums: [1.0 for _ in sums], "span_kl: is not kl in sum"),
-        ("span_hits", lambda sums: [16 for _ in sums], "span_hits: is not top1 in sum"),
-        ("span_kl", lambda sums: [-1.0 for _ in sums], "span_kl: is less than 0"),
-        ("span_nll", lambda sums: ["x" for _ in sums], "span_nll"),
-        ("span", lambda _: None, "is not one number for each span"),
-    ],
-)
+    [("span_nll", lambda sums: sums[:-1], "span_nll: is not one number for each span"),
+     ("span_nll", lambda sums: [2 * each for each in sums], "span_nll: is not nll in sum"),
+     ("span_kl", lambda sums: [1.0 for _ in sums], "span_kl: is not kl in sum"),
+     ("span_hits", lambda sums: [16 for _ in sums], "span_hits: is not top1 in sum"),
+     ("span_kl", lambda sums: [-1.0 for _ in sums], "span_kl: is less than 0"),
+     ("span_nll", lambda sums: ["x" for _ in sums], "span_nll"),
+     ("span", lambda _: None, "is not one number for each span")],
+)  # fmt: skip
 def test_impossible_losses_are_refused(study, tmp_path, column, change, message):
     path = study.save(tmp_path / "study.json")
     data = json.loads(path.read_text())

@@ -95,17 +95,9 @@ def test_a_string_that_names_a_file_is_the_file(demo, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "nowhere.txt",
-        "wiki.test.raw",
-        "A.JSONL",
-        "data/wiki",
-        "C:\\wiki",
-        "~/a.parquet",
-        "./deep",
-        "/",
-    ],
-)
+    ["nowhere.txt", "wiki.test.raw", "A.JSONL", "data/wiki", "C:\\wiki", "~/a.parquet", "./deep",
+     "/"],
+)  # fmt: skip
 def test_a_string_that_only_looks_like_a_path_is_refused(demo, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep").mkdir()

@@ -50,11 +50,7 @@ def tokens(number):
 
 @pytest.mark.parametrize(
     ("protocol", "positions", "window"),
-    [
-        ("wikitext2-2048", 4096, 2048),
-        ("wikitext2-max", 128, 128),
-        ("c4-256x2048", 2048, 2048),
-    ],
+    [("wikitext2-2048", 4096, 2048), ("wikitext2-max", 128, 128), ("c4-256x2048", 2048, 2048)],
 )
 def test_equals_the_code_of_the_papers(protocol, positions, window):
     model = long_llama(positions)

@@ -35,9 +35,8 @@ def test_every_half_is_the_number_that_torch_has_for_it(dtype):
     halves = patterns(dtype)
     for wide in (torch.float32, torch.float64):
         for result in (
-            tally_values(halves, halves.to(wide)),
-            tally_values(halves.to(wide), halves),
-        ):
+            tally_values(halves, halves.to(wide)), tally_values(halves.to(wide), halves),
+        ):  # fmt: skip
             assert (result.kept, result.revived, result.new, result.changed) == (2, 0, 0, 0)
             assert result.before.zeros == result.after.zeros == 2
         doubles = halves.to(wide)
@@ -66,13 +65,9 @@ def test_large_integers_are_not_rounded_together():
 @pytest.mark.parametrize("size", [1, 7, 4095, 4096, 4097, 3 * 4096 + 5])
 @pytest.mark.parametrize(
     ("one", "other"),
-    [
-        (torch.float32, torch.float32),
-        (torch.bfloat16, torch.bfloat16),
-        (torch.float16, torch.float16),
-        (torch.bfloat16, torch.float32),
-    ],
-)
+    [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16),
+     (torch.float16, torch.float16), (torch.bfloat16, torch.float32)],
+)  # fmt: skip
 def test_small_changes_keep_their_digits(size, one, other):
     """The norm of a small change is accurate; a difference of squares would be zero."""
     generator = torch.Generator().manual_seed(size)

@@ -216,10 +216,9 @@ def test_a_nearly_empty_model_is_related(bases, tmp_path):
 
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "other"),
-    [("llama", renamed), ("llama", fused), ("gpt2", turned)],
+    ("kind", "other"), [("llama", renamed), ("llama", fused), ("gpt2", turned)],
     ids=lambda value: getattr(value, "__name__", value),
-)
+)  # fmt: skip
 def test_permutation_between_naming_conventions(bases, tmp_path, kind, other, back):
     """Permuted units are found in renamed, fused, split or transposed parameters, too."""
     left = Left(blocks=BLOCKS, heads=HEADS, channels=shuffled(128, 128))

@@ -85,29 +85,25 @@ def test_blocks_of_a_puzzle_are_matched_by_their_matrices(bases, tmp_path):
     matches = gone(pair)
     assert matches.pop(("block", "model.layers.2")) == [2]
     assert set(matches) == {
-        ("mlp", "model.layers.0.mlp"),
-        ("attention", "model.layers.1.self_attn"),
-        ("mlp", "model.layers.3.mlp"),
-        ("kv_head", "model.layers.3.self_attn"),
-    }
+        ("mlp", "model.layers.0.mlp"), ("attention", "model.layers.1.self_attn"),
+        ("mlp", "model.layers.3.mlp"), ("kv_head", "model.layers.3.self_attn"),
+    }  # fmt: skip
     assert (pair.removed["certainty"] == 1).all()
 
 
 def test_key_value_heads_that_differ_by_layer(bases, tmp_path):
     """Vary the number of key-value heads per layer, like DeciLM-7B."""
     tensors, heads = (
-        load_file(bases("llama") / "model.safetensors"),
-        [[0, 1, 2, 3], [2, 0], [3], [1, 2]],
-    )
+        load_file(bases("llama") / "model.safetensors"), [[0, 1, 2, 3], [2, 0], [3], [1, 2]],
+    )  # fmt: skip
     for name, values in tensors.items():
         if "k_proj" in name or "v_proj" in name:
             tensors[name] = values[rows_of_heads(heads[int(name.split(".")[2])])]
     config = json.loads((bases("llama") / "config.json").read_text())
     config |= {
-        "model_type": "deci",
-        "architectures": ["DeciLMForCausalLM"],
+        "model_type": "deci", "architectures": ["DeciLMForCausalLM"],
         "num_key_value_heads_per_layer": [len(some) for some in heads],
-    }
+    }  # fmt: skip
     del config["num_key_value_heads"]
     pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "deci", tensors, config))
     assert gone(pair) == {

@@ -77,12 +77,10 @@ def test_results_have_dense_first_and_a_body_per_sparsity(study):
     assert table.columns[5].label == "Size as bitmask, MB"
     assert [row.cells[5].plain for row in table.rows[:2]] == ["3.829760", "2.984344"]
     assert table.caption == " ".join(
-        [
-            say("caption.results"),
-            say("caption.results_scores", text=("some.txt", ""), protocol="sliding"),
-            say("caption.results_dead_rows"),
-        ]
-    )
+        [say("caption.results"),
+         say("caption.results_scores", text=("some.txt", ""), protocol="sliding"),
+         say("caption.results_dead_rows")]
+    )  # fmt: skip
 
 
 def test_results_in_latex_keep_names_of_layouts_and_words(study):
@@ -137,10 +135,8 @@ def test_a_dense_model_keeps_its_name(demo):
 def test_heads_do_not_round_the_share_of_a_model_that_came_pruned(demo):
     came = sr.load(sr.masked(sr.global_magnitude(demo, 0.196)).module(), name="came")
     variants = (
-        sr.dense(demo),
-        sr.dense(came, name="Came"),
-        sr.masked(sr.global_magnitude(demo, 0.2)),
-    )
+        sr.dense(demo), sr.dense(came, name="Came"), sr.masked(sr.global_magnitude(demo, 0.2)),
+    )  # fmt: skip
     titles = [body.title for body in results(sr.compare(*variants)).bodies]
     assert titles == ["demo", "came, 19.6\u202f%", "demo, 20\u202f%"]
 

@@ -4,6 +4,7 @@ import html
 import math
 import re
 
+import browser
 import experts
 import pandas as pd
 import pytest
@@ -132,7 +133,7 @@ def test_too_many_experts_are_counted_instead(monkeypatch, study):
     for block, title in zip(maps, ("Gate mass by expert", "Saliency by expert"), strict=True):
         assert re.match(rf"{title} of \w+: {BLOCKS} blocks by {COUNT} experts, from ", block.alt)
     monkeypatch.setattr(heat_maps, "MOST_EXPERTS", BLOCKS * COUNT - 1)
-    assert drawn(study) == [Text(say("map.too_many_experts", number=BLOCKS * COUNT))]
+    assert drawn(study) == [Text(say("map.too_many.experts", number=BLOCKS * COUNT))]
 
 
 def test_unknown_use_has_no_map():
@@ -160,7 +161,7 @@ def test_the_explorer_strikes_out_removed_experts(written, chromium):
     page = chromium.new_page()
     page.goto((written / "page.html").as_uri())
     page.locator('[data-panel="experts"]').click()
-    panel = page.locator(".sv-details svg")
+    panel = browser.drawn(page).locator(".sv-details svg")
     tips = panel.locator("rect title").all_text_contents()
     assert panel.locator("line").count() == 2 * BLOCKS
     page.close()

@@ -84,13 +84,9 @@ def seventeen():
 
 
 STUDIES = {
-    "demo": lambda: study_of(sr.load()),
-    "alone": alone,
-    "no blocks": flat,
-    "nothing": nothing,
-    "meta": meta,
-    "seventeen": seventeen,
-}
+    "demo": lambda: study_of(sr.load()), "alone": alone, "no blocks": flat, "nothing": nothing,
+    "meta": meta, "seventeen": seventeen,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -38,11 +38,9 @@ def study(demo):
     # Each column has numbers of its own, so that none can stand for another.
     parts = sensitivity(3).assign(top1_drop=[0.0, 0.01, 0.02], global_sparsity=0.4)
     return put_in(
-        study_of(demo, patterns=True, context=64),
-        latency=latency(),
-        quality=quality(),
+        study_of(demo, patterns=True, context=64), latency=latency(), quality=quality(),
         sensitivity=parts,
-    )
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +126,11 @@ def scored(study):
     """The seven tasks of one variant, six of another, and what is no part of that table."""
     dense, masked = seven("Dense", "org/demo", 0.0), seven("Masked30", None, 0.03125)
     others = pd.concat(
-        [
-            dense.head(1).assign(metric="acc_norm", value=0.5, stderr=0.0078125),
-            dense.head(1).assign(n_shot=5, stderr=float("nan")),
-            masked.head(1).assign(n_shot=5, value=0.25),
-            dense.head(1).assign(task="mmlu", limited=True, value=float("nan")),
-        ]
-    )
+        [dense.head(1).assign(metric="acc_norm", value=0.5, stderr=0.0078125),
+         dense.head(1).assign(n_shot=5, stderr=float("nan")),
+         masked.head(1).assign(n_shot=5, value=0.25),
+         dense.head(1).assign(task="mmlu", limited=True, value=float("nan"))]
+    )  # fmt: skip
     rows = pd.concat([dense, masked.head(6), others])
     return replace(study, quality=None, latency=None, sensitivity=None).with_measured(tasks=rows)
 
@@ -153,11 +149,9 @@ def test_seven_tasks_and_other_scores(scored, tmp_path):
     path = sr.write_report(scored, tmp_path / "page.html")
     assert table(path, ["Variant", "BoolQ"]) == SHOWN
     assert table(path, ["Task"]) == [
-        ["Task", "Dense", "Masked30"],
-        ["boolq, acc_norm, 0-shot", "0.5000 ± 0.0078", "–"],
-        ["boolq, acc, 5-shot", "0.7500", "0.2500 ± 0.0195"],
-        ["mmlu, acc, 0-shot", "–", "–"],
-    ]
+        ["Task", "Dense", "Masked30"], ["boolq, acc_norm, 0-shot", "0.5000 ± 0.0078", "–"],
+        ["boolq, acc, 5-shot", "0.7500", "0.2500 ± 0.0195"], ["mmlu, acc, 0-shot", "–", "–"],
+    ]  # fmt: skip
     assert path.read_text(encoding="utf-8").count(f"<small>{say('column.partial_run')}<") == 1
     assert table(path, ["Variant", "Model in the file"])[1:] == [
         ["Dense", "org/demo", "lm-evaluation-harness", "0.4.9", "Dense.json", "0123456789abcdef",
@@ -211,18 +205,12 @@ def test_models_and_variants(study, page, demo):
     values = torch.cat([demo.tensor(p.name).flatten().abs() for p in demo.prunable])
     shown = rule_of(values.sort().values[round(0.3 * len(values)) - 1])
     assert table(page, ["Variant", "Layout", "Method"]) == [
-        [
-            "Variant",
-            "Layout",
-            "Method",
-            head("column.asked_sparsity"),
-            "Threshold |w| ≤",
-            "Weights",
-        ],
+        ["Variant", "Layout", "Method", head("column.asked_sparsity"), "Threshold |w| ≤",
+         "Weights"],
         ["Dense", "dense", "–", "–", "–", fingerprint],
         ["Masked30", "masked", "global magnitude", "30.0 %", shown, fingerprint],
         ["CSR30", "CSR", "global magnitude", "30.0 %", shown, fingerprint],
-    ]
+    ]  # fmt: skip
 
 
 def test_totals_of_attention(page):

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-from browser import check_no_label_is_cut
+from browser import check_no_label_is_cut, drawn
 from helpers import command
 from jupyter_client import KernelManager
 from nbclient import NotebookClient
@@ -159,18 +159,12 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
-        [
-            (["-o", "x.pdf"], r".html or .ipynb files"),
-            (
-                ["--base", "x", "--notebook", "{mine}"],
-                "has no parameter OPTIONS for base",
-            ),
-            (["--notebook", "none"], "no notebook none: give a path or one of"),
-            (["--notebook", __file__], "is no notebook"),
-            (["--sparsity", "x"], "0 to 1"),
-            (["--sparsity", "1.5"], "0 to 1"),
-        ],
-    )
+        [(["-o", "x.pdf"], r".html or .ipynb files"),
+         (["--base", "x", "--notebook", "{mine}"], "has no parameter OPTIONS for base"),
+         (["--notebook", "none"], "no notebook none: give a path or one of"),
+         (["--notebook", __file__], "is no notebook"), (["--sparsity", "x"], "0 to 1"),
+         (["--sparsity", "1.5"], "0 to 1")],
+    )  # fmt: skip
     def test_bad_input_is_one_line(self, tmp_path, arguments, message):
         mine = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("MODEL = None")])
         mine.cells[0].metadata["tags"] = ["parameters"]
@@ -235,7 +229,7 @@ def test_an_exported_explorer_moves_without_a_kernel(chromium, explored, tmp_pat
             .set({sparsity: level, layout: "csr"})""",
             level,
         )
-        text = page.locator(".sv-sentence").inner_text().replace("\u202f", " ")
+        text = drawn(page).locator(".sv-sentence").inner_text().replace("\u202f", " ")
         assert f"{total / dense:.2f} ×" in text
         assert f"{100 * level:g}" in page.locator(".sv-slider").get_attribute("aria-valuetext")
     assert wrong == []

@@ -92,11 +92,8 @@ def test_storage_of_a_packed_model_is_compared_with_its_file(studies):
         model = size + 4 * PLAIN
         even = None if full is None else (full - prunable) / (full - empty)
         assert rows[layout][:4] == [
-            size,
-            pytest.approx(size / prunable),
-            model,
-            pytest.approx(model / FILE),
-        ]
+            size, pytest.approx(size / prunable), model, pytest.approx(model / FILE),
+        ]  # fmt: skip
         assert rows[layout][4] == (even if even is None else pytest.approx(even))
     assert rows["file"][5] is None
 

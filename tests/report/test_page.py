@@ -283,15 +283,11 @@ class TestTemplates:
 
 @pytest.mark.parametrize(
     ("template", "shown"),
-    [
-        ("{{ 1234567 | count }}", "1\u202f234\u202f567"),
-        ("{{ 0.123456 | percent }}", "12.3\u202f%"),
-        ("{{ 0.00001 | percent(2) }}", "<\u202f0.01\u202f%"),
-        ("{{ 108160356 | scaled('B') }}", "108\u202fMB"),
-        ("{{ 1.319 | times }}", "1.32\u202f×"),
-        ("{{ unknown | count }} {{ unknown | percent }} {{ unknown | times }}", "– – –"),
-    ],
-)
+    [("{{ 1234567 | count }}", "1\u202f234\u202f567"), ("{{ 0.123456 | percent }}", "12.3\u202f%"),
+     ("{{ 0.00001 | percent(2) }}", "<\u202f0.01\u202f%"),
+     ("{{ 108160356 | scaled('B') }}", "108\u202fMB"), ("{{ 1.319 | times }}", "1.32\u202f×"),
+     ("{{ unknown | count }} {{ unknown | percent }} {{ unknown | times }}", "– – –")],
+)  # fmt: skip
 def test_filters(template, shown):
     made = report.environment().from_string(template)
     for unknown in (None, pd.NA, float("nan")):

@@ -94,6 +94,46 @@ def test_the_address_brings_back_what_was_set(page, report):
     assert state(page) == left
 
 
+LAYERS = [f"model.decoder.layers.{block}.fc{n}" for block in range(4) for n in (1, 2)]
+KEPT = [
+    {"variant": "Masked30"},
+    {"policy": "N:4", "sparsity": 0.5, "layout": "bitmask"},
+    {"metric": "difference", "against": "CSR30", "sort": "-difference"},
+    {"modules": "all", "search": "ü%&=#" * 400, "sort": "module"},
+    {"grouping": "block", "panel": "groups", "curve": "bytes"},
+    {"selection": LAYERS, "detail": LAYERS[0], "panel": "costs"},
+]
+
+
+@pytest.mark.parametrize("traits", KEPT, ids=str)
+def test_a_reload_keeps_each_setting(page, report, traits):
+    opened_at(page, report, "")
+    viewer = "document.querySelector('.sparsity-viewer').viewer"
+    page.evaluate(
+        f"traits => Object.entries(traits).forEach(([k, v]) => {viewer}.set({{ [k]: v }}))", traits
+    )
+    left = page.evaluate(f"{viewer}.kept")
+    for name, value in traits.items():
+        assert left[name] == value
+    page.wait_for_timeout(900)
+    page.reload()
+    page.wait_for_selector(".sv-ready")
+    page.wait_for_timeout(300)
+    assert page.evaluate(f"{viewer}.kept") == left
+    # Another page of the same address has what is short.
+    assert len(page.evaluate("location.hash")) < 4000
+
+
+def test_a_change_right_before_a_reload_is_kept(page, report):
+    opened_at(page, report, "")
+    page.wait_for_timeout(900)
+    page.locator(".sv-slider").fill("45")
+    page.reload()
+    page.wait_for_selector(".sv-ready")
+    page.wait_for_timeout(300)
+    assert state(page)["viewer"]["sparsity"] == 0.45
+
+
 def test_an_address_without_an_event_yet_is_kept(page, report):
     """The event of a link may come after the page writes a change of the viewer."""
     opened_at(page, report, "totals")

@@ -9,15 +9,7 @@ import hostile
 import pytest
 import torch
 import typst
-from papers import (
-    bare,
-    eight_variants,
-    facts,
-    fonts,
-    images,
-    poppler,
-    text_of,
-)
+from papers import bare, eight_variants, facts, fonts, images, poppler, text_of
 from torch import nn
 
 import sparsity_report as sr

@@ -18,14 +18,7 @@ from helpers import need
 from hypothesis import example, given
 from hypothesis import strategies as st
 from measurements import latency, put_in, quality, sensitivity, with_losses
-from papers import (
-    bare,
-    eight_variants,
-    facts,
-    fonts,
-    images,
-    text_of,
-)
+from papers import bare, eight_variants, facts, fonts, images, text_of
 
 import sparsity_report as sr
 from sparsity_report.errors import legible

@@ -78,10 +78,7 @@ def test_other_values_and_files_end_in_one_line_with_the_name_of_the_function(
 ):
     kinds, use = ACCEPTS[name]
     accepted = {type(saved[kind][0]).__name__ for kind in kinds.split()}
-    with pytest.raises(
-        sr.SparsityReportError,
-        match=rf"^{name}: list is not .*; give a ",
-    ) as error:
+    with pytest.raises(sr.SparsityReportError, match=rf"^{name}: list is not .*; give a ") as error:
         use([], tmp_path / "a")
     assert accepted <= set(re.findall(r"\w+", str(error.value)))
     other = tmp_path / "other.json"

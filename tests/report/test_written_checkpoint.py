@@ -20,14 +20,12 @@ IDS = torch.arange(2, 12)[None]
 POLICIES = {
     "magnitude": lambda w: sr.global_magnitude(w, 0.5),
     "layerwise": lambda w: sr.layerwise_magnitude(w, 0.3),
-    "random": lambda w: sr.random_unstructured(w, 0.4, seed=3),
-    "2:4": lambda w: sr.n_m(w, 2, 4),
+    "random": lambda w: sr.random_unstructured(w, 0.4, seed=3), "2:4": lambda w: sr.n_m(w, 2, 4),
     "wanda": lambda w: sr.wanda(w, 0.5, calibrated(w)),
     "wanda-2:4": lambda w: sr.wanda(w, None, calibrated(w), n_m=(2, 4)),
     "owl": lambda w: sr.wanda(w, 0.5, calibrated(w), allocation="owl"),
-    "masks": lambda w: sr.import_mask(w, masks(w)),
-    "zeros": sr.existing_zeros,
-}
+    "masks": lambda w: sr.import_mask(w, masks(w)), "zeros": sr.existing_zeros,
+}  # fmt: skip
 
 
 def calibrated(weights):

@@ -46,10 +46,7 @@ def test_each_call_of_the_system_may_fail(variant, tmp_path):
     for at in sorted(places):
         folder = tmp_path / str(at)
         folder.mkdir()
-        with (
-            calls(folder, fail(errno.EIO), at),
-            suppress(SparsityReportError),
-        ):
+        with calls(folder, fail(errno.EIO), at), suppress(SparsityReportError):
             sr.write_checkpoint(variant, folder / "out")
         assert tree(folder) in ({}, complete), (at, seen[at])
 

@@ -23,9 +23,7 @@ def test_hf_runs_the_extension(tmp_path):
     folder = tmp_path / ".local" / "share" / "hf" / "extensions" / "hf-sparsity"
     # As `hf extensions install` does with the files of the repository.
     script = extensions._install_binary_extension(
-        extension_dir=folder,
-        short_name="sparsity",
-        binary=(RECIPE / "hf-sparsity").read_bytes(),
+        extension_dir=folder, short_name="sparsity", binary=(RECIPE / "hf-sparsity").read_bytes()
     )
     description = json.loads((RECIPE / "manifest.json").read_text())["description"]
     extensions.ExtensionManifest(

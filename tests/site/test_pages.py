@@ -17,19 +17,9 @@ PAGES = {path.relative_to(page_code.ROOT).as_posix(): path for path in page_code
 WITH_CODE = [name for name, path in PAGES.items() if page_code.blocks(path.read_text("utf-8"))]
 # Programs that pages name beside ours: installers, trackers, schedulers, other people's tools.
 INSTALLERS = {
-    "mypy",
-    "ruff",
-    "pip",
-    "python",
-    "pytest",
-    "git",
-    "apt-get",
-    "npm",
-    "nox",
-    "hf",
-    "uv",
+    "mypy", "ruff", "pip", "python", "pytest", "git", "apt-get", "npm", "nox", "hf", "uv",
     "pre-commit",
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -49,10 +49,8 @@ def site(tmp_path_factory):
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
     built = subprocess.run(
         [*command, str(page_code.ROOT / "docs"), str(out)],
-        env={**os.environ, "PYTHONPATH": str(page_code.ROOT)},
-        capture_output=True,
-        text=True,
-    )
+        env={**os.environ, "PYTHONPATH": str(page_code.ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
     assert built.returncode == 0, built.stderr + built.stdout
     return out
 
@@ -86,12 +84,8 @@ def test_nothing_is_loaded_from_elsewhere(site):
     for page in html_pages(site):
         for tag, rel, address in document(page).addresses:
             loads = tag != "a" and rel not in {
-                "canonical",
-                "alternate",
-                "describedby",
-                "next",
-                "prev",
-            }
+                "canonical", "alternate", "describedby", "next", "prev",
+            }  # fmt: skip
             assert not (loads and urlsplit(address).netloc), (page.name, address)
 
 

@@ -52,19 +52,15 @@ def test_refused_formats_never_count_as_used():
 
 @pytest.mark.parametrize(
     ("measured", "layouts"),
-    [
-        ({}, ()),
-        ({"packings": ["Q4_1", "Q8_0"], "is_gguf": True}, ()),
-        ({"packings": ["Q4_1"], "is_gguf": True, "has_zeros": True, "is_2_4": True}, ("gguf",)),
-        ({"is_gguf": True, "has_zeros": True}, ("gguf",)),
-        ({"packings": ["gptq-4bit"], "has_zeros": True}, ()),
-        ({"packings": ["sparse-bitmask"], "has_zeros": True}, ("sparse-bitmask",)),
-        ({"packings": ["sparse-24-bitmask"], "is_2_4": True}, ("sparse-24-bitmask",)),
-        ({"is_csr": True, "has_zeros": True, "is_2_4": True}, ("csr",)),
-        ({"has_zeros": True, "is_2_4": True, "is_uneven": True}, ("2:4", "uneven")),
-        ({"is_2_4": True}, ()),
-        ({"is_uneven": True}, ("uneven",)),
-    ],
-)
+    [({}, ()), ({"packings": ["Q4_1", "Q8_0"], "is_gguf": True}, ()),
+     ({"packings": ["Q4_1"], "is_gguf": True, "has_zeros": True, "is_2_4": True}, ("gguf",)),
+     ({"is_gguf": True, "has_zeros": True}, ("gguf",)),
+     ({"packings": ["gptq-4bit"], "has_zeros": True}, ()),
+     ({"packings": ["sparse-bitmask"], "has_zeros": True}, ("sparse-bitmask",)),
+     ({"packings": ["sparse-24-bitmask"], "is_2_4": True}, ("sparse-24-bitmask",)),
+     ({"is_csr": True, "has_zeros": True, "is_2_4": True}, ("csr",)),
+     ({"has_zeros": True, "is_2_4": True, "is_uneven": True}, ("2:4", "uneven")),
+     ({"is_2_4": True}, ()), ({"is_uneven": True}, ("uneven",))],
+)  # fmt: skip
 def test_layouts_follow_from_measurements(measured, layouts):
     assert table.layouts_of(**measured) == layouts

@@ -102,12 +102,10 @@ def computed_bias():
 
 
 PLAIN = {
-    "Linear": lambda: nn.Linear(8, 8),
-    "without bias": lambda: nn.Linear(8, 8, bias=False),
+    "Linear": lambda: nn.Linear(8, 8), "without bias": lambda: nn.Linear(8, 8, bias=False),
     "inherited": lambda: PlainLinear(8, 8),
-    "transformers' Conv1D": lambda: tf.pytorch_utils.Conv1D(8, 8),
-    "masked": masked,
-}
+    "transformers' Conv1D": lambda: tf.pytorch_utils.Conv1D(8, 8), "masked": masked,
+}  # fmt: skip
 OWN = {
     "own forward": lambda: OwnLinear(8, 8),
     "Conv1D by name": lambda: Conv1D(8),
@@ -272,19 +270,16 @@ IBERT = [
     )
 ]  # fmt: skip
 MODELS = {
-    "DeepSeek-V2": (deepseek_v2, []),
-    "GPT-2": (gpt2, []),
+    "DeepSeek-V2": (deepseek_v2, []), "GPT-2": (gpt2, []),
     "Llama 4": (llama4, [f"model.layers.{n}.feed_forward.experts" for n in range(2)]),
     "DeepSeek-V4": (
         deepseek_v4,
-        [
-            "model.hc_head",
-            *(
-                f"model.layers.{n}.{leaf}"
-                for n in range(3)
-                for leaf in ("self_attn.o_a_proj", "attn_hc", "ffn_hc")
-            ),
-        ],
+        ["model.hc_head",
+         *(
+             f"model.layers.{n}.{leaf}"
+             for n in range(3)
+             for leaf in ("self_attn.o_a_proj", "attn_hc", "ffn_hc")
+         )],
     ),
     "I-BERT": (lambda: tf.IBertModel(tf.IBertConfig(**SIZE | {"num_hidden_layers": 1})), IBERT),
     "Mamba": (mamba, [f"backbone.layers.{n}.mixer.dt_proj" for n in range(2)]),
@@ -297,7 +292,7 @@ MODELS = {
             for leaf in ("self_attn", "self_attn.out_proj", "linear1", "linear2")
         ],
     ),
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=MODELS)

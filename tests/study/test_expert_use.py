@@ -76,14 +76,10 @@ def test_further_variants_bring_their_experts(weights):
 
 @pytest.mark.parametrize(
     ("change", "why"),
-    [
-        ({"module_name": "model.layers.9.mlp.experts", "expert": range(8)}, "has no layer"),
-        ({"expert": 0}, "occurs twice"),
-        ({"gate_mass": -1.0}, "gate_mass: is less than 0"),
-        ({"tokens": 0.5}, "tokens"),
-        ({"variant": "Other"}, "not among the variants"),
-    ],
-)
+    [({"module_name": "model.layers.9.mlp.experts", "expert": range(8)}, "has no layer"),
+     ({"expert": 0}, "occurs twice"), ({"gate_mass": -1.0}, "gate_mass: is less than 0"),
+     ({"tokens": 0.5}, "tokens"), ({"variant": "Other"}, "not among the variants")],
+)  # fmt: skip
 def test_impossible_experts_are_refused(weights, change, why):
     study = sr.compare(sr.dense(weights))
     frame = experts.table("Dense", 2, 4)

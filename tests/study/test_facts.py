@@ -39,13 +39,9 @@ def policies(weights):
 @pytest.fixture(
     scope="module",
     params=[
-        "demo",
-        "bfloat16",
-        "modules",
-        "policies",
-        pytest.param("minilm", marks=pytest.mark.tools),
+        "demo", "bfloat16", "modules", "policies", pytest.param("minilm", marks=pytest.mark.tools),
     ],
-)
+)  # fmt: skip
 def study(request):
     torch.manual_seed(0)
     if request.param in {"demo", "minilm"}:
@@ -195,10 +191,9 @@ def sums(study, variant):
 def test_measured_figures_are_in_the_strip(demo, low, high, after):
     """The strip has the speed with 1 token at a time, or says that there is no difference."""
     study = measurements.put_in(
-        study_of(demo),
-        latency=measurements.latency().assign(realised_low=low, realised_high=high),
+        study_of(demo), latency=measurements.latency().assign(realised_low=low, realised_high=high),
         quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
-    )
+    )  # fmt: skip
     quality, *_, speed = study.strip
     assert (quality.key, quality.before, quality.after) == ("perplexity", 10.0, (12.5, 12.5))
     assert (quality.more["text"], quality.more["window"]) == ("some.txt", 64)

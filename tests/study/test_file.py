@@ -146,82 +146,66 @@ IMPOSSIBLE = [
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        (lambda d: d.update(format="x"), "is not a study"),
-        (lambda d: d.update(version=4), "version 4 is newer than this program's 3; upgrade"),
-        (lambda d: d.update(version=2), "version 2 is older than this program's 3; make the study"),
-        (lambda d: d.update(version="1"), 'version is "1", not a whole number'),
-        (lambda d: d.update(version=0), "version is 0, not a whole number from 1"),
-        (lambda d: d.update(convention="x"), "convention must be one of"),
-        (lambda d: d.pop("layers"), "is damaged"),
-        (lambda d: d["layers"]["columns"].pop(), "is damaged"),
-        (lambda d: set_cell(d, "layers", 3, "sparsity", 0.123), "layers, row 3, sparsity: 0.123"),
-        (lambda d: set_cell(d, "layers", 3, "nonzero", 1), "layers, row 3, sparsity"),
-        (lambda d: set_cell(d, "groups", 1, "total", 7), "groups, row 1, total: 7 should be"),
-        (lambda d: set_cell(d, "totals", 0, "sparsity_model", 0.5), "totals, row 0"),
-        (lambda d: d["variants"]["rows"].pop(), "layers, row .*, variant: is not among"),
-        (lambda d: d["variants"]["rows"].append(d["variants"]["rows"][0]), "variants, row 3"),
-        (lambda d: set_cell(d, "variants", 0, "variant", "Other"), "variants, row 0, variant: has"),
-        (lambda d: set_cell(d, "variants", 1, "layout", "x"), "variants, row 1, layout"),
-        (lambda d: set_cell(d, "variants", 1, "asked_sparsity", 30), "row 1, asked_sparsity"),
-        (lambda d: set_cell(d, "variants", 1, "model", 3), "row 1, model: is not text"),
-        (lambda d: set_cell(d, "layers", 3, "weight_nonzero", 10**6), "row 3, weight_nonzero"),
-        (lambda d: set_cell(d, "layers", 3, "module_name", "lm_head"), "module_name: occurs twice"),
-        (lambda d: set_cell(d, "layers", 3, "group", "<b>"), "layers, row 3, group"),
-        (lambda d: set_cell(d, "layers", 3, "shape", [1, "x"]), "layers, row 3, shape"),
-        (lambda d: set_cell(d, "layers", 3, "uses", None), "layers, row 3, uses: is missing"),
-        (lambda d: set_cell(d, "layers", 3, "stored_bytes", -4), "row 3, stored_bytes: is less"),
-        (lambda d: set_cell(d, "layers", 3, "total", None), "row 3, total: is missing"),
-        (lambda d: set_cell(d, "layers", 3, "total", "70"), "row 3, total: is not a whole number"),
-        (lambda d: set_cell(d, "layers", 3, "prunable", 1), "row 3, prunable: is not true or"),
-        (
-            lambda d: set_cell(d, "layers", 3, "weight_total", 71),
-            "weight_total: is more than total",
-        ),
-        (lambda d: set_cell(d, "layers", 3, "total", float("nan")), "NaN is not a number"),
-        (lambda d: set_cell(d, "layers", 3, "total", 10**4000), "a number of 4,001 digits"),
-        (lambda d: set_cell(d, "layers", 3, "dtype", "float" + "9" * 5000), "no type of numbers"),
-        (lambda d: set_cell(d, "layers", 3, "total", 2**70), "is damaged"),
-        (lambda d: set_cell(d, "variants", 1, "model", "\ud800"), "text that is not Unicode"),
-        (
-            lambda d: d.update(notes=[functools.reduce(lambda x, _: [x], range(99), 1)]),
-            "notes: are not a list of texts",
-        ),
-        (lambda d: d.update(findings="x"), "findings: are not a list of texts"),
-        (lambda d: d["levels"]["modules"].pop(), "levels, weight_nonzero: is not one"),
-        (lambda d: d["levels"]["modules"].__setitem__(0, "x"), "not the prunable ones"),
-        (lambda d: d["levels"]["modules"].__setitem__(0, "layers.1.fc1"), "occurs twice"),
-        (lambda d: d["levels"]["sparsities"].__setitem__(1, 0.5), "levels: a mod|levels: spars"),
-        (lambda d: d["levels"]["weight_nonzero"][1].pop(), "is damaged"),
-        (
-            lambda d: d["levels"]["weight_nonzero"][1].__setitem__(0, 61),
-            "fc1 at 0, .*61 is neg",
-        ),
-        (
-            lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1),
-            "fc1 at 0.04, .*more than there",
-        ),
-        (
-            lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, -1),
-            "fc1 at 0.03, .*-1 is",
-        ),
-        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1.5), "is not one whole"),
-        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 2**70), "is not one whole"),
-        (lambda d: d["levels"]["uncertainty"][1].__setitem__(3, -2), "uncertainty: -2 is"),
-        (lambda d: d["patterns"]["rows"][0].pop(), "is damaged"),
-        (lambda d: set_cell(d, "patterns", 0, "module_name", "x"), "patterns, row 0, module_name"),
-        (lambda d: set_cell(d, "patterns", 2, "fill_8", 1.5), "patterns, row 2, fill_8"),
-        (lambda d: set_cell(d, "patterns", 2, "head_sparsity", [2]), "row 2, head_sparsity"),
-        (lambda d: d.update(latency={"columns": ["a", "a"], "rows": []}), "is damaged"),
-        (lambda d: d.update(latency={"columns": ["a"], "rows": [[1, 2]]}), "is damaged"),
-        (lambda d: d.update(quality={"columns": ["variant"], "rows": [["x"]]}), "is damaged"),
-        (lambda d: measured(d, "quality", perplexity=1.0, nll=0.0, top1=1.5), "row 0, top1"),
-        (lambda d: measured(d, "latency", variant="x"), "latency, row 0, variant"),
-        (lambda d: measured(d, "latency", seconds=None), "row 0, seconds: is missing"),
-        (lambda d: measured(d, "latency", scope="all"), "row 0, scope: is not one of"),
-        *IMPOSSIBLE,
-    ],
-)
+    [(lambda d: d.update(format="x"), "is not a study"),
+     (lambda d: d.update(version=4), "version 4 is newer than this program's 3; upgrade"),
+     (lambda d: d.update(version=2), "version 2 is older than this program's 3; make the study"),
+     (lambda d: d.update(version="1"), 'version is "1", not a whole number'),
+     (lambda d: d.update(version=0), "version is 0, not a whole number from 1"),
+     (lambda d: d.update(convention="x"), "convention must be one of"),
+     (lambda d: d.pop("layers"), "is damaged"),
+     (lambda d: d["layers"]["columns"].pop(), "is damaged"),
+     (lambda d: set_cell(d, "layers", 3, "sparsity", 0.123), "layers, row 3, sparsity: 0.123"),
+     (lambda d: set_cell(d, "layers", 3, "nonzero", 1), "layers, row 3, sparsity"),
+     (lambda d: set_cell(d, "groups", 1, "total", 7), "groups, row 1, total: 7 should be"),
+     (lambda d: set_cell(d, "totals", 0, "sparsity_model", 0.5), "totals, row 0"),
+     (lambda d: d["variants"]["rows"].pop(), "layers, row .*, variant: is not among"),
+     (lambda d: d["variants"]["rows"].append(d["variants"]["rows"][0]), "variants, row 3"),
+     (lambda d: set_cell(d, "variants", 0, "variant", "Other"), "variants, row 0, variant: has"),
+     (lambda d: set_cell(d, "variants", 1, "layout", "x"), "variants, row 1, layout"),
+     (lambda d: set_cell(d, "variants", 1, "asked_sparsity", 30), "row 1, asked_sparsity"),
+     (lambda d: set_cell(d, "variants", 1, "model", 3), "row 1, model: is not text"),
+     (lambda d: set_cell(d, "layers", 3, "weight_nonzero", 10**6), "row 3, weight_nonzero"),
+     (lambda d: set_cell(d, "layers", 3, "module_name", "lm_head"), "module_name: occurs twice"),
+     (lambda d: set_cell(d, "layers", 3, "group", "<b>"), "layers, row 3, group"),
+     (lambda d: set_cell(d, "layers", 3, "shape", [1, "x"]), "layers, row 3, shape"),
+     (lambda d: set_cell(d, "layers", 3, "uses", None), "layers, row 3, uses: is missing"),
+     (lambda d: set_cell(d, "layers", 3, "stored_bytes", -4), "row 3, stored_bytes: is less"),
+     (lambda d: set_cell(d, "layers", 3, "total", None), "row 3, total: is missing"),
+     (lambda d: set_cell(d, "layers", 3, "total", "70"), "row 3, total: is not a whole number"),
+     (lambda d: set_cell(d, "layers", 3, "prunable", 1), "row 3, prunable: is not true or"),
+     (lambda d: set_cell(d, "layers", 3, "weight_total", 71), "weight_total: is more than total"),
+     (lambda d: set_cell(d, "layers", 3, "total", float("nan")), "NaN is not a number"),
+     (lambda d: set_cell(d, "layers", 3, "total", 10**4000), "a number of 4,001 digits"),
+     (lambda d: set_cell(d, "layers", 3, "dtype", "float" + "9" * 5000), "no type of numbers"),
+     (lambda d: set_cell(d, "layers", 3, "total", 2**70), "is damaged"),
+     (lambda d: set_cell(d, "variants", 1, "model", "\ud800"), "text that is not Unicode"),
+     (lambda d: d.update(notes=[functools.reduce(lambda x, _: [x], range(99), 1)]),
+      "notes: are not a list of texts"),
+     (lambda d: d.update(findings="x"), "findings: are not a list of texts"),
+     (lambda d: d["levels"]["modules"].pop(), "levels, weight_nonzero: is not one"),
+     (lambda d: d["levels"]["modules"].__setitem__(0, "x"), "not the prunable ones"),
+     (lambda d: d["levels"]["modules"].__setitem__(0, "layers.1.fc1"), "occurs twice"),
+     (lambda d: d["levels"]["sparsities"].__setitem__(1, 0.5), "levels: a mod|levels: spars"),
+     (lambda d: d["levels"]["weight_nonzero"][1].pop(), "is damaged"),
+     (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(0, 61), "fc1 at 0, .*61 is neg"),
+     (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1),
+      "fc1 at 0.04, .*more than there"),
+     (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, -1), "fc1 at 0.03, .*-1 is"),
+     (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1.5), "is not one whole"),
+     (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 2**70), "is not one whole"),
+     (lambda d: d["levels"]["uncertainty"][1].__setitem__(3, -2), "uncertainty: -2 is"),
+     (lambda d: d["patterns"]["rows"][0].pop(), "is damaged"),
+     (lambda d: set_cell(d, "patterns", 0, "module_name", "x"), "patterns, row 0, module_name"),
+     (lambda d: set_cell(d, "patterns", 2, "fill_8", 1.5), "patterns, row 2, fill_8"),
+     (lambda d: set_cell(d, "patterns", 2, "head_sparsity", [2]), "row 2, head_sparsity"),
+     (lambda d: d.update(latency={"columns": ["a", "a"], "rows": []}), "is damaged"),
+     (lambda d: d.update(latency={"columns": ["a"], "rows": [[1, 2]]}), "is damaged"),
+     (lambda d: d.update(quality={"columns": ["variant"], "rows": [["x"]]}), "is damaged"),
+     (lambda d: measured(d, "quality", perplexity=1.0, nll=0.0, top1=1.5), "row 0, top1"),
+     (lambda d: measured(d, "latency", variant="x"), "latency, row 0, variant"),
+     (lambda d: measured(d, "latency", seconds=None), "row 0, seconds: is missing"),
+     (lambda d: measured(d, "latency", scope="all"), "row 0, scope: is not one of"), *IMPOSSIBLE],
+)  # fmt: skip
 def test_damaged_studies(whole, tmp_path, change, message):
     path = tmp_path / "s.json"
     path.write_text(whole)
@@ -255,16 +239,12 @@ def test_the_rows_that_are_changed_there_are_good(whole, tmp_path, part):
 
 REVIEWED = "peer reviewed"
 EDITS = [
-    lambda d: d["notes"].append(REVIEWED),
-    lambda d: d["findings"].clear(),
-    lambda d: d.update(written_by="me"),
-    lambda d: set_cell(d, "variants", 0, "model", "GPT-5"),
+    lambda d: d["notes"].append(REVIEWED), lambda d: d["findings"].clear(),
+    lambda d: d.update(written_by="me"), lambda d: set_cell(d, "variants", 0, "model", "GPT-5"),
     lambda d: set_cell(d, "variants", 1, "method", "n_m"),
-    lambda d: measured(d, "quality", perplexity=2.0, nll=math.log(2.0)),
-    lambda d: d.pop("digest"),
-    lambda d: d.update(digest=None),
-    lambda d: d.update(anything=1),
-]
+    lambda d: measured(d, "quality", perplexity=2.0, nll=math.log(2.0)), lambda d: d.pop("digest"),
+    lambda d: d.update(digest=None), lambda d: d.update(anything=1),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", EDITS)
@@ -344,11 +324,9 @@ def test_csv_files(study, tmp_path):
             for kind in ("layers", "groups")
             for v in ("dense", "masked50", "csr50")
         ),
-        "comparison.csv",
-        "totals.csv",
-        "storage.csv",
+        "comparison.csv", "totals.csv", "storage.csv",
         *(f"pivot_{metric}.csv" for metric in ("sparsity", "param_frac", "flops_per_token")),
-    }
+    }  # fmt: skip
     read = pd.read_csv(tmp_path / "structural_layers" / "layers_masked50.csv")
     own = study.layers[study.layers["variant"] == "Masked50"]
     assert read["nonzero"].tolist() == own["nonzero"].tolist()
@@ -360,12 +338,9 @@ def test_csv_files(study, tmp_path):
 def test_cells_of_csv_that_are_harmless_stay_as_they_are(tmp_path):
     cells = {"a;b": "a;b", "é  x": "é  x", "a=b-c": "a=b-c", "a,b": "a,b"}
     cells |= {
-        "'=1": "''=1",
-        "\r=1": r"\r=1",
-        "a\r=1": r"a\r=1",
-        "=1;-2": "'=1;'-2",
+        "'=1": "''=1", "\r=1": r"\r=1", "a\r=1": r"a\r=1", "=1;-2": "'=1;'-2",
         "\x1b[31m": r"\x1b[31m",
-    }
+    }  # fmt: skip
     model = nn.Module()
     for name in cells:
         model.add_module(name, nn.Linear(2, 2))

@@ -24,12 +24,9 @@ def totals_by_group(weights):
 
 
 OPT = {
-    "embedding": 50_272 * 768 + (2048 + 2) * 768,
-    "attention_linear": 12 * 4 * (768 * 768 + 768),
-    "mlp_linear": 12 * (2 * 768 * 3072 + 3072 + 768),
-    "norm": (2 * 12 + 1) * 2 * 768,
-    "lm_head": 0,
-}
+    "embedding": 50_272 * 768 + (2048 + 2) * 768, "attention_linear": 12 * 4 * (768 * 768 + 768),
+    "mlp_linear": 12 * (2 * 768 * 3072 + 3072 + 768), "norm": (2 * 12 + 1) * 2 * 768, "lm_head": 0,
+}  # fmt: skip
 
 
 def test_opt_125m_structure():
@@ -70,12 +67,9 @@ def test_opt_125m_at_30_percent(opt_125m):
     assert zeros["Masked30"] == zeros["CSR30"] == 25_480_397
     flops = study.pivot("flops_per_token")
     dense = {
-        "embedding": 0,
-        "attention_linear": 12 * 4 * 2 * 768 * 768,
-        "mlp_linear": 12 * 2 * 2 * 768 * 3072,
-        "norm": 0,
-        "lm_head": 2 * 50_272 * 768,
-    }
+        "embedding": 0, "attention_linear": 12 * 4 * 2 * 768 * 768,
+        "mlp_linear": 12 * 2 * 2 * 768 * 3072, "norm": 0, "lm_head": 2 * 50_272 * 768,
+    }  # fmt: skip
     assert flops["Dense"].to_dict() == flops["Masked30"].to_dict() == dense
     pruned_flops = sum(flops["CSR30"]) - dense["lm_head"]
     assert pruned_flops == 2 * (84_934_656 - 25_480_397)
@@ -92,12 +86,9 @@ def test_the_notebooks_convention(opt_125m):
     study = sr.compare(sr.dense(opt_125m), convention="notebook")
     groups = study.groups.set_index("group")
     assert groups["flops_per_token"].to_dict() == {
-        "embedding": 80_366_592,
-        "attention_linear": 56_623_104,
-        "mlp_linear": 113_246_208,
-        "lm_head": 77_217_792,
-        "norm": 0,
-    }
+        "embedding": 80_366_592, "attention_linear": 56_623_104, "mlp_linear": 113_246_208,
+        "lm_head": 77_217_792, "norm": 0,
+    }  # fmt: skip
     assert groups.loc["embedding", "flops_per_token"] == 2 * 40_183_296
     assert groups.loc["lm_head", "total"] == 50_272 * 768
     assert groups["total"].sum() == 125_239_296 + 50_272 * 768
@@ -222,8 +213,6 @@ def test_params_size_and_sparsity():
     zeros = sum(int((p == 0).sum()) for p in tiny.parameters())
     total = sum(p.numel() for p in tiny.parameters())
     assert stats == {
-        "nonzero": total - zeros,
-        "total": total,
-        "sparsity": 1 - (total - zeros) / total,
+        "nonzero": total - zeros, "total": total, "sparsity": 1 - (total - zeros) / total,
         "size_mb": total * 4 / 2**20,
-    }
+    }  # fmt: skip

@@ -95,10 +95,9 @@ def test_blocks_of_gguf_are_as_the_format_says(tmp_path):
     values = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)).numpy()
     kinds = gguf.GGMLQuantizationType
     tensors = {
-        "token_embd.weight": (values, kinds.Q8_0),
-        "blk.0.attn_q.weight": (values, kinds.Q4_1),
+        "token_embd.weight": (values, kinds.Q8_0), "blk.0.attn_q.weight": (values, kinds.Q4_1),
         "output_norm.weight": (values[0], None),
-    }
+    }  # fmt: skip
     write_gguf(tmp_path / "m.gguf", tensors, "unheard-of")
     weights = sr.load(tmp_path / "m.gguf")
     assert {p.name: (p.file_bytes, p.packing) for p in weights.parameters} == {

@@ -60,16 +60,12 @@ def by_numpy(one, other):
     either = ((one == 0) | (other == 0)).sum()
     kept = int(((one == 0) & (other == 0)).sum())
     return {
-        "zeros_before": int((one == 0).sum()),
-        "zeros_after": int((other == 0).sum()),
-        "compared": one.size,
-        "kept": kept,
-        "revived": int(((one == 0) & (other != 0)).sum()),
+        "zeros_before": int((one == 0).sum()), "zeros_after": int((other == 0).sum()),
+        "compared": one.size, "kept": kept, "revived": int(((one == 0) & (other != 0)).sum()),
         "new": int(((one != 0) & (other == 0)).sum()),
-        "changed": int((both & (one != other)).sum()),
-        "iou": kept / either if either else None,
+        "changed": int((both & (one != other)).sum()), "iou": kept / either if either else None,
         "relative_change": float(change),
-    }
+    }  # fmt: skip
 
 
 def test_layers_are_those_of_numpy(parent, child):

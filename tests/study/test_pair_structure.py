@@ -70,14 +70,8 @@ CASES = [
     for noise in ((0.0, 0.01) if cut == "all" else (0.0,))
 ]
 OF = {
-    "block": 4,
-    "head": 8,
-    "kv_head": 4,
-    "channel": 128,
-    "expert": 8,
-    "vocabulary": 96,
-    "width": 64,
-}
+    "block": 4, "head": 8, "kv_head": 4, "channel": 128, "expert": 8, "vocabulary": 96, "width": 64,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -150,12 +144,9 @@ def test_channels_whose_gates_are_much_alike(bases, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "other", "ways"),
-    [
-        ("llama", renamed, {"renamed", "name"}),
-        ("llama", fused, {"fused", "name"}),
-        ("gpt2", turned, {"turned", "name"}),
-    ],
-)
+    [("llama", renamed, {"renamed", "name"}), ("llama", fused, {"fused", "name"}),
+     ("gpt2", turned, {"turned", "name"})],
+)  # fmt: skip
 @pytest.mark.parametrize("back", [False, True])
 def test_the_same_in_other_words(bases, tmp_path, kind, other, ways, back):
     tensors = other(load_file(bases(kind) / "model.safetensors"))

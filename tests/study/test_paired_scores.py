@@ -238,10 +238,7 @@ def test_nothing_is_best_of_what_is_not_separated(rivals):
 
 @pytest.mark.parametrize(
     ("cells", "reason"),
-    [
-        ({"span": None}, "keeps no losses"),
-        ({"window": 10**6, "tokens": 10**6}, "one window"),
-    ],
+    [({"span": None}, "keeps no losses"), ({"window": 10**6, "tokens": 10**6}, "one window")],
 )
 def test_nothing_is_best_of_what_is_unpaired(rivals, cells, reason):
     study = scored(rivals, nats(0, 0.1, 0.2, 0.4), **cells)

@@ -20,7 +20,8 @@ def figures(mask, head_dim=None, axis=0, step=None):
     count = MatrixCount(Matrix(*mask.shape), KNOWN, blocks=BLOCKS)
     for row in range(0, len(mask), step or len(mask)):
         count.add(0, row, mask[row : row + (step or len(mask))])
-    parameter = Parameter("w", mask.shape, "float32", head_dim=head_dim, head_axis=axis)
+    facts = {"matrix": mask.shape, "head_dim": head_dim, "head_axis": axis}
+    parameter = Parameter("w", mask.shape, "float32", **facts)
     return zero_figures(count, 0, parameter)
 
 

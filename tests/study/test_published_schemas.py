@@ -72,29 +72,19 @@ def damaged(part, row, column, value):
 
 
 DAMAGES = [
-    lambda d: d.pop("layers"),
-    lambda d: d.update(version=1),
-    lambda d: d.update(format="sparsity-report/pair"),
-    lambda d: d.update(digest="0" * 63),
-    lambda d: d.update(context=0),
-    lambda d: d["layers"]["columns"].reverse(),
-    lambda d: d["layers"]["columns"].pop(),
-    lambda d: d["layers"]["rows"][0].pop(),
-    damaged("layers", 1, "total", None),
-    damaged("layers", 1, "total", 1.5),
-    damaged("layers", 1, "total", -1),
-    damaged("layers", 1, "sparsity", 1.5),
-    damaged("layers", 1, "group", "another"),
-    damaged("layers", 1, "shape", [-1]),
-    damaged("variants", 0, "layout", "bsr"),
-    damaged("latency", 0, "seconds", 0),
+    lambda d: d.pop("layers"), lambda d: d.update(version=1),
+    lambda d: d.update(format="sparsity-report/pair"), lambda d: d.update(digest="0" * 63),
+    lambda d: d.update(context=0), lambda d: d["layers"]["columns"].reverse(),
+    lambda d: d["layers"]["columns"].pop(), lambda d: d["layers"]["rows"][0].pop(),
+    damaged("layers", 1, "total", None), damaged("layers", 1, "total", 1.5),
+    damaged("layers", 1, "total", -1), damaged("layers", 1, "sparsity", 1.5),
+    damaged("layers", 1, "group", "another"), damaged("layers", 1, "shape", [-1]),
+    damaged("variants", 0, "layout", "bsr"), damaged("latency", 0, "seconds", 0),
     damaged("patterns", 0, "head_sparsity", [2]),
-    lambda d: d["levels"]["weight_nonzero"][0].__setitem__(0, "many"),
-    lambda d: d.pop("removed"),
-    lambda d: d.update(survival=0),
-    damaged("matches", 0, "alignment", "guessed"),
+    lambda d: d["levels"]["weight_nonzero"][0].__setitem__(0, "many"), lambda d: d.pop("removed"),
+    lambda d: d.update(survival=0), damaged("matches", 0, "alignment", "guessed"),
     damaged("removed", 0, "certainty", 2),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", DAMAGES)

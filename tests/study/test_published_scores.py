@@ -53,20 +53,14 @@ def compared(published, quality, texts=None):
 
 @pytest.mark.parametrize(
     ("printed", "perplexity", "verdict"),
-    [
-        ("10.00", 10.0, "yes"),
-        # Half a unit of the last digit and 0.5 %: 0.005 + 0.05.
-        ("10.00", 10.054, "yes"),
-        ("10.00", 9.946, "yes"),
-        ("10.00", 10.056, "no"),
-        ("10.00", 9.944, "no"),
-        # Fewer digits are wider: 0.05 + 0.05.
-        ("10.0", 10.099, "yes"),
-        ("10.0", 10.101, "no"),
-        ("10", 10.549, "yes"),
-        ("10", 10.551, "no"),
-    ],
-)
+    [("10.00", 10.0, "yes"),
+     # Half a unit of the last digit and 0.5 %: 0.005 + 0.05.
+     ("10.00", 10.054, "yes"),
+     ("10.00", 9.946, "yes"), ("10.00", 10.056, "no"), ("10.00", 9.944, "no"),
+     # Fewer digits are wider: 0.05 + 0.05.
+     ("10.0", 10.099, "yes"),
+     ("10.0", 10.101, "no"), ("10", 10.549, "yes"), ("10", 10.551, "no")],
+)  # fmt: skip
 def test_dense_reproduces_within_rounding_and_half_a_percent(
     measured, printed, perplexity, verdict
 ):
@@ -160,12 +154,11 @@ def scored(demo):
     """A study of prunings of the demo, and their perplexities as published."""
     calibration = sr.calibrate(demo, windows=2)
     prunings = {
-        "layerwise_magnitude": sr.layerwise_magnitude(demo, 0.5),
-        "2:4": sr.n_m(demo, 2, 4),
+        "layerwise_magnitude": sr.layerwise_magnitude(demo, 0.5), "2:4": sr.n_m(demo, 2, 4),
         "wanda_one_pass": sr.wanda(demo, 0.5, calibration),
         "wanda_one_pass, 2:4": sr.wanda(demo, None, calibration, n_m=(2, 4)),
         "wanda_one_pass, owl": sr.wanda(demo, 0.5, calibration, allocation="owl"),
-    }
+    }  # fmt: skip
     assert [p.method for p in prunings.values()] == [*prunings]
     variants = [sr.dense(demo), *(sr.masked(p, name=name) for name, p in prunings.items())]
     quality = sr.perplexity(variants, TEXT, protocol="wikitext2-max")

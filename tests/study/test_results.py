@@ -80,22 +80,18 @@ BOOLQ = ("results", "boolq")
 
 @pytest.mark.parametrize(
     ("path", "value", "column", "due"),
-    [
-        ((*BOOLQ, "acc,none"), float("nan"), "value", None),
-        ((*BOOLQ, "acc,none"), "N/A", "value", None),
-        ((*BOOLQ, "acc_stderr,none"), float("inf"), "stderr", None),
-        ((*BOOLQ, "acc_stderr,none"), ..., "stderr", None),
-        ((*BOOLQ, "acc,none"), 1, "value", 1.0),
-        (("n-shot", "boolq"), 10, "n_shot", 10),
-        (("n-shot",), ..., "n_shot", 0),
-        (("n-samples", "boolq"), {"original": 3270, "effective": 100}, "limited", True),
-        (("config", "limit"), 200.0, "limited", False),
-        (("model_name",), ..., "evaluated_model", "some/model"),
-        (("lm_eval_version",), ..., "harness_version", "38bd7350"),
-        (("versions", "boolq"), "Yaml", "task_version", "Yaml"),
-        (("higher_is_better",), ..., "higher_is_better", None),
-    ],
-)
+    [((*BOOLQ, "acc,none"), float("nan"), "value", None),
+     ((*BOOLQ, "acc,none"), "N/A", "value", None),
+     ((*BOOLQ, "acc_stderr,none"), float("inf"), "stderr", None),
+     ((*BOOLQ, "acc_stderr,none"), ..., "stderr", None), ((*BOOLQ, "acc,none"), 1, "value", 1.0),
+     (("n-shot", "boolq"), 10, "n_shot", 10), (("n-shot",), ..., "n_shot", 0),
+     (("n-samples", "boolq"), {"original": 3270, "effective": 100}, "limited", True),
+     (("config", "limit"), 200.0, "limited", False),
+     (("model_name",), ..., "evaluated_model", "some/model"),
+     (("lm_eval_version",), ..., "harness_version", "38bd7350"),
+     (("versions", "boolq"), "Yaml", "task_version", "Yaml"),
+     (("higher_is_better",), ..., "higher_is_better", None)],
+)  # fmt: skip
 def test_fields_of_results_are_read(read, path, value, column, due):
     told = harnesses.lm_eval()
     change(path, value)(told)
@@ -105,15 +101,9 @@ def test_fields_of_results_are_read(read, path, value, column, due):
 
 @pytest.mark.parametrize(
     ("arguments", "due"),
-    [
-        ("dtype=float16,pretrained=a/b", "a/b"),
-        ("pretrained=a/b,peft=c/d", "c/d"),
-        ({"pretrained": "a/b"}, "a/b"),
-        ("", None),
-        (None, None),
-        (3, None),
-    ],
-)
+    [("dtype=float16,pretrained=a/b", "a/b"), ("pretrained=a/b,peft=c/d", "c/d"),
+     ({"pretrained": "a/b"}, "a/b"), ("", None), (None, None), (3, None)],
+)  # fmt: skip
 def test_the_model_that_arguments_name(read, arguments, due):
     told = harnesses.old_lm_eval()
     told["config"]["model_args"] = arguments
@@ -122,26 +112,24 @@ def test_the_model_that_arguments_name(read, arguments, due):
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
-    [
-        ((*BOOLQ, "acc,none"), 1.5, "row 0, value: is an accuracy that is not between 0 and 1"),
-        ((*BOOLQ, "acc,none"), "0.75", "boolq, acc,none: '0.75' is not a number"),
-        ((*BOOLQ, "acc,none"), True, "boolq, acc,none: True is not a number"),
-        ((*BOOLQ, "acc,none"), [0.75], "is not a number"),
-        ((*BOOLQ, "acc_stderr,none"), -0.5, "stderr: is less than 0"),
-        ((*BOOLQ, "acc_stderr,none"), "small", "acc,none, stderr: 'small' is not a number"),
-        ((*BOOLQ, "acc,none"), ..., "boolq has acc_stderr,none without its score"),
-        (BOOLQ, 0.75, "boolq is 0.75, not an object"),
-        (("results",), [], r"results is \[\], not an object"),
-        (("results", ""), {"acc,none": 0.5}, "task: has no name"),
-        (("results", "x" * 5000), {"acc,none": 0.5}, "name of 5,000 characters"),
-        (("groups", "mmlu", "acc,none"), 0.75, "mmlu has other scores as a group"),
-        (("n-shot", "boolq"), -1, "n-shot is -1, not a whole number"),
-        (("n-shot", "boolq"), 2**80, "n-shot is 1208"),
-        (("n-samples", "boolq", "effective"), 0, "n-samples is 0"),
-        (("versions", "boolq"), [], r"versions: \[\] is not a version"),
-        (("config",), 3, "config is 3, not an object"),
-    ],
-)
+    [((*BOOLQ, "acc,none"), 1.5, "row 0, value: is an accuracy that is not between 0 and 1"),
+     ((*BOOLQ, "acc,none"), "0.75", "boolq, acc,none: '0.75' is not a number"),
+     ((*BOOLQ, "acc,none"), True, "boolq, acc,none: True is not a number"),
+     ((*BOOLQ, "acc,none"), [0.75], "is not a number"),
+     ((*BOOLQ, "acc_stderr,none"), -0.5, "stderr: is less than 0"),
+     ((*BOOLQ, "acc_stderr,none"), "small", "acc,none, stderr: 'small' is not a number"),
+     ((*BOOLQ, "acc,none"), ..., "boolq has acc_stderr,none without its score"),
+     (BOOLQ, 0.75, "boolq is 0.75, not an object"),
+     (("results",), [], r"results is \[\], not an object"),
+     (("results", ""), {"acc,none": 0.5}, "task: has no name"),
+     (("results", "x" * 5000), {"acc,none": 0.5}, "name of 5,000 characters"),
+     (("groups", "mmlu", "acc,none"), 0.75, "mmlu has other scores as a group"),
+     (("n-shot", "boolq"), -1, "n-shot is -1, not a whole number"),
+     (("n-shot", "boolq"), 2**80, "n-shot is 1208"),
+     (("n-samples", "boolq", "effective"), 0, "n-samples is 0"),
+     (("versions", "boolq"), [], r"versions: \[\] is not a version"),
+     (("config",), 3, "config is 3, not an object")],
+)  # fmt: skip
 def test_impossible_results_are_refused(read, path, value, message):
     told = harnesses.lm_eval()
     change(path, value)(told)
@@ -152,17 +140,14 @@ def test_impossible_results_are_refused(read, path, value, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [
-        ("", "Expecting value"),
-        ('{"config": {}, "results": {}}', "it holds no scores"),
-        ("[]", r"it is \[\], not an object"),
-        ('{"results": {"a": {"acc": 0.5}}}', "neither config nor versions"),
-        ('{"config": {}, "results": {"a": {"acc": 1, "acc": 0}}}', "has a name twice"),
-        ('{"config": {}, "results": {"a": {"acc": ' + "9" * 5000 + "}}}", "of 5,000 digits"),
-        ('{"config": ' + '{"a":' * 80 + "1" + "}" * 80 + ', "results": {}}', "nested more than 64"),
-        ('{"config": {}, "results": {"a\\ud800": {"acc": 0.5}}}', "not Unicode"),
-    ],
-)
+    [("", "Expecting value"), ('{"config": {}, "results": {}}', "it holds no scores"),
+     ("[]", r"it is \[\], not an object"),
+     ('{"results": {"a": {"acc": 0.5}}}', "neither config nor versions"),
+     ('{"config": {}, "results": {"a": {"acc": 1, "acc": 0}}}', "has a name twice"),
+     ('{"config": {}, "results": {"a": {"acc": ' + "9" * 5000 + "}}}", "of 5,000 digits"),
+     ('{"config": ' + '{"a":' * 80 + "1" + "}" * 80 + ', "results": {}}', "nested more than 64"),
+     ('{"config": {}, "results": {"a\\ud800": {"acc": 0.5}}}', "not Unicode")],
+)  # fmt: skip
 def test_no_results_at_all(tmp_path, text, message):
     file = tmp_path / "r.json"
     file.write_text(text)
@@ -193,23 +178,19 @@ def test_any_tidy_frame_will_do(study):
     )
     tasks = study.with_measured(tasks=plain).tasks
     assert tasks[["variant", "task", "metric", "value"]].to_numpy().tolist() == [
-        ["Dense", "my task", "points", 3.0],
-        ["CSR30", "my task", "points", 2.0],
-    ]
+        ["Dense", "my task", "points", 3.0], ["CSR30", "my task", "points", 2.0],
+    ]  # fmt: skip
     assert tasks.drop(columns=["variant", "task", "metric", "value"]).isna().all(axis=None)
 
 
 @pytest.mark.parametrize(
     ("cells", "message"),
-    [
-        ({"variant": "Wanda50"}, "with_measured: tasks, row 0, variant: is not among the variants"),
-        ({"variant": None}, "variant: is missing"),
-        ({"value": 1.5, "metric": "acc"}, "an accuracy that is not between 0 and 1"),
-        ({"stderr": -1.0}, "stderr: is less than 0"),
-        ({"n_shot": 0.5}, "n_shot"),
-        ({"value": "high"}, "value"),
-    ],
-)
+    [({"variant": "Wanda50"}, "with_measured: tasks, row 0, variant: is not among the variants"),
+     ({"variant": None}, "variant: is missing"),
+     ({"value": 1.5, "metric": "acc"}, "an accuracy that is not between 0 and 1"),
+     ({"stderr": -1.0}, "stderr: is less than 0"), ({"n_shot": 0.5}, "n_shot"),
+     ({"value": "high"}, "value")],
+)  # fmt: skip
 def test_frames_of_tasks_that_cannot_be(study, cells, message):
     plain = {"variant": "Dense", "task": "x", "metric": "points", "value": 3.0} | cells
     with pytest.raises(sr.SparsityReportError, match=message):
@@ -226,12 +207,10 @@ def test_one_score_has_one_value(study, read):
 
 @pytest.mark.parametrize(
     ("part", "cells", "message"),
-    [
-        ("latency", {"seconds": 9.0}, "seconds: is more than seconds_high"),
-        ("quality", {"scored": 10**6}, "scored: is more than tokens"),
-        ("sensitivity", {"pruned": 10**6}, "pruned: is more than weight_total"),
-    ],
-)
+    [("latency", {"seconds": 9.0}, "seconds: is more than seconds_high"),
+     ("quality", {"scored": 10**6}, "scored: is more than tokens"),
+     ("sensitivity", {"pruned": 10**6}, "pruned: is more than weight_total")],
+)  # fmt: skip
 def test_impossible_numbers_are_refused_when_they_are_put_in(study, part, cells, message):
     frame = getattr(study, part).head(1).assign(**cells)
     with pytest.raises(sr.SparsityReportError, match=message) as caught:

@@ -182,8 +182,7 @@ def test_a_winner_beats_every_other_one():
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"acc": 0.5, "acc_norm": "1"}, {"acc": [1], "acc_norm": None}, {"prompt_hash": None}],
+    "change", [{"acc": 0.5, "acc_norm": "1"}, {"acc": [1], "acc_norm": None}, {"prompt_hash": None}]
 )
 def test_samples_without_outcomes_or_hashes_are_unpaired(copy, change):
     rewrite(copy, lambda row: row | change)
@@ -194,11 +193,9 @@ def test_samples_without_outcomes_or_hashes_are_unpaired(copy, change):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        (lambda row: row | {"acc": 1.0}, "have another mean, so the samples are of another run"),
-        (lambda row: [row], r"is not a file of samples: .* is not an object"),
-    ],
-)
+    [(lambda row: row | {"acc": 1.0}, "have another mean, so the samples are of another run"),
+     (lambda row: [row], r"is not a file of samples: .* is not an object")],
+)  # fmt: skip
 def test_samples_that_are_damaged(copy, change, message):
     rewrite(copy, change)
     with pytest.raises(sr.SparsityReportError, match=message):

@@ -21,38 +21,33 @@ def verdict(**cells):
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [
-        # The control of the frame is 0.93 to 1.04: the band ends at 1 ÷ 0.93 = 1.0753 and 0.93.
-        ({}, "stated"),
-        ({"realised_low": 1.076, "realised_high": 2.0}, "stated"),
-        ({"realised_low": 1.075, "realised_high": 2.0}, "noise"),
-        ({"realised_low": 0.5, "realised_high": 0.929}, "stated"),
-        ({"realised_low": 0.5, "realised_high": 0.931}, "noise"),
-        ({"realised_low": 0.5, "realised_high": 2.0}, "noise"),
-        # A control that is too good to be true has 2 % of its own.
-        ({"control_low": 1.0, "control_high": 1.0, "realised_low": 1.021}, "stated"),
-        ({"control_low": 1.0, "control_high": 1.0, "realised_low": 1.019}, "noise"),
-        # One that leaves out 1 vouches for nothing.
-        ({"control_low": 1.01, "control_high": 1.1}, "stated"),
-        ({"control_low": 1.03, "control_high": 1.1}, "unsettled"),
-        ({"control_low": 0.9, "control_high": 0.97}, "unsettled"),
-        ({"runs": 15}, "stated"),
-        ({"runs": 14}, "few"),
-        # Two threads on four cores leave room for two others and a tenth of a thread each.
-        ({"others": 2.2}, "stated"),
-        ({"others": 2.21}, "crowded"),
-        ({"others": None}, "stated"),
-        ({"cores": None}, "stated"),
-        # Where it is not known what they took, the load beyond the two threads stands for it.
-        ({"others": None, "load": 4.2}, "stated"),
-        ({"others": None, "load": 4.3}, "crowded"),
-        ({"others": None, "load": None}, "stated"),
-        ({"control_low": None, "control_high": None}, "unknown"),
-        ({"realised_low": None}, "unknown"),
-        # A CSR variant's layer that runs as dense.
-        ({"kernel": "dense"}, "same"),
+     # The control of the frame is 0.93 to 1.04: the band ends at 1 ÷ 0.93 = 1.0753 and 0.93.
+     ({}, "stated"),
+     ({"realised_low": 1.076, "realised_high": 2.0}, "stated"),
+     ({"realised_low": 1.075, "realised_high": 2.0}, "noise"),
+     ({"realised_low": 0.5, "realised_high": 0.929}, "stated"),
+     ({"realised_low": 0.5, "realised_high": 0.931}, "noise"),
+     ({"realised_low": 0.5, "realised_high": 2.0}, "noise"),
+     # A control that is too good to be true has 2 % of its own.
+     ({"control_low": 1.0, "control_high": 1.0, "realised_low": 1.021}, "stated"),
+     ({"control_low": 1.0, "control_high": 1.0, "realised_low": 1.019}, "noise"),
+     # One that leaves out 1 vouches for nothing.
+     ({"control_low": 1.01, "control_high": 1.1}, "stated"),
+     ({"control_low": 1.03, "control_high": 1.1}, "unsettled"),
+     ({"control_low": 0.9, "control_high": 0.97}, "unsettled"), ({"runs": 15}, "stated"),
+     ({"runs": 14}, "few"),
+     # Two threads on four cores leave room for two others and a tenth of a thread each.
+     ({"others": 2.2}, "stated"),
+     ({"others": 2.21}, "crowded"), ({"others": None}, "stated"), ({"cores": None}, "stated"),
+     # Where it is not known what they took, the load beyond the two threads stands for it.
+     ({"others": None, "load": 4.2}, "stated"),
+     ({"others": None, "load": 4.3}, "crowded"), ({"others": None, "load": None}, "stated"),
+     ({"control_low": None, "control_high": None}, "unknown"), ({"realised_low": None}, "unknown"),
+     # A CSR variant's layer that runs as dense.
+     ({"kernel": "dense"}, "same")
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_speed_is_stated_only_beyond_the_noise(cells, expected):
     if "realised_low" in cells and cells["realised_low"] and "realised_high" not in cells:
         cells = cells | {"realised_high": 3.0}
@@ -99,16 +94,13 @@ def clocked(seconds, bytes_of=(16, 32, 64)):
 
 @pytest.mark.parametrize(
     ("seconds", "bytes_of", "is_tick"),
-    [
-        ((0.016, 0.01601, 0.01599), (16, 32, 64), True),
-        # 1 % is as close as ticks come, and times below a tick of 1 ms are no ticks.
-        ((0.016, 0.0162, 0.0164), (16, 32, 64), False),
-        ((0.016, 0.016, 0.016), (16, 17, 18), False),
-        ((0.016, 0.016, 0.032), (16, 32, 64), False),
-        ((0.0005, 0.0005, 0.0005), (16, 32, 64), False),
-    ],
+    [((0.016, 0.01601, 0.01599), (16, 32, 64), True),
+     # 1 % is as close as ticks come, and times below a tick of 1 ms are no ticks.
+     ((0.016, 0.0162, 0.0164), (16, 32, 64), False),
+     ((0.016, 0.016, 0.016), (16, 17, 18), False), ((0.016, 0.016, 0.032), (16, 32, 64), False),
+     ((0.0005, 0.0005, 0.0005), (16, 32, 64), False)],
     ids=["same", "apart", "same size", "two", "short"],
-)
+)  # fmt: skip
 def test_ticks_of_a_timer_are_no_times(seconds, bytes_of, is_tick):
     told = clocked(seconds, bytes_of)
     csr = told[told["variant"] == "CSR30"]

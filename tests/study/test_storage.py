@@ -41,11 +41,10 @@ def sizes(matrix):
     dense = matrix.numpy()
     csr, wide = scipy.sparse.csr_matrix(dense), matrix.to_sparse_csr()
     arrays = {
-        "dense": [dense],
-        "csr_int32": [csr.data, csr.indices, csr.indptr],
+        "dense": [dense], "csr_int32": [csr.data, csr.indices, csr.indptr],
         "csr_int64": [wide.values(), wide.crow_indices(), wide.col_indices()],
         "bitmask": [csr.data, np.packbits(dense != 0)],
-    }
+    }  # fmt: skip
     for b in (4, 8, 16, 32):
         padded = np.pad(dense, [(0, -n % b) for n in dense.shape])
         bsr = scipy.sparse.bsr_matrix(padded, blocksize=(b, b))

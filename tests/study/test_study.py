@@ -15,12 +15,8 @@ def study(tiny):
 def test_names_follow_the_level(tiny):
     weights = sr.load(tiny)
     names = {
-        0.3: "Masked30",
-        0.5: "Masked50",
-        0.305: "Masked30.5",
-        0.0: "Masked0",
-        1.0: "Masked100",
-    }
+        0.3: "Masked30", 0.5: "Masked50", 0.305: "Masked30.5", 0.0: "Masked0", 1.0: "Masked100",
+    }  # fmt: skip
     for level, name in names.items():
         assert sr.masked(sr.global_magnitude(weights, level)).name == name
     assert sr.csr(sr.global_magnitude(weights, 0.29)).name == "CSR29"

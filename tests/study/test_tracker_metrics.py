@@ -43,14 +43,12 @@ def test_figures_are_those_of_the_frames(demo_study):
         expected = {
             "sparsity/prunable": 1 - row["prunable_nonzero"] / row["prunable_total"],
             "sparsity/non_embedding": 1 - row["non_embedding_nonzero"] / row["non_embedding_total"],
-            "sparsity/model": 1 - row["nonzero"] / row["total"],
-            "parameters/total": row["total"],
-            "parameters/nonzero": row["nonzero"],
-            "bytes/stored": row["stored_bytes"],
+            "sparsity/model": 1 - row["nonzero"] / row["total"], "parameters/total": row["total"],
+            "parameters/nonzero": row["nonzero"], "bytes/stored": row["stored_bytes"],
             "bytes/stored_ratio": row["stored_bytes"] / totals.loc["Dense", "stored_bytes"],
             "flops/performed_per_token": row["flops_per_token"],
             "flops/useful_per_token": row["useful_flops_per_token"],
-        }
+        }  # fmt: skip
         assert {key: metrics[f"{variant}/{key}"] for key in expected} == pytest.approx(expected)
     for row in demo_study.groups.dropna(subset=["sparsity"]).itertuples():
         assert metrics[f"{row.variant}/sparsity/group/{row.group}"] == pytest.approx(row.sparsity)

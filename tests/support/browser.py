@@ -9,15 +9,9 @@ from pathlib import Path
 from helpers import need
 
 QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 def node():
@@ -30,6 +24,12 @@ def node():
 def chromium_path():
     """Where Chromium is, or None."""
     return shutil.which("chromium", path="/usr/bin") or shutil.which("chromium")
+
+
+def drawn(page):
+    """Wait until the page has drawn what has changed, and return it."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => done()))")
+    return page
 
 
 DEJAVU = Path("/usr/share/fonts/truetype/dejavu")

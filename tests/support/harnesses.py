@@ -18,9 +18,7 @@ def lm_eval(model="some/model", shots=0, scores=SEVEN):
     """One file of today: seven tasks, one with two metrics, a group, and filtered answers."""
     results = {
         task: {
-            "alias": task,
-            "acc,none": acc,
-            "acc_stderr,none": 0.015625,
+            "alias": task, "acc,none": acc, "acc_stderr,none": 0.015625,
             **({"acc_norm,none": acc + 0.125, "acc_norm_stderr,none": 0.03125}
                if task == "hellaswag" else {}),
         }

@@ -231,10 +231,7 @@ def models(draw):
     model = nn.Module()
     for number, dtype in enumerate(dtypes):
         layer = nn.Linear(
-            draw(st.integers(1, 9)),
-            draw(st.integers(1, 9)),
-            bias=draw(st.booleans()),
-            dtype=dtype,
+            draw(st.integers(1, 9)), draw(st.integers(1, 9)), bias=draw(st.booleans()), dtype=dtype
         )
         with torch.no_grad():
             steps = torch.randint(-levels, levels + 1, layer.weight.shape)

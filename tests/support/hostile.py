@@ -143,11 +143,9 @@ def study(folder):
     pruning = sr.global_magnitude(weights, 0.3)
     dense, masked, csr = NAMES
     compared = sr.compare(
-        sr.dense(weights, name=dense),
-        sr.masked(pruning, name=masked),
-        sr.csr(pruning, name=csr),
+        sr.dense(weights, name=dense), sr.masked(pruning, name=masked), sr.csr(pruning, name=csr),
         patterns=True,
-    )
+    )  # fmt: skip
     totals = compared.totals.set_index("variant")
     latency = measurements.latency(NAMES)
     promised = totals["flops_per_token"][dense] / latency["variant"].map(totals["flops_per_token"])
@@ -162,12 +160,9 @@ def study(folder):
             sparsity=latency["variant"].map(totals["sparsity_prunable"]).where(whole),
         ),
         quality=measurements.quality(names=NAMES).assign(
-            text=TEXTS["typst include"],
-            dtype=TEXTS["typst marks"],
-            text_fingerprint=TEXTS["bibtex"],
-            layout=compared.variants["layout"].tolist(),
-            sparsity=totals.loc[[*NAMES], "sparsity_prunable"].tolist(),
-            top1=33 / 99,
+            text=TEXTS["typst include"], dtype=TEXTS["typst marks"],
+            text_fingerprint=TEXTS["bibtex"], layout=compared.variants["layout"].tolist(),
+            sparsity=totals.loc[[*NAMES], "sparsity_prunable"].tolist(), top1=33 / 99,
         ),
         continuations=measurements.continuations(NAMES).assign(
             prompt=TEXTS["latex braces"],

@@ -59,10 +59,9 @@ class Hub:
         for name, value in {
             "ENDPOINT": url,
             "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_CACHE": str(cache),
+            "HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(cache),
             "HF_TOKEN_PATH": str(cache / "token"),
-        }.items():
+        }.items():  # fmt: skip
             monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
 
     def __enter__(self):
@@ -112,10 +111,7 @@ class Hub:
         if not file.is_file():
             return _reply(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
         content = self.held.get(file) or file.read_bytes()
-        told = {
-            "ETag": f'"{_digest(content)}"',
-            "X-Repo-Commit": self.claimed or commit,
-        }
+        told = {"ETag": f'"{_digest(content)}"', "X-Repo-Commit": self.claimed or commit}
         asks_part = "Range" in request.headers
         if asks_part and self.faults and isinstance(self.faults[0], int):
             return _reply(request, self.faults.pop(0), b"", {"Retry-After": "7"})
@@ -131,11 +127,10 @@ class Hub:
         # Another host, to which no token may be sent.
         store = f"http://localhost:{self.store.server_port}"
         told |= {
-            "X-Linked-Etag": told["ETag"],
-            "X-Linked-Size": str(len(content)),
+            "X-Linked-Etag": told["ETag"], "X-Linked-Size": str(len(content)),
             "ETag": '"of the redirection"',
             "Location": f"{store}{quote(str(file))}?of={quote(path)}&Signature={signature}",
-        }
+        }  # fmt: skip
         return _reply(request, 302, b"", told)
 
     def send(self, request):
@@ -201,14 +196,12 @@ def _part(request):
 def _tree(folder):
     return [
         {
-            "type": "file",
-            "path": file.relative_to(folder).as_posix(),
-            "size": file.stat().st_size,
-            "oid": hashlib.sha1(file.read_bytes()).hexdigest(),
+            "type": "file", "path": file.relative_to(folder).as_posix(),
+            "size": file.stat().st_size, "oid": hashlib.sha1(file.read_bytes()).hexdigest(),
         }
         for file in sorted(folder.rglob("*"))
         if file.is_file()
-    ]
+    ]  # fmt: skip
 
 
 def _reply(request, status, content, headers=()):

@@ -26,11 +26,9 @@ class Server(Serving):
         own |= {f"JUPYTERLAB_{part}_DIR": folder / part for part in ("SETTINGS", "WORKSPACES")}
         # The kernel imports the checkout that is being tested.
         self.environment = {
-            **os.environ,
-            **{key: str(path) for key, path in own.items()},
-            "IPYTHONDIR": str(folder / "ipython"),
-            "PYTHONPATH": str(ROOT),
-        }
+            **os.environ, **{key: str(path) for key, path in own.items()},
+            "IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
         self.command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}"]
         self.command += ["--ip=127.0.0.1", f"--IdentityProvider.token={self.token}"]
         self.command += [f"--ServerApp.root_dir={self.work}", "--allow-root"]
@@ -56,10 +54,9 @@ class Server(Serving):
 
     def _sessions(self, added=None):
         request = urllib.request.Request(
-            f"{self.home}/api/sessions",
-            data=added and json.dumps(added).encode(),
+            f"{self.home}/api/sessions", data=added and json.dumps(added).encode(),
             headers={"Authorization": f"token {self.token}"},
-        )
+        )  # fmt: skip
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 

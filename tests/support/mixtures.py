@@ -19,11 +19,10 @@ GROUPS = {"n_group": 2, "topk_group": 1}
 SETTINGS = {
     "Mixtral": {"num_local_experts": 8},
     "Qwen2Moe": {"num_experts": 8, "shared_expert_intermediate_size": 16, **SMALL},
-    "Qwen3Moe": {"num_experts": 8, "head_dim": 8, **SMALL},
-    "Olmoe": {"num_experts": 8},
+    "Qwen3Moe": {"num_experts": 8, "head_dim": 8, **SMALL}, "Olmoe": {"num_experts": 8},
     "DeepseekV3": {"n_routed_experts": 8, **SMALL, **RANKS, **GROUPS},
     "GptOss": {"num_local_experts": 8, "head_dim": 8, "sliding_window": 8},
-}
+}  # fmt: skip
 MIXTURES = tuple(SETTINGS)
 
 

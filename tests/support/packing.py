@@ -70,11 +70,9 @@ def gptq(weight, bits=4, group=32, symmetric=True, version=1, shuffled=False):
     config["desc_act"] = shuffled
     config |= {"checkpoint_format": "gptq_v2"} if version == 2 else {}
     tensors = {
-        "qweight": words(codes, bits).T,
-        "qzeros": words(written.T, bits),
-        "scales": scale.T,
+        "qweight": words(codes, bits).T, "qzeros": words(written.T, bits), "scales": scale.T,
         "g_idx": order.int(),
-    }
+    }  # fmt: skip
     return tensors, means, {"quantization_config": config}
 
 
@@ -93,10 +91,9 @@ def awq(weight, group=32):
 def pack_quantized(weight, bits=4, group=32, symmetric=True, shuffled=False):
     codes, scale, zero, means = rounded(weight, bits, group, symmetric)
     tensors = {
-        "weight_packed": words(codes, bits),
-        "weight_scale": scale,
+        "weight_packed": words(codes, bits), "weight_scale": scale,
         "weight_shape": torch.tensor(weight.shape),
-    }
+    }  # fmt: skip
     if not symmetric:
         tensors["weight_zero_point"] = words(zero.T, bits).T
     if shuffled:
@@ -123,11 +120,9 @@ def bitmask(weight, owner=""):
     starts = (weight != 0).sum(1).cumsum(0).roll(1)
     starts[0] = 0
     tensors = {
-        f"{owner}compressed": weight[weight != 0],
-        f"{owner}bitmask": masked(weight),
-        f"{owner}shape": torch.tensor(weight.shape),
-        f"{owner}row_offsets": starts,
-    }
+        f"{owner}compressed": weight[weight != 0], f"{owner}bitmask": masked(weight),
+        f"{owner}shape": torch.tensor(weight.shape), f"{owner}row_offsets": starts,
+    }  # fmt: skip
     told = {"quantization_config": {"sparsity_config": {"format": "sparse-bitmask"}}}
     return tensors, weight.float(), told
 
@@ -140,10 +135,9 @@ def two_four(weight, owner=""):
     pruned = (fours * kept).reshape(weight.shape)
     bits = masked(kept.reshape(weight.shape))
     tensors = {
-        f"{owner}compressed": fours[kept].reshape(len(weight), -1),
-        f"{owner}bitmask": bits,
+        f"{owner}compressed": fours[kept].reshape(len(weight), -1), f"{owner}bitmask": bits,
         f"{owner}shape": torch.tensor(weight.shape),
-    }
+    }  # fmt: skip
     told = {"quantization_config": {"sparsity_config": {"format": "sparse-24-bitmask"}}}
     return tensors, pruned.float(), told
 
@@ -185,11 +179,9 @@ def modelopt(weight):
     codes = nearest(parted / each[..., None].clamp(min=1e-20), FP4)
     means = (torch.tensor(FP4)[codes] * each[..., None]).reshape(weight.shape)
     tensors = {
-        "weight": nibbles(codes.reshape(weight.shape)),
-        "weight_scale": scale,
-        "weight_scale_2": whole,
-        "input_scale": torch.tensor(0.5),
-    }
+        "weight": nibbles(codes.reshape(weight.shape)), "weight_scale": scale,
+        "weight_scale_2": whole, "input_scale": torch.tensor(0.5),
+    }  # fmt: skip
     config = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
     return tensors, means, {"quantization_config": config}
 
@@ -266,20 +258,14 @@ def mlx(weight, bits=4, group=32, dtype=torch.float32):
 
 #: Every way of packing a matrix, by name.
 WAYS = {
-    "awq": awq,
-    "pack-quantized-shuffled": partial(pack_quantized, symmetric=False, shuffled=True),
-    "sparse-bitmask": bitmask,
-    "sparse-bitmask-weight": partial(bitmask, owner="weight."),
-    "sparse-24": two_four,
-    "sparse-24-weight": partial(two_four, owner="weight."),
+    "awq": awq, "pack-quantized-shuffled": partial(pack_quantized, symmetric=False, shuffled=True),
+    "sparse-bitmask": bitmask, "sparse-bitmask-weight": partial(bitmask, owner="weight."),
+    "sparse-24": two_four, "sparse-24-weight": partial(two_four, owner="weight."),
     "fp8-blocks": partial(fp8_blocks, size=32),
     "fp8-blocks-exponents": partial(fp8_blocks, size=32, exponents=True),
-    "nvfp4-modelopt": modelopt,
-    "mxfp4": mxfp4,
-    "nf4": nf4,
-    "int8": int8,
+    "nvfp4-modelopt": modelopt, "mxfp4": mxfp4, "nf4": nf4, "int8": int8,
     **{f"mlx-{bits}": partial(mlx, bits=bits) for bits in (2, 3, 4, 6, 8)},
-}
+}  # fmt: skip
 for bits in (2, 3, 4, 8):
     WAYS[f"pack-quantized-{bits}-symmetric"] = partial(pack_quantized, bits=bits)
     WAYS[f"pack-quantized-{bits}-zero"] = partial(pack_quantized, bits=bits, symmetric=False)

@@ -41,13 +41,11 @@ def blocks(text):
     """Return the blocks of a page in their order."""
     return [
         Block(
-            language,
-            re.sub(r"^:[\w-]+:.*\n", "", code, flags=re.M),
-            ":class: not-run" not in code,
+            language, re.sub(r"^:[\w-]+:.*\n", "", code, flags=re.M), ":class: not-run" not in code,
             output,
         )
         for _, language, code, output in (match.groups() for match in FENCE.finditer(text))
-    ]
+    ]  # fmt: skip
 
 
 def pages():

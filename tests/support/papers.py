@@ -55,12 +55,9 @@ def eight_variants(weights):
     """One model at four levels and by two policies."""
     at = {share: sr.global_magnitude(weights, share) for share in (0.1, 0.3, 0.5, 0.9)}
     return sr.compare(
-        sr.dense(weights),
-        *(sr.masked(pruning) for pruning in at.values()),
-        sr.csr(at[0.3]),
-        sr.csr(at[0.9]),
-        sr.masked(sr.n_m(weights, 2, 4), name="TwoFour"),
-    )
+        sr.dense(weights), *(sr.masked(pruning) for pruning in at.values()), sr.csr(at[0.3]),
+        sr.csr(at[0.9]), sr.masked(sr.n_m(weights, 2, 4), name="TwoFour"),
+    )  # fmt: skip
 
 
 class Tables(HTMLParser):

@@ -9,11 +9,9 @@ from structural import rows_of_heads, shuffled, written
 ATTENTION, FFN = ("self_attn", "input_layernorm"), ("mlp", "post_attention_layernorm")
 # Attention and FFN of each block: all of it, none, one matrix instead, or some of its units.
 PUZZLE = [
-    {"attention": [0, 1, 2, 3], "ffn": None},
-    {"attention": "linear", "ffn": shuffled(64, 128)},
-    {"attention": None, "ffn": [*range(128)]},
-    {"attention": [3, 1], "ffn": "linear"},
-]
+    {"attention": [0, 1, 2, 3], "ffn": None}, {"attention": "linear", "ffn": shuffled(64, 128)},
+    {"attention": None, "ffn": [*range(128)]}, {"attention": [3, 1], "ffn": "linear"},
+]  # fmt: skip
 
 
 def puzzle(base, folder, blocks):

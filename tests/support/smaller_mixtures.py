@@ -62,11 +62,9 @@ def logits(model):
 def packed(folder, kind, way):
     """Pack each expert of a mixture; return the model of the values that the codes stand for."""
     saved(
-        folder,
-        kind,
-        hidden_size=32,
+        folder, kind, hidden_size=32,
         **{"intermediate_size" if kind in ("Mixtral", "GptOss") else "moe_intermediate_size": 32},
-    )
+    )  # fmt: skip
     tensors, plain, told = {}, {}, {}
     for name, tensor in load_file(folder / "model.safetensors").items():
         stem = name.removesuffix(".weight")
@@ -89,6 +87,5 @@ def packed(folder, kind, way):
 
 PACKED = {
     "fp8": ("Mixtral", lambda weight: packing.fp8_blocks(weight, 16)),
-    "int4": ("Qwen3Moe", packing.pack_quantized),
-    "mxfp4": ("GptOss", packing.gpt_oss),
-}
+    "int4": ("Qwen3Moe", packing.pack_quantized), "mxfp4": ("GptOss", packing.gpt_oss),
+}  # fmt: skip

@@ -10,7 +10,8 @@ import packing
 import pandas as pd
 import pytest
 import torch
-from browser import node
+from browser import drawn, node
+from budgets import BUDGETS, NO_BUDGETS
 from helpers import Tiny, study_of
 from measurements import put_in, quality
 from torch import nn
@@ -19,8 +20,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.sparse.shares import break_even, ratio
+from sparsity_report.study.budget import read_budget
 from sparsity_report.study.layers import used
-from sparsity_report.study.levels import in_layout
+from sparsity_report.study.levels import bytes_beside, in_layout
 from sparsity_report.study.schema import METRICS
 from sparsity_report.study.storage_layouts import layout_ends
 from sparsity_report.viewer.embed import embed, widget_module
@@ -32,7 +34,10 @@ from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.tools
 LAYOUTS = ("csr", "bitmask", "dense")
-BUDGETS = ("2 MB", "0.7 × bytes", "60 % FLOPs", "0.3 x bytes", "1 GB", "1 kB", "12.5 kFLOPs")
+COSTS_TO_KEEP = (
+    *("2 MB", "0.7", "60 % FLOPs", "30 % of dense", "0.9 of the file", "1 GB", "1 kB"),
+    "12.5 kFLOPs",
+)
 VALUES = [0, 0.00049, 0.0005, 0.5, 0.125, 0.0625, 0.99949, 0.9996, 1, 1.005, 0.2675, 0.3333, 2.5e-5]
 
 
@@ -82,24 +87,21 @@ def states(study, number):
     groups = list(dict.fromkeys(study.layers["group"]))
     variants = list(study.variants["variant"])
     for _ in range(number):
-        policy = rng.choice([*study.by_policy] or [""])
-        levels = study.by_policy[policy].sparsities if policy else [0.3]
-        variant = rng.choice([*variants, *([AT_LEVEL] * 3 if policy else [])])
+        policy, other = (rng.choice([*study.by_policy] or [""]) for _ in "AB")
+        levels, others = (study.by_policy[p].sparsities if p else [0.3] for p in (policy, other))
+        variant, against = (
+            rng.choice([*variants, *([AT_LEVEL] * 3 if policy else [])]) for _ in "AB"
+        )
         rows = study.facts.layers(variants[0] if variant == AT_LEVEL else variant)
         chosen = rng.choice([[], rng.sample(names, rng.randint(1, len(names)))])
         yield {
-            "policy": policy,
-            "sparsity": rng.choice(levels),
-            "variant": variant,
-            "layout": rng.choice(LAYOUTS),
-            "metric": "sparsity",
-            "against": rng.choice(variants),
-            "modules": rng.choice(["prunable", "all", *groups]),
-            "sort": "",
-            "search": "",
-            "selection": chosen,
+            "policy": policy, "sparsity": rng.choice(levels), "variant": variant,
+            "layout": rng.choice(LAYOUTS), "metric": "sparsity", "against": against,
+            "against_policy": other, "against_sparsity": rng.choice(others),
+            "modules": rng.choice(["prunable", "all", "block 1", *groups]), "sort": "",
+            "search": rng.choice(["", "", "block 1", "FC1", "attention", "1"]), "selection": chosen,
             "detail": rng.choice(list(rows["module_name"])),
-        }
+        }  # fmt: skip
 
 
 def changes(state, rng):
@@ -118,9 +120,13 @@ def asked(state, changed, names):
     asked = {
         "state": script_state,
         "changes": changed,
-        "metrics": [*METRICS.keys() - {"sensitivity"}],
+        "metrics": [*METRICS.keys() - {"sensitivity"}, "sparsity_b", "stored_bytes_b"],
     }
-    return {**asked, "budgets": BUDGETS, "values": VALUES}
+    return {**asked, "budgets": COSTS_TO_KEEP, "read": [*BUDGETS, *NO_BUDGETS], "values": VALUES}
+
+
+def rows_in_view(study, contents, state):
+    return LayerValues(study, contents, state).in_view()["module_name"].tolist()
 
 
 def answers(contents, cases, folder):
@@ -161,6 +167,11 @@ def check_counts(study, contents, state, answer):
         }[state["layout"]]  # fmt: skip
         assert answer["bytes"] == numbers(rows, names, size)
         assert answer["flops"] == numbers(rows, names, flops)
+    if state["variant"] == AT_LEVEL:
+        # The script knows one bound for all layers of a level.
+        errors = rows["module_name"].map(dict(zip(names, answer["errors"], strict=True)))
+        assert (rows["uncertainty"] <= errors).all()
+        assert errors.any() == rows["uncertainty"].any()
     held = LayerValues(study, contents, state).rows()
     assert answer["bytes"] == numbers(held, names, "stored_bytes")
     assert answer["flops"] == numbers(held, names, "flops_per_token")
@@ -168,13 +179,9 @@ def check_counts(study, contents, state, answer):
 
 PAIRS = {"zeros": "zeros", "prunable": "prunable_total", "share": "sparsity_prunable"}
 COSTS = {
-    "bytes": "stored_bytes",
-    "base": "dense_stored_bytes",
-    "ratio": "bytes_ratio",
-    "flops": "flops_per_token",
-    "denseFlops": "dense_flops_per_token",
-    "flopsRatio": "flops_ratio",
-}
+    "bytes": "stored_bytes", "base": "dense_stored_bytes", "ratio": "bytes_ratio",
+    "flops": "flops_per_token", "denseFlops": "dense_flops_per_token", "flopsRatio": "flops_ratio",
+}  # fmt: skip
 
 
 def selected(rows, modules):
@@ -226,11 +233,6 @@ def check_sums(study, state, answer):
         levels = study.by_policy[state["policy"]]
         sums = level_sums(levels, state["sparsity"], state["selection"])
         stored = "csr"
-        # The script knows one bound for all layers of a level.
-        uncertainty = selected(levels.at(state["sparsity"]), state["selection"])["uncertainty"]
-        assert int(uncertainty.max()) <= answer["sums"]["slack"]
-        if not levels.slack[:, levels.sparsities.index(state["sparsity"])].any():
-            assert answer["sums"]["slack"] == 0
     else:
         sums = variant_sums(study, state["variant"], state["selection"])
         stored = "csr" if study.facts.layouts[state["variant"]] == "csr" else "dense"
@@ -242,7 +244,7 @@ def check_sums(study, state, answer):
         )
     if state["variant"] != AT_LEVEL or state["layout"] != "csr":
         return
-    for (zeros, size, flops, _), share in zip(answer["curve"], levels.sparsities, strict=True):
+    for (zeros, size, flops), share in zip(answer["curve"], levels.sparsities, strict=True):
         row = level_sums(levels, share, state["selection"])
         costs = known(row["stored_bytes"]), known(row["flops_per_token"])
         assert (zeros, size, flops) == (row["zeros"], *costs)
@@ -253,7 +255,8 @@ def check_metrics(study, contents, state, answer):
     rows = values.rows()
     inside = rows["module_name"].isin(state["selection"])
     if not state["selection"]:
-        inside = {"all": True, "prunable": rows["prunable"]}.get(
+        in_block = rows["block"].eq(1).fillna(False)
+        inside = {"all": True, "prunable": rows["prunable"], "block 1": in_block}.get(
             state["modules"], rows["group"] == state["modules"]
         )
     rows = rows[np.broadcast_to(inside, len(rows))]
@@ -262,6 +265,16 @@ def check_metrics(study, contents, state, answer):
         want = values.values(metric, rows, codes)
         want = known(want[0]) if len(want) else have
         assert have == (want if want is None else pytest.approx(want, rel=1e-9, abs=1e-9)), metric
+
+
+def check_extreme(study, contents, state, answer):
+    """The first layer in detail has the largest known sparsity of the scope."""
+    values, names = LayerValues(study, contents, state), contents.header["modules"]["names"]
+    rows = values.rows()
+    shares = pd.Series(values.values("sparsity", rows, np.arange(len(rows))), rows["module_name"])
+    inside = shares.reindex([names[i] for i in answer["scope"]])
+    if inside.notna().any():
+        assert shares[names[answer["extreme"]]] == inside.max()
 
 
 def check_layouts(study, state, answer):
@@ -274,40 +287,47 @@ def check_layouts(study, state, answer):
         return
     table = study.facts.storage(state["variant"], "layer")
     table = table[table["name"] == state["detail"]]["bytes"]
+    rows = study.facts.layers(state["variant"])
+    beside = bytes_beside(rows)[rows["module_name"] == state["detail"]].iloc[0]
     for key, have in answer["layouts"].items():
         name = {"csr": "csr_int32", "two_four": "2:4"}.get(key, key)
-        assert have == known(table[name])
+        assert have == known(table[name] + beside)
 
 
 def check_budgets(study, state, answer):
-    for budget, have in zip(BUDGETS, answer["budgets"], strict=True):
-        try:
-            solved = sr.level_within(study, budget, policy=state["policy"], layout=state["layout"])
-        except sr.SparsityReportError:
-            assert "level" not in have, budget
-        else:
-            assert have["level"] == solved.sparsity, budget
-            assert have.get("dense", False) == (solved.layout == "dense"), budget
-            unit = "FLOPs" if "FLOPs" in budget else "B"
-            written = number_format.scaled(solved.value, unit, " ")
-            if "×" in budget or "x" in budget or "%" in budget:
+    """The script searches every layout; the level is that of the layout in view, if it has one."""
+    kinds = {"stored_bytes": "bytes", "flops_per_token": "flops"}
+    read = [(kinds[quantity], most, base) for quantity, most, base in BUDGETS.values()]
+    assert [each and tuple(each.values()) for each in answer["read"]] == [
+        *read, *[None] * len(NO_BUDGETS)
+    ]  # fmt: skip
+    for budget, have in zip(COSTS_TO_KEEP, answer["budgets"], strict=True):
+        places = {place["layout"]: place for place in have.get("places", ())}
+        assert have.get("level") == places.get(state["layout"], {}).get("level"), budget
+        for layout in LAYOUTS:
+            try:
+                solved = sr.level_within(study, budget, policy=state["policy"], layout=layout)
+            except sr.SparsityReportError:
+                assert layout not in places, budget
+                continue
+            # Python names the unpruned model where it keeps the budget.
+            place = places[solved.layout]
+            assert place["level"] == solved.sparsity, budget
+            written = number_format.scaled(solved.value, "FLOPs" if "FLOPs" in budget else "B", " ")
+            if read_budget(budget).base is not None:
                 written = number_format.multiple(solved.value, " ")
-            assert written in have["text"].replace("\u202f", " "), budget
+            assert written in place["text"].replace("\u202f", " "), budget
 
 
 def check_texts(answer, space):
     for value, have in zip(VALUES, answer["texts"], strict=True):
         want = [
-            number_format.percent(value, space=space),
-            number_format.percent(value, 2, space=space),
-            number_format.points(value),
-            number_format.multiple(value, space),
-            number_format.level(value, space),
-            number_format.scaled(value * 1e9, "B", space),
-            number_format.scaled(value * 1e5, "", space),
-            number_format.count(round(value * 1e7)),
+            number_format.percent(value, space=space), number_format.percent(value, 2, space=space),
+            number_format.points(value), number_format.multiple(value, space),
+            number_format.level(value, space), number_format.scaled(value * 1e9, "B", space),
+            number_format.scaled(value * 1e5, "", space), number_format.count(round(value * 1e7)),
             number_format.figures(value - 0.4, "+.3f").replace("-", "−"),
-        ]
+        ]  # fmt: skip
         assert have == want, value
     sums = answer["sums"]
     assert answer["written"] == [
@@ -333,11 +353,58 @@ def test_script_shows_the_figures_of_the_study(study, tmp_path):
         check_counts(study, contents, state, answer)
         check_sums(study, state, answer)
         check_metrics(study, contents, state, answer)
+        check_extreme(study, contents, state, answer)
         check_layouts(study, state, answer)
         if state["policy"]:
             check_budgets(study, state, answer)
         check_texts(answer, " ")
         assert with_consequences(header, answer["before"], some) == answer["after"]
+        assert answer["inView"] == rows_in_view(study, contents, state)
+
+
+PARTS = ("attn.q", "attn.k", "mlp.fc1", "mlp.fc2")
+ATTENTION, EVERY = PARTS[:2], range(24)
+# Words of a search in a scope, and the layers that they find.
+SEARCHES = {
+    ("", "prunable"): (PARTS, EVERY), ("3.attn", "prunable"): (ATTENTION, [3]),
+    ("3.a", "prunable"): (ATTENTION, [3]), ("attention block 3", "prunable"): (ATTENTION, [3]),
+    ("block   3\tattention ", "prunable"): (ATTENTION, [3]),
+    ("Block 3 · attn.k", "prunable"): (["attn.k"], [3]), ("BLOCK 1", "prunable"): (PARTS, [1]),
+    ("block", "prunable"): (PARTS, EVERY), ("block 1 block 2", "all"): ([], []),
+    ("1", "prunable"): ({**{part: [1] for part in PARTS}, "mlp.fc1": EVERY}, None),
+    ("fc", "block 12"): (PARTS[2:], [12]), ("fc1", "all"): (["mlp.fc1"], EVERY),
+    ("f", "block 2"): (PARTS[2:], [2]), ("0.attn.q", "all"): (["attn.q"], [0]),
+    ("a[0-9] \\d (.* $", "all"): ([], []), ("ﬁ", "all"): ([], []),
+}  # fmt: skip
+
+
+def blocks_of(count):
+    """A model of blocks with two matrices for attention and two for MLP, and a norm after them."""
+    part = {"attn": ("q", "k"), "mlp": ("fc1", "fc2")}
+    top = nn.Module()
+    top.layers = nn.ModuleList(
+        nn.ModuleDict({
+            name: nn.ModuleDict({key: nn.Linear(4, 4, bias=False) for key in keys})
+            for name, keys in part.items()
+        })
+        for _ in range(count)
+    )  # fmt: skip
+    top.norm = nn.LayerNorm(4)
+    return sr.load(top, name="blocks")
+
+
+def test_searches_find_the_same_layers_in_page_and_python(tmp_path):
+    study = sr.compare(sr.dense(blocks_of(24)))
+    contents = study_contents(study)
+    names = contents.header["modules"]["names"]
+    first = {**contents.header["start"], "detail": names[0]}
+    cases = [{**first, "search": words, "modules": scope} for words, scope in SEARCHES]
+    given = answers(contents, [asked(state, {}, names) for state in cases], tmp_path)
+    for state, answer, (parts, blocks) in zip(cases, given, SEARCHES.values(), strict=True):
+        places = parts if blocks is None else dict.fromkeys(parts, blocks)
+        wanted = {f"layers.{block}.{part}" for part, where in places.items() for block in where}
+        assert set(answer["inView"]) == wanted, state["search"]
+        assert answer["inView"] == rows_in_view(study, contents, state)
 
 
 # Measured at 0, 30 and 90 %: 10, 12.5 and 1,234.
@@ -355,6 +422,10 @@ def test_perplexity_is_not_guessed_between_measured_levels(tmp_path):
     question["budgets"] = [f"perplexity ≤ {most}" for most in LEVELS_OF_SCORES]
     [answer] = answers(contents, [question], tmp_path)
     assert [each.get("level") for each in answer["budgets"]] == [*LEVELS_OF_SCORES.values()]
+    assert answer["budgets"][3]["text"] == (
+        "Perplexity is 12.5 at 30 %. Measured levels up to it are within 12.5; those in between "
+        "were not measured."
+    )
 
 
 def sentence(study, state):
@@ -376,15 +447,13 @@ def sentence(study, state):
         size, dense = sums["stored_bytes"], sums["dense_stored_bytes"]
     in_file = study.totals["file_bytes"].iloc[0] if study.facts.packings() else None
     text = say(
-        "viewer.sentence",
-        shown=shown,
+        "viewer.sentence", shown=shown,
         share=number_format.percent(sums["sparsity_prunable"], space=space),
         prunable=number_format.scaled(sums["prunable_total"], "", space),
-        layout=say(f"viewer.as_{layout}"),
-        bytes=number_format.scaled(size, "B", space),
+        layout=say(f"viewer.as_{layout}"), bytes=number_format.scaled(size, "B", space),
         ratio=number_format.multiple(size / (in_file or dense), space),
         base=say("viewer.base_file" if in_file else "viewer.base_dense"),
-    )
+    )  # fmt: skip
     return text[0].upper() + text[1:]
 
 
@@ -406,7 +475,7 @@ def test_chromium_shows_the_sentence_of_python(chromium, smollm2, tmp_path):
             "(traits) => document.querySelector('.sparsity-viewer').viewer.set(traits)",
             {**shown, **(level if state["variant"] == AT_LEVEL else {})},
         )
-        assert page.locator(".sv-sentence").text_content() == sentence(study, state)
+        assert drawn(page).locator(".sv-sentence").text_content() == sentence(study, state)
     page.close()
 
 

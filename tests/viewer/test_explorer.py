@@ -17,6 +17,7 @@ from traitlets import TraitError
 
 import sparsity_report as sr
 from sparsity_report.viewer.view_state import AT_LEVEL
+from sparsity_report.words.sentences import say
 
 LAYERS = [f"model.decoder.layers.{n}.fc1" for n in range(4)]
 
@@ -57,7 +58,7 @@ def test_it_opens_on_the_first_pruning(explorer):
 
 
 def test_slider_shows_a_level_and_a_variant_moves_the_slider(explorer):
-    explorer.select(sparsity=0.612)
+    explorer.select(sparsity=0.61)
     assert in_view(explorer) == (AT_LEVEL, 0.61, "csr")
     explorer.select(variant="CSR30")
     assert in_view(explorer) == ("CSR30", 0.3, "csr")
@@ -75,16 +76,41 @@ def test_bytes_and_flops_are_those_of_the_layout(explorer, layout, variant):
     beside = 4 * (rows["total"] - weights)
     pointers = rows["row_pointers"].fillna(0).astype(int)
     size = {
-        "csr": 8 * left + 4 * pointers,
-        "bitmask": 4 * left + weights // 8,
-        "dense": 4 * weights,
-    }
+        "csr": 8 * left + 4 * pointers, "bitmask": 4 * left + weights // 8, "dense": 4 * weights,
+    }  # fmt: skip
     expected = beside + size[layout].where(rows["prunable"], 4 * weights)
     assert rows["stored_bytes"].tolist() == expected.tolist()
     assert rows["bytes_before"].tolist() == (4 * rows["total"]).tolist()
     flops = 2 * (left if layout == "csr" else weights)
     inside = rows["prunable"]
     assert rows["flops_per_token"][inside].tolist() == flops[inside].tolist()
+
+
+def test_a_level_that_the_study_lacks_is_counted_exactly(explorer, demo, tmp_path):
+    """By ``select``, by a value of the state and by the page; it stays in the study and page."""
+    explorer.select(sparsity=0.637)
+    assert in_view(explorer) == (AT_LEVEL, 0.637, "csr")
+    assert zeros(explorer) == pruned(sr.global_magnitude(demo, 0.637))
+    assert not explorer.layers()["uncertainty"].any()
+    explorer.select(policy="layerwise_magnitude")
+    assert explorer.state["sparsity"] == 0.637
+    assert zeros(explorer) == pruned(sr.layerwise_magnitude(demo, 0.637))
+    explorer.state = {**explorer.state, "policy": "global_magnitude", "sparsity": 0.9991}
+    assert zeros(explorer) == pruned(sr.global_magnitude(demo, 0.9991))
+    sent = sent_by(explorer)
+    level = {"policy": "global_magnitude", "sparsity": 0.4321}
+    explorer._handle_custom_msg({"type": "level", "level": level}, [])
+    assert [each["text"] for each in sent] == ["43.21 % is counted exactly."]
+    # The page shows the level, unless the view has changed.
+    assert explorer.state["sparsity"] == 0.9991
+    header, _ = decode(explorer.payload)
+    assert {0.637, 0.9991, 0.4321} < {*header["policies"][0]["levels"]}
+    saved = sr.explore(sr.read_study(explorer.study.save(tmp_path / "study.json")))
+    saved.select(sparsity=0.637)
+    assert zeros(saved) == pruned(sr.global_magnitude(demo, 0.637))
+    with pytest.warns(UserWarning, match=r"63.8 % is not kept in this study; .* is 63.7 %"):
+        saved.select(sparsity=0.638)
+    assert saved.state["sparsity"] == 0.637
 
 
 def test_level_of_another_policy_becomes_a_variant(explorer, demo):
@@ -139,6 +165,9 @@ def test_layers_are_in_the_order_of_the_table(explorer):
     explorer.select(selection=[], search="", sort="")
     explorer.select(modules="norm")
     assert set(explorer.layers()["group"]) == {"norm"}
+    explorer.select(modules="block 3")
+    assert {*explorer.layers()["block"]} == {3}
+    assert set(explorer.layers()["group"]) == {"attention_linear", "mlp_linear", "norm"}
 
 
 WRONG = [
@@ -153,6 +182,7 @@ WRONG = [
     ("metric", "beauty", "metric: .*; use one of sparsity, deviation, total"),
     ("variant", "Sparse", "use one of Dense, Masked30, CSR30, at level"),
     ("layout", "masked", "layout: 'masked' .* csr, bitmask, dense"),
+    ("modules", "block 99", "modules: 'block 99' .* prunable, all, .*, block 3$"),
     ("detail", "fc9", "detail: 'fc9' is not a valid choice; use one of .*, …"),
     ("sort", "+total", "sort: "),
     ("search", 5, "search: 5 is not a valid choice"),
@@ -195,9 +225,44 @@ def test_messages_of_the_page(explorer):
 
     explorer._handle_custom_msg({"type": "nothing"}, [])
     assert sent == []
-    assert "CSR30" in list(explorer.study.variants["variant"])
     explorer.select(sparsity=0.6)
-    assert "CSR60" in answer(type="add")["text"]
+    said = answer(type="add", id="1")
+    assert (said["type"], said["id"]) == ("said", "1")
+    assert "CSR60" in said["text"]
+    # A level is counted; the page shows it, unless something else was done meanwhile.
+    before, level = explorer.state, {"policy": "global_magnitude", "sparsity": 0.617}
+    assert answer(type="level", id="4", level=level)["text"] == "61.7 % is counted exactly."
+    assert explorer.state == before
+    assert 0.617 in explorer.study.by_policy["global_magnitude"].sparsities
+    # Each request has an answer, also where the kernel fails.
+    explorer.set_trait("study", replace(explorer.study, weights=None))
+    refused = answer(type="add", id="2")
+    assert (refused["type"], refused["id"]) == ("error", "2")
+    assert "holds no weights" in refused["text"]
+    explorer.add = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        answer(type="add", id="3")
+    assert sent.pop() == {"type": "error", "id": "3", "text": say("explorer.request_failed")}
+
+
+def test_reports_of_the_page_and_of_python(explorer, tmp_path):
+    sent = sent_by(explorer)
+    explorer.select(sparsity=0.6)
+    explorer.add()
+    written = sr.write_report(explorer, tmp_path / "report.md").read_text()
+    assert "CSR60" in written
+    assert sr.summarize(explorer) == sr.summarize(explorer.study)
+    names = {path.name for path in sr.write_csv(explorer, tmp_path / "tables")}
+    assert {"layers_csr60.csv", "groups_csr60.csv"} <= names
+    explorer._handle_custom_msg({"type": "report", "kind": "html", "id": "7"}, [])
+    begun, answer = sent[-2:]
+    assert begun == {"type": "said", "text": "Writing the report…"}
+    assert answer == {"type": "said", "id": "7"}
+    # Other kinds, and paths among them, write nothing.
+    with pytest.raises(KeyError):
+        explorer._handle_custom_msg({"type": "report", "kind": "/../../x.html", "id": "8"}, [])
+    assert sent[-1]["type"] == "error"
+    assert sent[-1]["id"] == "8"
 
 
 def test_study_from_a_file_needs_its_weights(demo_study, demo, minilm, tmp_path):

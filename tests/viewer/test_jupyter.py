@@ -1,15 +1,19 @@
 """The viewer in a real JupyterLab and Notebook 7, as a person uses it, with and without kernel."""
 
+import io
 import json
 import re
 import time
 from importlib.util import find_spec
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
-from browser import violations
+from browser import Visit, drawn, violations
 from helpers import need
 from jupyter import Server, run_all
 
+import sparsity_report as sr
 from sparsity_report.words.number_format import percent, times
 
 STUDY = """
@@ -21,7 +25,7 @@ study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
 """
 SHOW = """
 explorer = sr.explore(study)
-def tell(_=None):
+def tell(_=None, explorer=explorer):
     state = {**explorer.state, "layers": explorer.layers()["module_name"].tolist()}
     pathlib.Path("state.part").write_text(json.dumps(state))
     pathlib.Path("state.part").replace("state.json")
@@ -77,7 +81,7 @@ class Session:
 
     def until(self, wanted):
         """Wait until the kernel's state is as wanted."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             if wanted(state := self.state()):
                 return state
@@ -102,7 +106,7 @@ class Session:
         )
 
     def sentence(self):
-        return self.page.locator(".sv-sentence").first.inner_text()
+        return drawn(self.page).locator(".sv-sentence").first.inner_text()
 
     def run_cell(self, place):
         self.page.evaluate(
@@ -191,6 +195,14 @@ def test_python_moves_the_view(fresh):
     assert fresh.page.locator(".sv-metric").input_value() == "sparsity"
 
 
+def test_the_kernel_counts_heads_when_asked(fresh):
+    fresh.python("explorer.select(detail='model.decoder.layers.1.self_attn.q_proj')")
+    fresh.page.locator(".sv-heading", has_text="Block 1 · q_proj").wait_for()
+    fresh.page.locator(".sv-parts input").nth(3).wait_for()
+    assert fresh.page.locator(".sv-parts input").count() == 4
+    assert fresh.page.locator(".sv-notice").inner_text() == ""
+
+
 def test_level_becomes_a_variant(fresh):
     fresh.python("explorer.select(sparsity=0.57)")
     fresh.page.locator(".sv-add").click()
@@ -199,10 +211,29 @@ def test_level_becomes_a_variant(fresh):
     assert "CSR57" in fresh.sentence()
 
 
+def test_a_typed_level_is_counted_by_the_kernel(fresh, demo):
+    fresh.page.locator(".sv-level").fill("63.7")
+    fresh.page.locator(".sv-level").press("Enter")
+    fresh.page.locator(".sv-notice", has_text="63.7 % is counted exactly.").wait_for()
+    assert fresh.until(lambda s: s["sparsity"] == 0.637)["variant"] == "at level"
+    assert fresh.page.locator(".sv-level").input_value() == "63.7 %"
+    left = fresh.page.evaluate(
+        """() => {
+            const { figures, store } = document.querySelector('.sv-ready').viewer;
+            const { left } = figures.counts(store.state);
+            return Object.fromEntries(figures.modules.names.map((name, i) => [name, left[i]]));
+        }"""
+    )
+    rows = sr.masked(sr.global_magnitude(demo, 0.637)).layers()
+    assert left == dict(zip(rows["module_name"], rows["weight_nonzero"], strict=True))
+
+
 def test_copies_of_the_page_and_of_the_kernel(fresh):
     page = fresh.page
     fresh.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    starts = {"python": "import sparsity_report", "command": "sparsity-report", "table": "module\t"}
+    starts = {
+        "python": "import sparsity_report", "command": "sparsity-report", "table": "module_name\t",
+    }  # fmt: skip
     for form, start in starts.items():
         page.locator(".sv-form").select_option(form)
         page.locator(".sv-copy").click()
@@ -210,6 +241,21 @@ def test_copies_of_the_page_and_of_the_kernel(fresh):
         assert page.evaluate("navigator.clipboard.readText()").startswith(start)
         page.locator(".sv-search").fill(form[:1])
         page.wait_for_timeout(400)
+    # Ctrl+C copies the rows, and is no command of the notebook.
+    page.locator(".sv-search").fill("block 3 fc")
+    page.locator(".sv-search").press("ArrowDown")
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Control+c")
+    page.locator(".sv-notice", has_text="Rows copied: 2.").wait_for()
+    rows = page.evaluate("navigator.clipboard.readText()").splitlines()[1:]
+    assert [row.split("\t")[0] for row in rows] == fresh.until(lambda s: len(s["layers"]) == 2)[
+        "layers"
+    ]
+    # A text that is selected comes before them.
+    page.locator(".sv-sentence").select_text()
+    page.keyboard.press("Control+c")
+    assert page.evaluate("navigator.clipboard.readText()") == fresh.sentence()
+    page.evaluate("getSelection().empty()")
 
 
 AGAIN = """
@@ -240,40 +286,118 @@ def test_running_a_cell_again_leaves_nothing_on_the_page(browser, lab, opened):
 def test_after_a_restart_looking_goes_on(browser, lab):
     with Session(browser, lab, "restart.ipynb", STUDY, AGAIN) as session:
         page = session.page
+        page.locator(".sv-slider").press("ArrowRight")
+        page.wait_for_timeout(500)
+        level = session.shown("sparsity")
         page.evaluate(
             "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
         )
-        page.wait_for_timeout(3000)
-        before = session.sentence()
-        page.locator(".sv-slider").focus()
-        page.keyboard.press("ArrowRight")
-        assert session.sentence() != before
+        page.locator(".sv-notice", has_text="restarted").wait_for(timeout=20_000)
+        assert session.shown("sparsity") == level
+        page.locator(".sv-slider").press("ArrowRight")
+        assert session.shown("sparsity") == pytest.approx(level + 0.01)
         page.locator(".sv-cell").nth(3).click()
         assert len(session.shown("selection")) == 1
-        page.locator(".sv-slider").press("ArrowRight")
-        page.locator(".sv-add").click()
-        page.locator(".sv-notice", has_text="restarted").wait_for(timeout=8_000)
+        assert page.locator(".sv-add").is_disabled()
         assert page.locator(".sv-ready img").count() == 0
 
 
-def test_saved_it_is_small_and_alive_without_a_kernel(browser, lab, opened):
-    cells = STUDY, "e = sr.explore(study); e.select(sparsity=0.77); e"
-    with Session(browser, lab, "saved.ipynb", *cells, kernel_of=opened) as session:
-        session.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
-        session.page.wait_for_timeout(1500)
-    saved = session.path.read_text(encoding="utf-8")
+def test_the_state_last_seen_is_there_without_a_kernel(browser, lab):
+    with Session(browser, lab, "saved.ipynb", STUDY, AGAIN) as session:
+        page = session.page
+        first = session.shown("sparsity")
+
+        def run(command, **given):
+            page.evaluate("([c, g]) => window.jupyterapp.commands.execute(c, g)", [command, given])
+            page.wait_for_timeout(1500)
+
+        def press(times):
+            for _ in range(times):
+                page.locator(".sv-ready:visible .sv-slider").press("ArrowRight")
+            page.wait_for_timeout(1000)
+
+        def shown():
+            sentence = page.locator(".sv-ready:visible .sv-sentence").inner_text()
+            return round(float(re.search(r"[\d.]+", sentence)[0]) / 100, 3)
+
+        press(5)
+        session.python("explorer.add()")
+        page.wait_for_function(
+            "viewer => document.querySelector('.sv-ready').viewer.state.variant !== 'at level'"
+        )
+        page.locator(".sv-undo").click()
+        page.wait_for_timeout(1000)
+        before = shown()
+        assert before > first
+        run("docmanager:save")
+        # As the panel of running kernels does it.
+        page.evaluate(
+            """() => {
+                const { session } = window.jupyterapp.shell.currentWidget.sessionContext;
+                return window.jupyterapp.serviceManager.sessions.shutdown(session.id);
+            }"""
+        )
+        page.locator(".sv-notice", has_text="stopped").wait_for(timeout=20_000)
+        press(3)
+        assert shown() == pytest.approx(before + 0.03)
+        run("application:close")
+        run("docmanager:open", path="saved.ipynb")
+        page.locator(".sv-ready:visible").wait_for(timeout=60_000)
+        assert shown() == pytest.approx(before + 0.03)
+        saved = session.path.read_text(encoding="utf-8")
     assert len(saved) < 120_000
-    # Another name has another kernel, which knows no widget.
+    # Another browser knows the notebook only, whose name has another kernel.
     session.path.with_name("copy.ipynb").write_text(saved, encoding="utf-8")
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
     page = context.new_page()
     page.goto(lab.url("copy.ipynb"))
     page.locator(".sv-ready").wait_for(timeout=60_000)
     page.wait_for_timeout(3000)
-    shown = page.locator(".jp-OutputArea").last.inner_text()
-    assert not re.search(r"error|not found|loading widget", shown, re.IGNORECASE)
-    assert "77" in shown or "demo" in shown
+    texts = page.locator(".jp-OutputArea").last.inner_text()
+    assert not re.search(r"error|not found|loading widget", texts, re.IGNORECASE)
+    assert shown() == before
+    press(1)
+    page.reload()
+    page.locator(".sv-ready").wait_for(timeout=60_000)
+    assert shown() == pytest.approx(before + 0.01)
     context.close()
+
+
+BOXES = (
+    STUDY,
+    "import ipywidgets\nboxed = sr.explore(study)\nboxed.close()\n"
+    "button = ipywidgets.Button(description='beside')\nipywidgets.HBox([boxed, button])",
+    "tab = ipywidgets.Tab([boxed, ipywidgets.Accordion([button])])\n"
+    "text = ipywidgets.Text()\nipywidgets.jslink((boxed, 'key'), (text, 'value'))\n"
+    "ipywidgets.VBox([tab, text])",
+    "@ipywidgets.interact(level=(0.3, 0.6, 0.1))\n"
+    "def show(level=0.5): boxed.select(sparsity=level)",
+)
+
+
+def test_beside_other_widgets(browser, lab, opened):
+    with Session(browser, lab, "boxes.ipynb", *BOXES, kernel_of=opened, views=2) as session:
+        page = session.page
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.sv-ready')].every("
+            "({ viewer }) => viewer.state.sparsity === 0.5)"
+        )
+        views = page.locator(".sv-ready")
+        wide, beside = views.first.bounding_box(), page.locator("button", has_text="beside")
+        assert wide["width"] > 800
+        assert wide["height"] <= 760
+        assert beside.first.bounding_box()["x"] >= wide["x"] + wide["width"]
+        assert len(page.locator(".widget-text input").input_value()) == 32
+        views.nth(1).locator(".sv-search").fill("fc1")
+        page.wait_for_function(
+            "() => document.querySelector('.sv-ready').viewer.state.search === 'fc1'"
+        )
+        views.first.locator(".sv-undo").click()
+        page.wait_for_function(
+            "() => document.querySelectorAll('.sv-ready')[1].viewer.state.search === ''"
+        )
+        # A message of anywidget about a widget that closes while it opens.
+        assert set(session.complaints) <= {"[anywidget] Failed to initialize model."}
 
 
 def test_notebook_7_and_a_pair(browser, lab, opened):
@@ -290,8 +414,10 @@ def test_notebook_7_and_a_pair(browser, lab, opened):
         assert session.sentence() != before
         second = page.locator(".sv-ready").nth(1)
         second.locator(".sv-search").fill("fc1")
+        drawn(page)
         assert second.locator(".sv-row").count() == 4
         second.locator(".sv-cell").nth(2).click()
+        drawn(page)
         assert "1" in second.locator(".sv-sum").inner_text()
 
 
@@ -310,6 +436,40 @@ def test_it_follows_the_theme(fresh, theme):
             return pen.getImageData(0, 0, 1, 1).data[1];
         })"""
     )
+    for panel in fresh.page.locator(".sv-tabs [role=tab]").all():
+        panel.click()
+        assert violations(fresh.page, [".sv-ready"]) == []
     ink, paper = channels
     assert (ink < paper) == (theme == "Light")
     assert abs(ink - paper) > 150
+
+
+def test_reports_come_from_the_kernel(fresh):
+    page = fresh.page
+    page.evaluate("document.querySelector('.sv-ready').viewer.set({ sparsity: 0.6 })")
+    page.locator(".sv-add").click()
+    fresh.until(lambda state: state["variant"] == "CSR60")
+
+    def saved(kind):
+        page.locator(".sv-files > button").click()
+        with page.expect_download() as download:
+            page.locator(f'.sv-files [value="{kind}"]').click()
+        return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+    name, html = saved("html")
+    assert name == "demo-report-on-the-study.html"
+    assert html.startswith(b"<!DOCTYPE html>")
+    assert b"CSR60" in html
+    assert saved("pdf")[1].startswith(b"%PDF-")
+    name, kit = saved("zip")
+    with ZipFile(io.BytesIO(kit)) as archive:
+        assert b"CSRSixty" in archive.read("numbers.tex")
+    # The view needs no kernel.
+    name, view = saved("page")
+    assert name == "demo-csr60-sparsity.html"
+    path = fresh.server.work / name
+    path.write_bytes(view)
+    with Visit(page.context.browser, path) as visit:
+        assert visit.page.locator(".sv-sentence").inner_text() == fresh.sentence()
+        assert visit.complaints == []
+        assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []

@@ -7,6 +7,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from browser import drawn
 from helpers import need
 from serving import Serving, free_port
 
@@ -65,12 +66,9 @@ class Marimo(Serving):
         notebook.write_text(NOTEBOOK)
         self.command = [sys.executable, "-m", "marimo", "-y", "edit", "--headless", "--no-token"]
         self.command += [
-            "--skip-update-check",
-            "--no-sandbox",
-            "--host=127.0.0.1",
-            f"--port={port}",
+            "--skip-update-check", "--no-sandbox", "--host=127.0.0.1", f"--port={port}",
             str(notebook),
-        ]
+        ]  # fmt: skip
         self.log = folder / "log.txt"
 
 
@@ -88,6 +86,7 @@ def test_style_is_right_and_state_reaches_the_kernel(chromium, tmp_path, demo_st
         study.locator(".sv-slider").focus()
         for _ in range(8):
             page.keyboard.press("ArrowRight")
+        drawn(page)
         rows = demo_study.at_level(0.38)
         rows = rows[rows["prunable"]]
         share = 1 - rows["weight_nonzero"].sum() / rows["weight_total"].sum()
@@ -100,6 +99,7 @@ def test_style_is_right_and_state_reaches_the_kernel(chromium, tmp_path, demo_st
             page.wait_for_timeout(100)
         assert study.bounding_box()["height"] <= 660
         pair.locator(".sv-search").fill("fc1")
+        drawn(page)
         assert pair.locator(".sv-row").count() == 4
         # The whole picture is in sight: nothing is clipped by the cell.
         map_, box = pair.locator(".sv-map").bounding_box(), pair.bounding_box()

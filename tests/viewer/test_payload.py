@@ -109,6 +109,20 @@ def test_histograms_are_the_density_of_the_weights(several, demo):
     )
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_the_zeros_of_a_pruned_checkpoint_are_the_highest_bar(share):
+    values = np.abs(RNG.normal(size=40_000).astype(np.float32))
+    values[values < np.quantile(values, share)] = 0
+    top, heights = coarse_histogram(count(torch.from_numpy(values)))
+    counts, edges = np.histogram(values, len(heights), (0, top))
+    threshold = values[values > 0].min()
+    assert heights.argmax() == 0
+    assert counts[0] > counts[1:].max()
+    assert (heights[1:][edges[2:] <= threshold] == 0).all()  # the gap
+    whole = edges[1:-1] > threshold
+    assert np.abs(heights[1:] / 255 - counts[1:] / counts[0])[whole].max() < 0.12
+
+
 def test_a_comb_of_few_values_stays_a_comb():
     top, heights = coarse_histogram(count(torch.tensor([0.25, 0.5, 0.5, 1.0]).half()))
     assert np.flatnonzero(heights).tolist() == [int(40 * v / top) for v in (0.25, 0.5, 1.0)]
@@ -146,11 +160,11 @@ def test_zeros_inside_matrices():
     queries, experts = (
         inside[f"model.layers.0.{name}"] for name in ("self_attn.q_proj", "mlp.experts")
     )
-    assert queries == {"heads": [1, 0], "experts": [], "zeroRows": 6, "zeroColumns": 0}
+    assert queries == {"heads": [1, 0], "experts": [], "zero_rows": 6, "zero_columns": 0}
     # Rows of an expert's matrices are 40 and 12, and columns 12 and 20.
     assert experts["experts"] == [0, 1, pytest.approx(5 * 12 / (40 * 12 + 12 * 20))]
     assert experts["heads"] == []
-    assert (experts["zeroRows"], experts["zeroColumns"]) == (40 + 12 + 5, 12 + 20)
+    assert (experts["zero_rows"], experts["zero_columns"]) == (40 + 12 + 5, 12 + 20)
 
 
 def test_smollm2_is_small(smollm2):

@@ -1,10 +1,12 @@
 """The state that page and kernel share, with a model in place of the kernel's widget."""
 
 import base64
+from dataclasses import replace
 
 import pytest
 
 import sparsity_report as sr
+from sparsity_report.study.sweep import with_level
 from sparsity_report.viewer.embed import widget_module
 from sparsity_report.viewer.study_payload import study_payload
 
@@ -25,23 +27,34 @@ SETUP = """async ([code, values]) => {
         get: (name) => values[name],
         set: (name, value) => { changed[name] = value; receive({ [name]: value })(); },
         save_changes: () => {
-            const { state: { changed: names, ...state } } = changed;
+            const { state: { changed: names, id, ...state } } = changed;
+            Object.assign(last, { id });
             sent.push(Object.fromEntries(names.map((name) => [name, state[name]])));
             changed = {};
         },
         on: (name, act) => (acts[name] ??= []).push(act),
         off: (name, act) => (acts[name] = acts[name].filter((one) => one !== act)),
-        send: () => {},
+        send: (message) => asked.push(message),
+        widget_manager: { context: { sessionContext: {
+            session: { kernel: { status: "idle" } },
+            statusChanged: { connect: (act) => follows.push(act), disconnect: () => {} },
+            kernelChanged: { connect: () => {}, disconnect: () => {} },
+        } } },
     };
-    const sent = [], events = [];
-    // The kernel sends whole states.
+    const sent = [], events = [], last = {}, asked = [], follows = [];
+    // The kernel sends whole states, with the last change of the page that it has seen.
     const of = ({ payload, ...state }) => ({
-        state: { ...values.state, ...state, changed: undefined }, ...(payload && { payload }),
+        state: { ...values.state, answered: last.id, id: undefined, ...state,
+            changed: undefined },
+        ...(payload && { payload }),
     });
     receive(values);
     Object.assign(globalThis, {
         sent,
+        asked,
         values,
+        kernelSays: (message) => emit("msg:custom", message, []),
+        lose: (status) => follows.forEach((act) => act(null, status)),
         kernel: (given) => receive(of(given))(),
         early: (given) => events.push(receive(of(given))),
         late: () => events.splice(0).forEach((act) => act()),
@@ -84,10 +97,8 @@ def test_a_resting_page_takes_nothing_back(page):
     state = page.evaluate("viewer().state")
     assert (state["metric"], state["sparsity"]) == ("flops_per_token", 0.65)
     assert page.evaluate("[values.state.metric, values.state.sparsity, sent]") == [
-        "flops_per_token",
-        0.65,
-        [],
-    ]
+        "flops_per_token", 0.65, [],
+    ]  # fmt: skip
 
 
 def test_changes_of_both_sides_meet(page):
@@ -111,7 +122,8 @@ def test_changes_of_both_sides_meet(page):
 def test_refused_values_come_back(page):
     before = page.evaluate("values.state.against")
     page.evaluate("viewer().set({ against: 'CSR30' }); viewer().store.rest()")
-    assert page.evaluate("sent") == [{"against": "CSR30"}]
+    (sent,) = page.evaluate("sent")
+    assert sent["against"] == "CSR30"
     page.evaluate("against => { kernel({ against }); return settle(); }", before)
     page.evaluate("viewer().store.rest()")
     assert page.evaluate("[viewer().state.against, values.state.against]") == [before, before]
@@ -143,10 +155,68 @@ def test_a_longer_study_shows_its_new_variant(page, demo, demo_study):
     )
     page.wait_for_function("() => viewer().state.variant === 'CSR57'", timeout=3000)
     assert page.evaluate("[values.state.variant, values.state.sparsity, sent]") == [
-        "CSR57",
-        0.57,
-        [],
-    ]
+        "CSR57", 0.57, [],
+    ]  # fmt: skip
+
+
+def with_517(study):
+    """The payload with 51.7 %, which the study lacks."""
+    levels = with_level(study.levels, study.weights, 0.517)
+    return packed(study_payload(replace(study, levels=levels)))
+
+
+def test_a_level_waits_for_its_counts(page, demo_study):
+    seen = page.evaluate(
+        """async (payload) => {
+            const seen = [];
+            kernel({ payload, variant: "at level", sparsity: 0.517 });
+            for (let k = 0; k < 60; k += 1) {
+                await new Promise((act) => setTimeout(act, 5));
+                seen.push(document.querySelector(".sv-sentence").innerText);
+            }
+            return seen;
+        }""",
+        with_517(demo_study),
+    )
+    shown = {text for text in seen if "51.7 %" in text.replace("\u202f", " ")}
+    (one,) = shown
+    assert one.replace("\u202f", " ").startswith("Global magnitude at 51.7 %: 51.7 %")
+
+
+def test_a_later_action_wins_over_a_typed_level(page, demo_study):
+    """The kernel is busy: the nearest level is shown after 3 s, unless something else was done."""
+    answer = """async (payload) => {
+        kernel({ payload });
+        kernelSays({ id: asked.at(-1).id, type: "said", text: "counted" });
+        for (const _ of Array(6)) await settle();
+        return viewer().state.sparsity;
+    }"""
+    longer = with_517(demo_study)
+    for act, fallback, final in [
+        ("viewer().set({ sparsity: 0.75 })", 0.75, 0.75),
+        ("null", 0.52, 0.517),
+    ]:
+        page.evaluate(
+            "payload => { kernel({ payload, sparsity: 0.3 }); return settle(); }",
+            packed(study_payload(demo_study)),
+        )
+        page.wait_for_timeout(200)
+        page.locator(".sv-level").fill("51.7")
+        page.locator(".sv-level").press("Enter")
+        assert page.evaluate("asked.at(-1).level") == {
+            "policy": "global_magnitude", "sparsity": 0.517,
+        }  # fmt: skip
+        page.evaluate(act)
+        page.wait_for_timeout(3200)
+        assert page.evaluate("viewer().state.sparsity") == fallback
+        assert page.evaluate(answer, longer) == final
+        page.wait_for_timeout(3200 if final == 0.75 else 0)
+        assert page.evaluate("viewer().state.sparsity") == final
+
+
+def test_a_page_that_goes_shares_its_last_change(page):
+    page.evaluate("viewer().set({ search: 'fc1' }); dispatchEvent(new Event('pagehide'))")
+    assert page.evaluate("sent") == [{"search": "fc1"}]
 
 
 def test_two_views_show_the_same(page):
@@ -165,3 +235,78 @@ def test_two_views_show_the_same(page):
         shown = page.evaluate(f"[{place}.metric, {place}.search]")
         assert shown == ["flops_per_token", "fc2"]
     assert page.evaluate("sent") == [{"metric": "flops_per_token"}, {"search": "fc2"}]
+
+
+def test_a_state_from_before_a_change_takes_nothing_back(page):
+    before = page.evaluate("({ ...values.state })")
+    page.evaluate("viewer().set({ search: 'fc1' }); viewer().store.rest()")
+    # The kernel was busy: what it sends now was made before it read the search.
+    early = "state => { kernel({ ...state, id: undefined, answered: '' }); return settle(); }"
+    page.evaluate(early, before)
+    assert page.evaluate("viewer().state.search") == "fc1"
+    page.evaluate("kernel({ search: 'fc2' }); settle()")
+    assert page.evaluate("viewer().state.search") == "fc2"
+
+
+def test_steps_are_those_of_page_kernel_and_other_views(page, demo, demo_study):
+    page.evaluate("view()")
+    added = sr.csr(sr.global_magnitude(demo, 0.57))
+    longer = packed(study_payload(demo_study.with_variants(added)))
+    shown = "[viewer().state.metric, viewer().state.search, viewer().state.variant]"
+    seen = [page.evaluate(shown)]
+    steps = [
+        "viewer().set({ sparsity: 0.57 }), rest()",
+        "kernel({ metric: 'flops_per_token' }), settle().then(rest)",
+        "viewer(1).set({ search: 'fc1' }), rest(), settle().then(rest)",
+        "kernel({ payload, variant: 'CSR57' }), settle().then(settle).then(rest)",
+    ]
+    rest = "const rest = () => [0, 1].forEach((k) => viewer(k).store.rest())"
+    for step in steps:
+        page.evaluate(f"async (payload) => {{ {rest}; await ({step}); }}", longer)
+        page.wait_for_timeout(100)
+        seen.append(page.evaluate(shown))
+    assert len({tuple(each) for each in seen}) == len(steps) + 1
+    for place, want in [(0, 3), (1, 2), (0, 1), (1, 0), (0, 1), (1, 2), (0, 3), (1, 4)]:
+        by = -1 if want < page.evaluate("viewer().store.history.at") else 1
+        page.evaluate(f"{{ {rest}; viewer({place}).store.go({by}); rest(); settle().then(rest); }}")
+        page.wait_for_timeout(100)
+        assert page.evaluate(shown) == seen[want]
+        assert page.evaluate(shown.replace("viewer()", "viewer(1)")) == seen[want]
+    assert page.evaluate("viewer().store.history.steps.length") == len(seen)
+
+
+def test_notices_go_with_their_cause(page):
+    notice = "document.querySelector('.sv-notice').innerText"
+    page.evaluate("viewer().tools.tell('about the level', ['sparsity'])")
+    page.evaluate("viewer().set({ search: 'fc1' })")
+    assert page.evaluate(notice) == "about the level"
+    page.evaluate("viewer().set({ sparsity: 0.6 })")
+    assert page.evaluate(notice) == ""
+    page.evaluate("void viewer().ask({ type: 'add' })")
+    page.evaluate("viewer().set({ search: 'fc2' }); viewer().tools.tell('a newer one')")
+    assert page.evaluate(notice).splitlines() == ["a newer one", "Waiting for the kernel…"]
+    page.evaluate("void viewer().ask({ type: 'level' })")
+    first, second = page.evaluate("asked.flatMap((one) => one.type === 'inner' ? [] : [one.id])")
+    answer = "id => { kernelSays({ id, type: 'said', text: 'answer ' + id }); return settle(); }"
+    page.evaluate(answer, first)
+    assert "Waiting" in page.evaluate(notice)
+    page.evaluate(answer, second)
+    assert page.evaluate(notice).splitlines() == ["a newer one", f"answer {second}"]
+    page.evaluate("viewer().set({ search: '' })")
+    assert page.evaluate(notice) == ""
+
+
+def test_a_viewer_goes_on_without_its_kernel(page):
+    page.evaluate("viewer().set({ sparsity: 0.6, panel: 'costs' })")
+    page.evaluate("lose('busy'); settle()")
+    assert page.evaluate("viewer().kernel !== null")
+    page.evaluate("window.pending = viewer().ask({ type: 'add' }); lose('dead'); settle()")
+    assert page.evaluate("pending.then(({ type }) => type)") == "error"
+    assert "stopped" in page.evaluate("document.querySelector('.sv-notice').innerText")
+    assert page.locator(".sv-add").is_disabled()
+    assert "needs a kernel" in page.locator(".sv-add").text_content()
+    assert page.evaluate("viewer().store.state.panel") == "costs"
+    assert page.evaluate("viewer().state.sparsity") == 0.6
+    page.evaluate("sent.length = 0; viewer().store.go(-1); viewer().store.rest()")
+    assert page.evaluate("viewer().state.variant") == "CSR30"
+    assert page.evaluate("sent") == []

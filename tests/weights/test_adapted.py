@@ -58,13 +58,9 @@ CASES = {
     "rank-stabilised": ("llama", {"r": 3, "lora_alpha": 7, "use_rslora": True, **LINEAR}),
     "patterns": (
         "llama",
-        {
-            "r": 2,
-            "lora_alpha": 5,
-            "rank_pattern": {r"layers\.1\..*proj": 6, "q_proj": 1},
-            "alpha_pattern": {"own_proj": 99, "^model.layers.0.self_attn.q_proj": 3, "v_proj": 0.5},
-            **LINEAR,
-        },
+        {"r": 2, "lora_alpha": 5, "rank_pattern": {r"layers\.1\..*proj": 6, "q_proj": 1},
+         "alpha_pattern": {"own_proj": 99, "^model.layers.0.self_attn.q_proj": 3, "v_proj": 0.5},
+         **LINEAR},
     ),
     "some layers": ("llama", {"r": 2, "target_modules": ["1.self_attn.q_proj", "1.mlp.down_proj"]}),
     "all linear": ("llama", {"r": 2, "target_modules": "all-linear"}),
@@ -76,7 +72,7 @@ CASES = {
     "embedding": ("gpt2", {"r": 3, "lora_alpha": 7, "target_modules": ["wte", "c_attn"]}),
     "fused on disk": ("nomic_bert", {"r": 4, "target_modules": ["q_proj", "v_proj"]}),
     "embedding and head": ("llama", {"r": 4, "target_modules": ["embed_tokens", "lm_head"]}),
-}
+}  # fmt: skip
 
 
 def write(folder, case, dtype=torch.float32, dyadic=True, sparsity=0):
@@ -321,15 +317,12 @@ def put(**changed):
 
 CONFIGS = {
     "an adapter of type 'IA3' is not LoRA": {"peft_type": "IA3"},
-    "an adapter of type None": {"peft_type": None},
-    r"r = 0 for 'model\.layers\.0": {"r": 0},
-    "r = 2.0 for": {"r": 2.0},
-    "r = True for": {"r": True},
+    "an adapter of type None": {"peft_type": None}, r"r = 0 for 'model\.layers\.0": {"r": 0},
+    "r = 2.0 for": {"r": 2.0}, "r = True for": {"r": True},
     "are not matrices of rank 3, which adapter_config.json gives": {"r": 3},
     "lora_alpha = nan for": {"lora_alpha": float("nan")},
     "lora_alpha = inf for": {"lora_alpha": float("inf")},
-    "lora_alpha = None for": {"lora_alpha": None},
-    "lora_alpha = '8' for": {"lora_alpha": "8"},
+    "lora_alpha = None for": {"lora_alpha": None}, "lora_alpha = '8' for": {"lora_alpha": "8"},
     r"lora_alpha = 1(0{30})": {"lora_alpha": 10**30},
     "'use_dora' is set, which is not supported": {"use_dora": True},
     "'target_parameters' is set": {"target_parameters": ["mlp.experts.gate_up_proj"]},
@@ -358,7 +351,7 @@ CONFIGS = {
     "'layers_pattern' is set, which is not": {"layers_pattern": ["layers"]},
     "modules_to_save = 'x' is not a list": {"modules_to_save": "x"},
     "exclude_modules = 1 is neither a pattern nor": {"exclude_modules": 1},
-}
+}  # fmt: skip
 TENSORS = {
     "it holds no matrices of LoRA": lambda _: {"base_model.model.lm_head.bias": torch.ones(64)},
     "lora_B.weight' lacks the other matrix": without(A),

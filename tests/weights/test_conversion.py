@@ -149,11 +149,9 @@ def test_a_file_of_another_name_runs_with_its_values(tmp_path):
 
 @pytest.mark.parametrize(
     ("operations", "memory"),
-    [
-        ([Chunk(dim=1)], lambda fused: fused.chunk(2, dim=1)),
-        ([Transpose(0, 1, check_dims=False), Chunk(dim=0)], lambda fused: fused.T.chunk(2)),
-    ],
-)
+    [([Chunk(dim=1)], lambda fused: fused.chunk(2, dim=1)),
+     ([Transpose(0, 1, check_dims=False), Chunk(dim=0)], lambda fused: fused.T.chunk(2))],
+)  # fmt: skip
 def test_columns_come_through_transformers_own_operation(operations, memory, tmp_path, monkeypatch):
     model = small_llama()
     model.save_pretrained(tmp_path)

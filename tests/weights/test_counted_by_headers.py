@@ -12,15 +12,7 @@ import packing
 import pytest
 import torch
 import transformers
-from helpers import (
-    command,
-    described,
-    finish,
-    is_decided,
-    load_by_class,
-    small_llama,
-    write_gguf,
-)
+from helpers import command, described, finish, is_decided, load_by_class, small_llama, write_gguf
 from hubs import Hub
 from safetensors.torch import load_file, save_file
 
@@ -239,9 +231,8 @@ def test_active_parameters_are_those_of_the_class(tmp_path):
 def test_stacks_of_unknown_direction_are_not_pruned(tmp_path):
     apart = {"experts.up": torch.ones(4, 20, 60), "experts.down": torch.ones(4, 60, 20)}
     fused = {
-        "experts.gate_up_proj": torch.ones(4, 32, 128),
-        "experts.down_proj": torch.ones(4, 64, 32),
-    }
+        "experts.gate_up_proj": torch.ones(4, 32, 128), "experts.down_proj": torch.ones(4, 64, 32),
+    }  # fmt: skip
     for tensors, is_settled in ((apart, False), (fused, True)):
         save_file(tensors, tmp_path / "model.safetensors")
         for weights in (open_to_count(tmp_path), sr.load(tmp_path)):

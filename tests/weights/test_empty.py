@@ -15,11 +15,9 @@ NOTHING = "so there is nothing to count; open another"
 @pytest.mark.parametrize("model", [nn.Module(), nn.ReLU(), nn.ModuleDict()], ids=repr)
 def test_a_module_without_parameters(model):
     for look in (
-        sr.load,
-        sr.dense,
-        sr.params_size_and_sparsity,
+        sr.load, sr.dense, sr.params_size_and_sparsity,
         lambda module: sr.analyze_layers(module, "x"),
-    ):
+    ):  # fmt: skip
         with pytest.raises(
             sr.SparsityReportError, match=rf"^{type(model).__name__} has no .*, {NOTHING} model$"
         ):

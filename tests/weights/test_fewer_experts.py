@@ -33,24 +33,14 @@ def sizes(config):
 
 # The plain shapes of all six are written and opened in tests/report/test_written_experts.py.
 SHAPES = [
-    ("Mixtral", {"shard": 9_000}),
-    ("GptOss", {"shard": 9_000}),
-    ("Qwen3Moe", {}),
+    ("Mixtral", {"shard": 9_000}), ("GptOss", {"shard": 9_000}), ("Qwen3Moe", {}),
     ("DeepseekV3", {"first_k_dense_replace": 1, "num_hidden_layers": 3, "n_shared_experts": 2}),
     ("Qwen2Moe", {"mlp_only_layers": [1], "num_hidden_layers": 3}),
-    (
-        "Ernie4_5_Moe",
-        {
-            "moe_num_experts": 8,
-            "moe_k": 2,
-            "moe_layer_start_index": 0,
-            "moe_num_shared_experts": 1,
-            "moe_intermediate_size": 12,
-            "use_bias": False,
-        },
-    ),
+    ("Ernie4_5_Moe",
+     {"moe_num_experts": 8, "moe_k": 2, "moe_layer_start_index": 0, "moe_num_shared_experts": 1,
+      "moe_intermediate_size": 12, "use_bias": False}),
     ("Olmoe", {"tie_word_embeddings": True, "dtype": torch.bfloat16}),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "changed"), SHAPES)

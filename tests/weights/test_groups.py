@@ -10,38 +10,29 @@ from sparsity_report.weights.anatomy.groups import GROUPS, classify
 
 @pytest.mark.parametrize(
     ("name", "class_name", "enclosing", "group"),
-    [
-        ("model.decoder.layers.0.self_attn.q_proj", "Linear", ["OPTAttention"], "attention_linear"),
-        ("model.decoder.layers.0.fc1", "Linear", ["OPTDecoderLayer"], "mlp_linear"),
-        ("model.decoder.layers.0.self_attn_layer_norm", "LayerNorm", ["OPTDecoderLayer"], "norm"),
-        ("model.decoder.embed_positions", "OPTLearnedPositionalEmbedding", [], "embedding"),
-        ("transformer.h.0.attn.c_attn", "Conv1D", ["GPT2Attention"], "attention_linear"),
-        ("transformer.h.0.mlp.c_fc", "Conv1D", ["GPT2MLP"], "mlp_linear"),
-        ("gpt_neox.layers.0.attention.dense", "Linear", ["GPTNeoXAttention"], "attention_linear"),
-        ("encoder.layer.0.intermediate.dense", "Linear", ["BertIntermediate"], "mlp_linear"),
-        ("encoder.layer.0.output.dense", "Linear", ["BertOutput", "BertLayer"], "mlp_linear"),
-        (
-            "encoder.layer.0.attention.output.dense",
-            "Linear",
-            ["BertSelfOutput", "BertAttention", "BertLayer"],
-            "attention_linear",
-        ),
-        ("pooler.dense", "Linear", ["BertPooler", "BertModel"], "other_linear"),
-        ("model.layers.0.mlp.gate", "MixtralTopKRouter", ["MixtralSparseMoeBlock"], "router"),
-        ("model.layers.0.mlp.experts", "MixtralExperts", ["MixtralSparseMoeBlock"], "mlp_linear"),
-        ("backbone.layers.0.mixer.in_proj", "Linear", ["MambaMixer", "MambaBlock"], "ssm"),
-        ("some.buffer.offset", "Linear", [], "other_linear"),
-        ("coffee", "Linear", [], "other_linear"),
-        ("x", "Mystery", [], "other"),
-        # Names alone, as in a file without a config.
-        ("model.layers.3.mlp.down_proj", "", [], "mlp_linear"),
-        ("blk.0.attn_q", "", [], "attention_linear"),
-        ("blk.0.ffn_gate", "", [], "mlp_linear"),
-        ("token_embd", "", [], "embedding"),
-        ("output", "", [], "lm_head"),
-        ("lm_head", "", [], "lm_head"),
-    ],
-)
+    [("model.decoder.layers.0.self_attn.q_proj", "Linear", ["OPTAttention"], "attention_linear"),
+     ("model.decoder.layers.0.fc1", "Linear", ["OPTDecoderLayer"], "mlp_linear"),
+     ("model.decoder.layers.0.self_attn_layer_norm", "LayerNorm", ["OPTDecoderLayer"], "norm"),
+     ("model.decoder.embed_positions", "OPTLearnedPositionalEmbedding", [], "embedding"),
+     ("transformer.h.0.attn.c_attn", "Conv1D", ["GPT2Attention"], "attention_linear"),
+     ("transformer.h.0.mlp.c_fc", "Conv1D", ["GPT2MLP"], "mlp_linear"),
+     ("gpt_neox.layers.0.attention.dense", "Linear", ["GPTNeoXAttention"], "attention_linear"),
+     ("encoder.layer.0.intermediate.dense", "Linear", ["BertIntermediate"], "mlp_linear"),
+     ("encoder.layer.0.output.dense", "Linear", ["BertOutput", "BertLayer"], "mlp_linear"),
+     ("encoder.layer.0.attention.output.dense", "Linear",
+      ["BertSelfOutput", "BertAttention", "BertLayer"], "attention_linear"),
+     ("pooler.dense", "Linear", ["BertPooler", "BertModel"], "other_linear"),
+     ("model.layers.0.mlp.gate", "MixtralTopKRouter", ["MixtralSparseMoeBlock"], "router"),
+     ("model.layers.0.mlp.experts", "MixtralExperts", ["MixtralSparseMoeBlock"], "mlp_linear"),
+     ("backbone.layers.0.mixer.in_proj", "Linear", ["MambaMixer", "MambaBlock"], "ssm"),
+     ("some.buffer.offset", "Linear", [], "other_linear"),
+     ("coffee", "Linear", [], "other_linear"), ("x", "Mystery", [], "other"),
+     # Names alone, as in a file without a config.
+     ("model.layers.3.mlp.down_proj", "", [], "mlp_linear"),
+     ("blk.0.attn_q", "", [], "attention_linear"), ("blk.0.ffn_gate", "", [], "mlp_linear"),
+     ("token_embd", "", [], "embedding"), ("output", "", [], "lm_head"),
+     ("lm_head", "", [], "lm_head")],
+)  # fmt: skip
 def test_classify(name, class_name, enclosing, group):
     linear = None if class_name else True
     assert classify(name, class_name, enclosing=enclosing, linear=linear) == group

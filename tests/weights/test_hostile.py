@@ -68,22 +68,19 @@ def test_numbers_in_names(tmp_path):
 
 @pytest.mark.parametrize(
     ("told", "said"),
-    [
-        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
-        ({"num_hidden_layers": -2}, "num_hidden_layers is -2"),
-        ({"num_hidden_layers": limits.BLOCKS}, "far more than the files have tensors"),
-        ({"num_attention_heads": 10**9}, "num_attention_heads is"),
-        ({"num_attention_heads": 0}, "config.json: .*zero"),
-        ({"num_attention_heads": -4}, "num_attention_heads is -4"),
-        ({"hidden_size": 2**40}, "hidden_size is"),
-        ({"hidden_size": -32}, "hidden_size is -32"),
-        ({"vocab_size": -1}, "vocab_size is -1"),
-        ({"max_position_embeddings": 2**40}, "max_position_embeddings is"),
-        ({"rope_parameters": {"original_max_position_embeddings": 2**80}}, "original_max"),
-        ({"eos_token_id": 2**63}, "eos_token_id is"),
-        ({"id2label": [[[]]], "num_labels": 10**9}, "num_labels is"),
-    ],
-)
+    [({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+     ({"num_hidden_layers": -2}, "num_hidden_layers is -2"),
+     ({"num_hidden_layers": limits.BLOCKS}, "far more than the files have tensors"),
+     ({"num_attention_heads": 10**9}, "num_attention_heads is"),
+     ({"num_attention_heads": 0}, "config.json: .*zero"),
+     ({"num_attention_heads": -4}, "num_attention_heads is -4"),
+     ({"hidden_size": 2**40}, "hidden_size is"), ({"hidden_size": -32}, "hidden_size is -32"),
+     ({"vocab_size": -1}, "vocab_size is -1"),
+     ({"max_position_embeddings": 2**40}, "max_position_embeddings is"),
+     ({"rope_parameters": {"original_max_position_embeddings": 2**80}}, "original_max"),
+     ({"eos_token_id": 2**63}, "eos_token_id is"),
+     ({"id2label": [[[]]], "num_labels": 10**9}, "num_labels is")],
+)  # fmt: skip
 def test_sizes_are_checked_before_anything_is_built(folder, told, said):
     refused(said, says(folder, **told))
 
@@ -256,10 +253,9 @@ def test_pickles_that_are_not_torchs(tmp_path):
     refused("older than PyTorch 1.6", file, allow_pickle=True)
     torch.save({"x": Path()}, file)
     refused(
-        r"more than tensors, such as a whole model.*save model.state_dict\(\)",
-        file,
+        r"more than tensors, such as a whole model.*save model.state_dict\(\)", file,
         allow_pickle=True,
-    )
+    )  # fmt: skip
     torch.save({7: torch.ones(2, 2)}, file)
     refused("does not hold a plain state dict", file, allow_pickle=True)
     torch.save({"9" * 50: torch.ones(2, 2)}, file)

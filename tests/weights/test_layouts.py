@@ -99,9 +99,8 @@ def test_a_head_that_is_stored_apart_although_it_is_tied_is_named(tmp_path):
         transformers.LlamaConfig(**SMALL, tie_word_embeddings=True)
     )
     for value, notes in (
-        (model.lm_head.weight.detach().clone(), []),
-        (torch.ones(64, 32), ["lm_head.weight"]),
-    ):
+        (model.lm_head.weight.detach().clone(), []), (torch.ones(64, 32), ["lm_head.weight"]),
+    ):  # fmt: skip
         saved(tmp_path, model, lambda tensors, v=value: tensors | {"lm_head.weight": v})
         weights = sr.load(tmp_path)
         untied = of_key(weights.notes, "note.untied")

@@ -851,13 +851,10 @@ def test_the_reference_has_the_table_of_formats(tmp_path):
 # Of Gaussian weights, in the group sizes that are usual, rounding makes so many zero.
 ROUNDED = {
     "int3": (partial(packing.pack_quantized, bits=3, group=128), 0.31),
-    "int4": (partial(packing.gptq, group=128), 0.15),
-    "nf4": (packing.nf4, 0.09),
-    "mxfp4": (packing.mxfp4, 0.08),
-    "nvfp4": (packing.modelopt, 0.07),
-    "int8": (packing.int8, 0.01),
+    "int4": (partial(packing.gptq, group=128), 0.15), "nf4": (packing.nf4, 0.09),
+    "mxfp4": (packing.mxfp4, 0.08), "nvfp4": (packing.modelopt, 0.07), "int8": (packing.int8, 0.01),
     "fp8": (packing.fp8_blocks, 0.00),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ROUNDED)

@@ -79,14 +79,11 @@ def test_bytes_of_tensors_that_are_held_in_memory(file):
     matrix = torch.randn(16, 8).relu()
     nonzero = int(matrix.count_nonzero())
     torch.save(
-        {
-            "h.0.weight": matrix.T,
-            "h.1.weight": matrix.to_sparse(),
-            "h.2.weight": matrix.to_sparse_csr(),
-            "h.3.weight": torch.as_strided(matrix.flatten(), (4, 8), (3, 1)),
-        },
+        {"h.0.weight": matrix.T, "h.1.weight": matrix.to_sparse(),
+         "h.2.weight": matrix.to_sparse_csr(),
+         "h.3.weight": torch.as_strided(matrix.flatten(), (4, 8), (3, 1))},
         file,
-    )
+    )  # fmt: skip
     counts = model_counts(open_to_count(file, allow_pickle=True), ())
     coo, csr = nonzero * (4 + 2 * 8), nonzero * (4 + 8) + 17 * 8
     assert counts["tensor_bytes"] == 128 * 4 + coo + csr + 32 * 4

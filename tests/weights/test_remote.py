@@ -242,11 +242,9 @@ def write_gguf_shards(folder):
         values = rng.normal(size=(64, 64)).astype("f4")
         write_gguf(
             folder / f"x-{number + 1:05}-of-00002.gguf",
-            {name: (values, gguf.GGMLQuantizationType.Q4_0)},
-            architecture="mystery",
-            uint16=[("split.no", number), ("split.count", 2)],
-            int32=[("split.tensors.count", 2)],
-        )
+            {name: (values, gguf.GGMLQuantizationType.Q4_0)}, architecture="mystery",
+            uint16=[("split.no", number), ("split.count", 2)], int32=[("split.tensors.count", 2)],
+        )  # fmt: skip
 
 
 def test_all_shards_of_a_gguf_are_streamed(hub, folder):
@@ -302,9 +300,8 @@ def test_a_dropped_connection_goes_on_at_its_byte(hub, folder, waits, at):
     weights = stream()
     begin = file.stat().st_size - 4 * BIG
     hub.faults += [
-        partial(hub.send_part, stop=begin + at),
-        partial(hub.send_part, stop=begin + at + 9),
-    ]
+        partial(hub.send_part, stop=begin + at), partial(hub.send_part, stop=begin + at + 9),
+    ]  # fmt: skip
     hub.asked.clear()
     tensor = weights.tensor("layers.0.fc1.weight")
     assert torch.equal(tensor, load_file(file)["layers.0.fc1.weight"])
@@ -320,9 +317,8 @@ def answer(status, content=b"", **headers):
     def send(request, *_):
         request.send_response(status)
         told = {
-            "Content-Length": len(content),
-            **{k.replace("_", "-"): v for k, v in headers.items()},
-        }
+            "Content-Length": len(content), **{k.replace("_", "-"): v for k, v in headers.items()},
+        }  # fmt: skip
         for key, value in told.items():
             request.send_header(key, str(value))
         request.end_headers()
@@ -335,12 +331,9 @@ def test_a_busy_hub_is_asked_again(hub, folder, waits):
     file = big(folder)
     weights = stream()
     hub.faults += [
-        503,
-        answer(429, RateLimit='"resolvers";r=0;t=171'),
-        answer(500),
-        answer(502, Retry_After=9999),
-        answer(503, Retry_After="x"),
-    ]
+        503, answer(429, RateLimit='"resolvers";r=0;t=171'), answer(500),
+        answer(502, Retry_After=9999), answer(503, Retry_After="x"),
+    ]  # fmt: skip
     assert torch.equal(
         weights.tensor("layers.0.fc1.weight"), load_file(file)["layers.0.fc1.weight"]
     )
@@ -349,17 +342,13 @@ def test_a_busy_hub_is_asked_again(hub, folder, waits):
 
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [
-        (answer(200, b"x" * 100), "ignores Range"),
-        (answer(206, b"x" * 100), "sent 'nothing'"),
-        (answer(206, b"x" * 100, Content_Range="bytes 0-99/*"), r"sent 'bytes 0-99/\*'"),
-        (answer(206, b"x" * 100, Content_Range="bytes 0-99/1200096"), "sent 'bytes 0-99/1200096'"),
-        (answer(206, b"x" * 100, Content_Range="bytes 96-1200095/1200097"), "no longer the file"),
-        (answer(403), "cannot be read: HTTP 403"),
-        (answer(416), "no longer the file"),
-        (404, "cannot be read: HTTP 404"),
-    ],
-)
+    [(answer(200, b"x" * 100), "ignores Range"), (answer(206, b"x" * 100), "sent 'nothing'"),
+     (answer(206, b"x" * 100, Content_Range="bytes 0-99/*"), r"sent 'bytes 0-99/\*'"),
+     (answer(206, b"x" * 100, Content_Range="bytes 0-99/1200096"), "sent 'bytes 0-99/1200096'"),
+     (answer(206, b"x" * 100, Content_Range="bytes 96-1200095/1200097"), "no longer the file"),
+     (answer(403), "cannot be read: HTTP 403"), (answer(416), "no longer the file"),
+     (404, "cannot be read: HTTP 404")],
+)  # fmt: skip
 def test_invalid_answers_of_a_server_are_refused(hub, folder, waits, fault, said):
     file = big(folder)
     assert file.stat().st_size == 1_200_096

@@ -74,9 +74,8 @@ def test_experts_that_run_on_every_token_are_noted():
 
 def test_modules_that_a_text_does_not_use_are_noted():
     vision = {k: v for k, v in SIZE.items() if k != "vocab_size"} | {
-        "image_size": 16,
-        "patch_size": 8,
-    }
+        "image_size": 16, "patch_size": 8,
+    }  # fmt: skip
     config = tf.LlavaConfig(
         vision_config=tf.CLIPVisionConfig(**vision), text_config=tf.LlamaConfig(**SIZE),
         image_token_id=5,
@@ -181,14 +180,12 @@ def test_groups_of_n_run_along_the_inputs_of_raw_matrices():
 
 @pytest.mark.parametrize(
     "model",
-    [
-        tf.T5ForConditionalGeneration(
-            tf.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=64)
-        ),
-        tf.BertForMaskedLM(tf.BertConfig(**SIZE)),
-    ],
+    [tf.T5ForConditionalGeneration(
+         tf.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=64)
+     ),
+     tf.BertForMaskedLM(tf.BertConfig(**SIZE))],
     ids=["T5", "BERT"],
-)
+)  # fmt: skip
 def test_a_tied_parameter_that_is_read_under_another_name_is_active(model, tmp_path):
     model.save_pretrained(tmp_path)
     for weights in (sr.load(model), sr.load(tmp_path)):
@@ -220,11 +217,9 @@ def test_a_score_inside_attention_is_no_head():
 
 @pytest.mark.parametrize(
     ("architecture", "per"),
-    [
-        (tf.BertForSequenceClassification, (0, 2 * 32 * 2)),
-        (tf.BertForTokenClassification, (2 * 32 * 2, 0)),
-    ],
-)
+    [(tf.BertForSequenceClassification, (0, 2 * 32 * 2)),
+     (tf.BertForTokenClassification, (2 * 32 * 2, 0))],
+)  # fmt: skip
 def test_as_many_labels_as_token_types_are_no_vocabulary(architecture, per):
     layers = sr.dense(sr.load(architecture(tf.BertConfig(**SIZE, num_labels=2)))).layers()
     row = layers.set_index("module_name").loc["classifier"]

@@ -83,48 +83,32 @@ def test_a_damaged_header_is_refused_as_the_library_does(tmp_path_factory, given
 
 
 LENIENT = (
-    b'{"__metadata__": {}, "__metadata__": {}}',
-    b' {"__metadata__": {}}',
+    b'{"__metadata__": {}, "__metadata__": {}}', b' {"__metadata__": {}}',
     b'{"a": {"dtype": "F32", "shape": [' + b"1, " * 64 + b'1], "data_offsets": [0, 4]}}',
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("header", "values", "said"),
-    [
-        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, 8, "has 8"),
-        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, 8, "begin at 4, not at 0"),
-        ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, 4, "takes 4 bytes for F32"),
-        ({"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 1]}}, 1, "takes 1 bytes for F4"),
-        (
-            {"a": {"dtype": "F32", "shape": [2**40] * 3 + [0], "data_offsets": [0, 0]}},
-            0,
-            "too many values",
-        ),
-        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4.0]}}, 4, "not a whole number"),
-        ({"a": {"dtype": "F32", "shape": [1]}}, 4, "lacks dtype"),
-        ({"__metadata__": {"a": 1}}, 0, "not a mapping of texts"),
-        ({"__metadata__": [1]}, 0, "not a mapping of texts"),
-        (LENIENT[0], 0, "has a name twice"),
-        (b"[]", 0, "not a JSON object"),
-        (LENIENT[1], 0, "not a JSON object"),
-        (LENIENT[2], 4, "has 65 dimensions"),
-        (b'{"a": ' + b"[" * 10**6, 0, "too deep"),
-        (b"{\xff}", 0, "UTF-8"),
-        (b'{"a": {"dtype": "F32", "shape": [' + b"9" * 5000 + b"]}}", 0, "5,000 digits"),
-        (
-            {"a": {"dtype": "F" + "9" * 5000, "shape": [1], "data_offsets": [0, 4]}},
-            4,
-            "4 bytes for",
-        ),
-        (b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', 4, "not Unicode"),
-        (
-            b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "x": NaN}}',
-            4,
-            "not a number",
-        ),
-    ],
-)
+    [({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, 8, "has 8"),
+     ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, 8, "begin at 4, not at 0"),
+     ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, 4, "takes 4 bytes for F32"),
+     ({"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 1]}}, 1, "takes 1 bytes for F4"),
+     ({"a": {"dtype": "F32", "shape": [2**40] * 3 + [0], "data_offsets": [0, 0]}}, 0,
+      "too many values"),
+     ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4.0]}}, 4, "not a whole number"),
+     ({"a": {"dtype": "F32", "shape": [1]}}, 4, "lacks dtype"),
+     ({"__metadata__": {"a": 1}}, 0, "not a mapping of texts"),
+     ({"__metadata__": [1]}, 0, "not a mapping of texts"), (LENIENT[0], 0, "has a name twice"),
+     (b"[]", 0, "not a JSON object"), (LENIENT[1], 0, "not a JSON object"),
+     (LENIENT[2], 4, "has 65 dimensions"), (b'{"a": ' + b"[" * 10**6, 0, "too deep"),
+     (b"{\xff}", 0, "UTF-8"),
+     (b'{"a": {"dtype": "F32", "shape": [' + b"9" * 5000 + b"]}}", 0, "5,000 digits"),
+     ({"a": {"dtype": "F" + "9" * 5000, "shape": [1], "data_offsets": [0, 4]}}, 4, "4 bytes for"),
+     (b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', 4, "not Unicode"),
+     (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "x": NaN}}', 4,
+      "not a number")],
+)  # fmt: skip
 def test_invalid_headers_are_refused(tmp_path, header, values, said):
     file = tmp_path / "x.safetensors"
     write(file, header, bytes(values))

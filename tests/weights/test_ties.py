@@ -125,12 +125,10 @@ def test_lora_counts_the_layer_beneath():
 
 
 LAYOUTS = {
-    "csr": lambda w: w.to_sparse_csr(),
-    "csc": lambda w: w.to_sparse_csc(),
-    "coo": lambda w: w.to_sparse_coo().coalesce(),
-    "bsr": lambda w: w.to_sparse_bsr((2, 2)),
+    "csr": lambda w: w.to_sparse_csr(), "csc": lambda w: w.to_sparse_csc(),
+    "coo": lambda w: w.to_sparse_coo().coalesce(), "bsr": lambda w: w.to_sparse_bsr((2, 2)),
     "bsc": lambda w: w.to_sparse_bsc((2, 2)),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -321,9 +319,8 @@ def test_float8_in_memory_is_counted_as_it_is_and_run_as_float32(dtype):
     name = str(dtype).removeprefix("torch.")
     assert weights.notes == (say("note.float8_weights", dtypes=[name]),)
     assert sr.dense(weights).layers()["stored_bytes"].tolist() == [
-        32 * 16 + 4 * 16,
-        2 * (16 * 8 + 8),
-    ]
+        32 * 16 + 4 * 16, 2 * (16 * 8 + 8),
+    ]  # fmt: skip
     assert sr.dense(weights).module()["fc2"].weight.dtype == torch.float32
     pruning, x = sr.global_magnitude(weights, 0.5), torch.randn(3, 32)
     values = model["fc1"].weight.float()

@@ -29,11 +29,10 @@ TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:3000]
 WORDS = "Hello world, def f(x): return x_1 + naïve 漢字 \n\n\t<s> and more. " * 40
 CODE = ("tokenization_evil.py", "modeling_evil.py", "configuration_evil.py", "sparse_evil.py")
 NAMED = {
-    "AutoConfig": "configuration_evil.EvilConfig",
-    "AutoModel": "modeling_evil.EvilModel",
+    "AutoConfig": "configuration_evil.EvilConfig", "AutoModel": "modeling_evil.EvilModel",
     "AutoModelForCausalLM": "modeling_evil.EvilModel",
     "AutoTokenizer": ["tokenization_evil.EvilTokenizer", "tokenization_evil.EvilTokenizer"],
-}
+}  # fmt: skip
 
 
 def trained(kind):
@@ -88,20 +87,16 @@ def plant(folder, marker):
     for name in ("chat_template.jinja", "additional_chat_templates/other.jinja"):
         (folder / name).write_text(template)
     tell(
-        folder / "config.json",
-        auto_map=NAMED,
-        attn_implementation="evil/kernel",
+        folder / "config.json", auto_map=NAMED, attn_implementation="evil/kernel",
         quantization_config={
             "quant_method": "compressed-tensors",
             "sparsity_config": {"format": f"{folder / 'sparse_evil.py'}:Evil"},
         },
-    )
+    )  # fmt: skip
     tell(
-        folder / "tokenizer_config.json",
-        auto_map={"AutoTokenizer": NAMED["AutoTokenizer"]},
-        tokenizer_class="EvilTokenizer",
-        chat_template=template,
-    )
+        folder / "tokenizer_config.json", auto_map={"AutoTokenizer": NAMED["AutoTokenizer"]},
+        tokenizer_class="EvilTokenizer", chat_template=template,
+    )  # fmt: skip
     tell(folder / "processor_config.json", auto_map={"AutoProcessor": "modeling_evil.EvilModel"})
     tell(folder / "generation_config.json", auto_map=NAMED, custom_generate="evil")
 
@@ -347,18 +342,13 @@ def test_tokenizer_with_code_is_reported(planted, asked):
 
 @pytest.mark.parametrize(
     ("settings", "files", "lacking"),
-    [
-        ({}, {}, "there is no tokenizer.json"),
-        ({"tokenizer_class": "T5Tokenizer"}, {"vocab.txt": "a"}, "needs spiece.model"),
-        (
-            {"tokenizer_class": "GPT2Tokenizer"},
-            {"vocab.json": '{"a": 0}'},
-            "`vocab` and `merges` must be both",
-        ),
-        ({"tokenizer_class": "BertTokenizer"}, {}, "there is no tokenizer.json"),
-        ({}, {"tokenizer.json": "{}"}, r"no tokenizer that opens \("),
-    ],
-)
+    [({}, {}, "there is no tokenizer.json"),
+     ({"tokenizer_class": "T5Tokenizer"}, {"vocab.txt": "a"}, "needs spiece.model"),
+     ({"tokenizer_class": "GPT2Tokenizer"}, {"vocab.json": '{"a": 0}'},
+      "`vocab` and `merges` must be both"),
+     ({"tokenizer_class": "BertTokenizer"}, {}, "there is no tokenizer.json"),
+     ({}, {"tokenizer.json": "{}"}, r"no tokenizer that opens \(")],
+)  # fmt: skip
 def test_a_tokenizer_without_a_vocabulary_is_refused(clean, settings, files, lacking):
     """Transformers makes an empty one, to which every word is unknown."""
     (clean / "tokenizer.json").unlink()
@@ -414,9 +404,8 @@ def test_a_tokenizer_that_fails_on_a_text_is_one_line(clean, capfd):
         lambda: sr.continuations(sr.dense(weights), text, tokens=1),
         lambda: sr.continuations(sr.dense(weights), text, tokens=1, tokenizer=tokenizer),
         lambda: sr.sensitivity(weights, 0.5, by="group", text=text),
-        lambda: sr.calibrate(weights, text),
-        lambda: sr.calibrate(weights, [text, text]),
-    ):
+        lambda: sr.calibrate(weights, text), lambda: sr.calibrate(weights, [text, text]),
+    ):  # fmt: skip
         with pytest.raises(sr.SparsityReportError, match=r"cannot read the text .*retry-limit"):
             use()
     printed = capfd.readouterr().err

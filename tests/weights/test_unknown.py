@@ -90,11 +90,9 @@ def test_it_adds_up_and_nothing_is_pruned_that_is_not_to_be(model):
     study = sr.compare(sr.dense(weights))
     assert study.totals.loc[0, "total"] == sum(p.numel() for p in model.parameters())
     spared = {
-        "words.weight",
-        "unsaid.weight",
-        "say.weight",
+        "words.weight", "unsaid.weight", "say.weight",
         *(f"units.{n}.chooser.two.weight" for n in range(2)),
-    }
+    }  # fmt: skip
     assert {p.name for p in weights.prunable} == {n for n, _ in model.named_parameters()} - spared
     layers = study.layers.set_index("module_name")
     assert layers.loc["say", "group"] == "lm_head"

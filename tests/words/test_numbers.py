@@ -18,33 +18,20 @@ from sparsity_report.words.sentences import say
 THIN = "\u202f"
 UNKNOWN = [None, math.nan, np.float64("nan"), pd.NA]
 CELLS = [
-    (number_format.count(1234567), "1|234|567"),
-    (number_format.count(np.int64(999)), "999"),
-    (number_format.percent(0.29449), "29.4|%"),
-    (number_format.percent(0.12345, 2), "12.35|%"),
-    (number_format.percent(0.5, 0), "50|%"),
-    (number_format.percent(0), "0.0|%"),
-    (number_format.percent(1), "100.0|%"),
-    (number_format.percent(0.0004), "<|0.1|%"),
-    (number_format.percent(0.9996), ">|99.9|%"),
-    (number_format.percent(-0.0213, 2), "-2.13|%"),
-    (number_format.level(0.29), "29|%"),
-    (number_format.level(0.125), "12.5|%"),
-    (number_format.scaled(999, "B"), "999|B"),
-    (number_format.scaled(999.6, "B"), "1.00|kB"),
-    (number_format.scaled(1_000), "1.00|k"),
-    (number_format.scaled(12_345_678, "B"), "12.3|MB"),
+    (number_format.count(1234567), "1|234|567"), (number_format.count(np.int64(999)), "999"),
+    (number_format.percent(0.29449), "29.4|%"), (number_format.percent(0.12345, 2), "12.35|%"),
+    (number_format.percent(0.5, 0), "50|%"), (number_format.percent(0), "0.0|%"),
+    (number_format.percent(1), "100.0|%"), (number_format.percent(0.0004), "<|0.1|%"),
+    (number_format.percent(0.9996), ">|99.9|%"), (number_format.percent(-0.0213, 2), "-2.13|%"),
+    (number_format.level(0.29), "29|%"), (number_format.level(0.125), "12.5|%"),
+    (number_format.scaled(999, "B"), "999|B"), (number_format.scaled(999.6, "B"), "1.00|kB"),
+    (number_format.scaled(1_000), "1.00|k"), (number_format.scaled(12_345_678, "B"), "12.3|MB"),
     (number_format.scaled(999_600, "B"), "1.00|MB"),
-    (number_format.scaled(7e9, "FLOPs"), "7.00|GFLOPs"),
-    (number_format.scaled(10**15), "1.00|P"),
-    (number_format.times(1.3349), "1.33|×"),
-    (number_format.duration(0), "0|µs"),
-    (number_format.duration(0.0123), "12.3|ms"),
-    (number_format.duration(2.5), "2.50|s"),
-    (number_format.duration(0.9996), "1.00|s"),
-    (number_format.duration(0.9994), "999|ms"),
-    (number_format.duration(9.999e-4), "1.00|ms"),
-    (number_format.duration(1e-4), "100|µs"),
+    (number_format.scaled(7e9, "FLOPs"), "7.00|GFLOPs"), (number_format.scaled(10**15), "1.00|P"),
+    (number_format.times(1.3349), "1.33|×"), (number_format.duration(0), "0|µs"),
+    (number_format.duration(0.0123), "12.3|ms"), (number_format.duration(2.5), "2.50|s"),
+    (number_format.duration(0.9996), "1.00|s"), (number_format.duration(0.9994), "999|ms"),
+    (number_format.duration(9.999e-4), "1.00|ms"), (number_format.duration(1e-4), "100|µs"),
     (number_format.duration(1.234e-8), "0.0123|µs"),
     (value_formats.REALISED.write((1.041, 1.02, 1.06)), "1.04|× (1.02–1.06)"),
     (value_formats.REALISED.write((1.001, 0.9993, 1.0032)), "1.001|× (0.999–1.003)"),
@@ -53,7 +40,7 @@ CELLS = [
     (number_format.span(0.0009, 0.0011), "900|µs–1.10|ms"),
     (number_format.shape((3072, 768)), "3072|×|768"),
     (number_format.figures(-0.25, "+.4f"), "-0.2500"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -131,20 +118,14 @@ def test_a_word_agrees_with_a_number_or_a_list(write):
 
 @pytest.mark.parametrize(
     ("template", "value", "expected"),
-    [
-        ("{x:names variant}", ["A" * 50, "B"], f"{'A' * 39}… and B"),
-        ("{x:some layout}", ["csr", "bsr_4"], "CSR and BSR 4 × 4"),
-        ("{x:span .2f}", [0.5, 0.123, 0.3], "0.12 to 0.50"),
-        ("{x:span .2f}", [0.501, 0.502], "0.50"),
-        ("{x:span .2f}", [], ""),
-        ("{x:points}", -0.05, "−5.0"),
-        ("{x:part}", ("group", "mlp_linear"), "MLP"),
-        ("{x:group}", "my rule", "my rule"),
-        ("{x:group}", None, "–"),
-        ("{x:sentence}.", say("format.yes"), "Yes."),
-        ("{x}", say("audit.excluded_share", reason=say("format.no"), count=3), "3 in no"),
-    ],
-)
+    [("{x:names variant}", ["A" * 50, "B"], f"{'A' * 39}… and B"),
+     ("{x:some layout}", ["csr", "bsr_4"], "CSR and BSR 4 × 4"),
+     ("{x:span .2f}", [0.5, 0.123, 0.3], "0.12 to 0.50"), ("{x:span .2f}", [0.501, 0.502], "0.50"),
+     ("{x:span .2f}", [], ""), ("{x:points}", -0.05, "−5.0"),
+     ("{x:part}", ("group", "mlp_linear"), "MLP"), ("{x:group}", "my rule", "my rule"),
+     ("{x:group}", None, "–"), ("{x:sentence}.", say("format.yes"), "Yes."),
+     ("{x}", say("audit.excluded_share", reason=say("format.no"), count=3), "3 in no")],
+)  # fmt: skip
 def test_values_are_written_by_the_format_of_the_placeholder(write, template, value, expected):
     assert write(template, x=value) == expected
 

@@ -420,9 +420,8 @@ CASES = [
 def table() -> str:
     """Return the reference's table of architectures."""
     lines = [
-        "| architecture | groups | prunable | unclassified | GGUF |",
-        "|---|---|---:|---:|---|",
-    ]
+        "| architecture | groups | prunable | unclassified | GGUF |", "|---|---|---:|---:|---|",
+    ]  # fmt: skip
     for case in CASES:
         share = 100 * case.prunable / sum(case.groups.values())
         names = ", ".join(name.removesuffix("_linear") for name in sorted(case.groups))

@@ -371,12 +371,7 @@ def _some(items: Any, join: str = ", ") -> str:
 
 
 CHECKS: dict[str, Callable[[Subject], str | None]] = {
-    "a": parameters_are_counted,
-    "b": a_saved_folder_is_the_same,
-    "g": commands_agree,
-    "c": nothing_is_unclassified,
-    "d": flops_are_those_of_a_run,
-    "s": scores_are_those_of_a_run,
-    "e": what_is_pruned_should_be,
-    "f": variants_run,
-}
+    "a": parameters_are_counted, "b": a_saved_folder_is_the_same, "g": commands_agree,
+    "c": nothing_is_unclassified, "d": flops_are_those_of_a_run, "s": scores_are_those_of_a_run,
+    "e": what_is_pruned_should_be, "f": variants_run,
+}  # fmt: skip

@@ -123,7 +123,6 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 OF_MODEL: dict[str, dict[str, Any]] = {
     "ReformerModelWithLMHead": {"is_decoder": True},
     "XmodForCausalLM": {"default_language": "en_XX"},
-    "XmodForMaskedLM": {"default_language": "en_XX"},
-    "Wav2Vec2BertForCTC": {"vocab_size": 96},
+    "XmodForMaskedLM": {"default_language": "en_XX"}, "Wav2Vec2BertForCTC": {"vocab_size": 96},
     "Wav2Vec2ConformerForCTC": {"vocab_size": 96},
-}
+}  # fmt: skip

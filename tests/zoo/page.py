@@ -14,19 +14,13 @@ from zoo import cases
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
 HEADINGS = {
-    "CAUSAL_LM": "Causal language models",
-    "SEQ_TO_SEQ_CAUSAL_LM": "Encoder-decoders",
-    "MASKED_LM": "Masked language models",
-    "IMAGE_TEXT_TO_TEXT": "Image and text",
-    "SPEECH_SEQ_2_SEQ": "Speech to text",
-    "CTC": "Speech to text by CTC",
-    "TEXT_TO_WAVEFORM": "Text to sound",
-    "TEXT_TO_SPECTROGRAM": "Text to spectrogram",
-    "SEQUENCE_CLASSIFICATION": "Classes of a text",
-    "TOKEN_CLASSIFICATION": "Classes of tokens",
-    "IMAGE_CLASSIFICATION": "Vision encoders",
-    "AUDIO_CLASSIFICATION": "Audio encoders",
-}
+    "CAUSAL_LM": "Causal language models", "SEQ_TO_SEQ_CAUSAL_LM": "Encoder-decoders",
+    "MASKED_LM": "Masked language models", "IMAGE_TEXT_TO_TEXT": "Image and text",
+    "SPEECH_SEQ_2_SEQ": "Speech to text", "CTC": "Speech to text by CTC",
+    "TEXT_TO_WAVEFORM": "Text to sound", "TEXT_TO_SPECTROGRAM": "Text to spectrogram",
+    "SEQUENCE_CLASSIFICATION": "Classes of a text", "TOKEN_CLASSIFICATION": "Classes of tokens",
+    "IMAGE_CLASSIFICATION": "Vision encoders", "AUDIO_CLASSIFICATION": "Audio encoders",
+}  # fmt: skip
 SHORT = {"attention_linear": "attention", "mlp_linear": "mlp"}
 LONG = 160  # of a note, in characters
 INTRODUCTION = """\
@@ -94,14 +88,10 @@ def page(rows: Sequence[dict[str, Any]], checks: Iterable[str]) -> str:
     """Return the whole page."""
     built = [row for row in rows if not row["built"]]
     counts = {
-        "table": cases.table(),
-        "transformers": transformers.__version__,
-        "torch": torch.__version__.partition("+")[0],
-        "checks": "\n".join(checks),
-        "classes": len(rows),
-        "built": len(built),
-        "ran": sum(not row["ran"] for row in built),
-    }
+        "table": cases.table(), "transformers": transformers.__version__,
+        "torch": torch.__version__.partition("+")[0], "checks": "\n".join(checks),
+        "classes": len(rows), "built": len(built), "ran": sum(not row["ran"] for row in built),
+    }  # fmt: skip
     parts = [INTRODUCTION.format(**counts)]
     for table, heading in HEADINGS.items():
         lines = [line(row) for row in rows if row["table"] == table]

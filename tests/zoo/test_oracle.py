@@ -55,11 +55,10 @@ def test_products_are_seen_by_their_parameters():
     with Products(model) as products:
         logits = model(torch.arange(6)[None])
     assert products.of_parameters == {
-        frozenset({"key.weight"}): 2 * 3 * 4 * 4,
-        frozenset({"router.weight"}): 2 * 6 * 4 * 2,
+        frozenset({"key.weight"}): 2 * 3 * 4 * 4, frozenset({"router.weight"}): 2 * 6 * 4 * 2,
         frozenset({"experts"}): 2 * 6 * 4 * 5,
         frozenset({"embed.weight", "head.weight"}): 2 * 6 * 4 * 7,
-    }
+    }  # fmt: skip
     assert products.convolutions == {frozenset({"conv.weight"}): 2 * 4 * 6 * 3 * 4}
     assert products.of_activations == 2 * 3 * 4 * 6
     assert products.chosen == {"router.weight"}

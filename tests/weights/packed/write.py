@@ -89,12 +89,11 @@ def pack(state: dict[str, torch.Tensor], form: str, args: QuantizationArgs):
     packed = compressor.compress(state, scheme)
     again = compressor.decompress(dict(packed), scheme)["weight"]
     config = {
-        "quant_method": "compressed-tensors",
-        "format": form,
+        "quant_method": "compressed-tensors", "format": form,
         "config_groups": {
             "group_0": {"targets": ["Linear"], "weights": args.model_dump(mode="json")}
         },
-    }
+    }  # fmt: skip
     tensors = {name: tensor for name, tensor in packed.items() if tensor is not None}
     return tensors, again, {"quantization_config": config}
 
@@ -118,10 +117,9 @@ def four_bits(kind: str, nested: bool, weight: torch.Tensor | None = None, **fur
     told = {f"weight.{name}": tensor for name, tensor in state.as_dict(packed=True).items()}
     config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     return (
-        {"weight": packed, **told},
-        bnb.dequantize_4bit(packed, state),
+        {"weight": packed, **told}, bnb.dequantize_4bit(packed, state),
         {"quantization_config": config},
-    )
+    )  # fmt: skip
 
 
 def mlx(bits: int, size: int, mode: str = "affine"):
@@ -174,9 +172,8 @@ def cases():
     yield "int-quantized-groups", compressed("int-quantized", symmetric=True, **eights)
     four = {"num_bits": 4, "type": "float", "symmetric": True}
     yield (
-        "nvfp4",
-        compressed("nvfp4-pack-quantized", strategy="tensor_group", group_size=16, **four),
-    )
+        "nvfp4", compressed("nvfp4-pack-quantized", strategy="tensor_group", group_size=16, **four),
+    )  # fmt: skip
     yield "mxfp4", compressed("mxfp4-pack-quantized", strategy="group", group_size=32, **four)
     mx = {"type": "float", "symmetric": True, "strategy": "group", "group_size": 32}
     for bits, form in ((6, "mxfp6-pack-quantized"), (8, "mxfp8-quantized")):
@@ -194,9 +191,8 @@ def cases():
     yield "torchao-int8", ao(Int8WeightOnlyConfig(version=2))
     yield "torchao-fp8", ao(Float8WeightOnlyConfig())
     yield (
-        "torchao-intx",
-        ao(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))),
-    )
+        "torchao-intx", ao(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))),
+    )  # fmt: skip
     for scaled, rows in ((True, 144), (False, 48)):
         config = NVFP4WeightOnlyConfig(use_dynamic_per_tensor_scale=scaled)
         yield f"torchao-nvfp4-{scaled}", ao(config, matrix(rows, 48))
