@@ -11,5 +11,5 @@
 import lazy_loader
 
 # __init__.pyi lists the names. Each is imported when first used, so that `import sparsity_report`
-# loads neither torch nor altair.
+# loads no other library.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,7 @@ BELOW = house.WINGS[house.WINGS.index("findings") :]
 # Public signatures whose keywords users name.
 KEPT = {"draw.charts.bar_plot: 7 parameters", "report.notebook.write_notebook: 7 parameters"}
 HEAVY = {
-    "altair", "ipywidgets", "jinja2", "numba", "pandas", "torch", "transformers", "typst",
+    "ipywidgets", "jinja2", "numba", "pandas", "torch", "transformers", "typst",
     "vl_convert",
 }  # fmt: skip
 
@@ -154,7 +154,7 @@ WRONG = [
     ("short classes", "class A:\n" + "    x = 1\n" * 300, "A: 301 lines"),
     ("short signatures", "def f(a, b, c, *, d, e, g, h): ...", "7 parameters"),
     ("short methods", "class A:\n    def f(self, a, b, c, d, e, g, h): ...", "7 parameters"),
-    ("no charts", "import altair as alt", "imports altair"),
+    ("no charts", "import vl_convert", "imports vl_convert"),
     ("no widgets", f"{LATE}from ipywidgets import Box", "imports ipywidgets"),
     ("no templates", "from jinja2 import Environment", "imports jinja2"),
     ("no options", "import typer", "imports typer"), ("no print", "print(1)", "prints"),

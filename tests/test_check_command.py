@@ -27,7 +27,7 @@ WORKFLOW = ROOT / ".github" / "workflows" / "lora-keeps-zeros.yml"
 DOCUMENT = (ROOT / "docs" / "how-to" / "check-in-ci.md").read_text(encoding="utf-8")
 # All but what the action installs, and the dependencies of those.
 HEAVY = (
-    "torch", "transformers", "gguf", "pandas", "altair", "numba", "typst", "vl_convert", "jinja2",
+    "torch", "transformers", "gguf", "pandas", "numba", "typst", "vl_convert", "jinja2",
     "anywidget", "ipywidgets", "scipy", "regex",
 )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Train the built-in demo model and write every file of `sparsity_report/demo`.
 
 The model is an OPT of about one million parameters, trained from scratch on the standard
-library of the running Python. Needs torch, transformers, tokenizers, altair and vl-convert-
-python. Training takes about 13 minutes on two cores:
+library of the running Python. Needs torch, transformers, tokenizers and vl-convert-python.
+Training takes about 13 minutes on two cores:
 
     python docs/tools/train_demo.py --out FOLDER
 """
@@ -21,9 +21,9 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-import altair
 import torch
 import transformers
+import vl_convert
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
 
@@ -183,17 +183,24 @@ def write_curve(rows: list[dict[str, float]], folder: Path) -> None:
         for kind in ("train", "validation")
         for row in rows
     ]
-    chart = (
-        altair.Chart({"values": points}, width=480, height=260)
-        .mark_line(point={"size": 18})
-        .encode(
-            x=altair.X("tokens:Q", title="training tokens (millions)"),
-            y=altair.Y("loss:Q", title="loss per token (nats)").scale(zero=False),
-            color=altair.Color("split:N", title=None).scale(range=["#8a9099", "#1f5fbf"]),
-        )
-        .configure_view(stroke=None)
-    )
-    chart.save(folder / "loss.svg")
+    colors = {"range": ["#8a9099", "#1f5fbf"]}
+    title = {"x": "training tokens (millions)", "y": "loss per token (nats)"}
+    chart = {
+        "data": {"values": points},
+        "width": 480,
+        "height": 260,
+        "mark": {"type": "line", "point": {"size": 18}},
+        "encoding": {
+            "x": {"field": "tokens", "type": "quantitative", "title": title["x"]},
+            "y": {
+                "field": "loss", "type": "quantitative", "title": title["y"],
+                "scale": {"zero": False},
+            },
+            "color": {"field": "split", "type": "nominal", "title": None, "scale": colors},
+        },
+        "config": {"view": {"stroke": None}},
+    }  # fmt: skip
+    (folder / "loss.svg").write_text(vl_convert.vegalite_to_svg(chart), encoding="utf-8")
 
 
 CARD = """\

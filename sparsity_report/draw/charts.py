@@ -4,19 +4,18 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import marks, theme
-from sparsity_report.draw.export import png
-from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import BLUE, INK, LABEL, SMALL, TEXT_WIDTH, VERMILLION
+from sparsity_report.draw.vega_lite import Rows, VegaLite, layer, layered, nominal, quantity, titled
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.atomic import write_file
 from sparsity_report.findings.checkpoint_findings import block_names, blocks_axis, both
 from sparsity_report.study.derived.removed_strips import block_shares
 from sparsity_report.study.figures import StudyFigures
+from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words import number_format
@@ -31,14 +30,14 @@ _LINES = {
 }
 
 
-def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | None:
     """Return bytes ÷ dense bytes of each layout against sparsity, with the levels of the study.
 
     `width` is in points, everything included.
 
     Returns
     -------
-    altair.LayerChart or None
+    VegaLite or None
         None if nothing is prunable, or if a file packs the weights: nobody stores them as dense.
     """
     facts, frame = study.facts, study.facts.curve()
@@ -49,8 +48,8 @@ def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.Layer
     lines = [marks.Line(name, *_LINES[layout]) for layout, name in names.items()]
     size = width, 1.06 * float(frame["ratio"].max())
     rows = frame.assign(line=frame["layout"].map(names), value=frame["ratio"])
-    data = marks.inline(rows[["sparsity", "line", "value"]])
-    chart = marks.curve(data, lines, size, evens=marks.inline(evens), levels=marks.inline(levels))
+    points = records(rows[["sparsity", "line", "value"]])
+    chart = marks.curve(points, lines, size, evens=evens, levels=levels)
     dtype = join(facts.dtypes())
     texts = [
         say("chart.csr_bytes_curve_alt", dtype=dtype),
@@ -58,7 +57,7 @@ def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.Layer
         *(say("chart.study_level_alt", share=p["sparsity"], ratio=p["label"]) for p in levels),
     ]
     title, note = say("chart.csr_bytes_curve_title"), say("chart.csr_bytes_curve_note", dtype=dtype)
-    return theme.titled(chart, title, note, " ".join(texts))
+    return titled(chart, title, note, " ".join(texts))
 
 
 def bar_plot(
@@ -70,8 +69,8 @@ def bar_plot(
     directory: str | os.PathLike[str] | None = None,
     *,
     y_min: float | None = None,
-) -> alt.LayerChart:
-    """Draw one bar per row of a frame, and write it as PNG if a file name is given.
+) -> VegaLite:
+    """Draw one bar per row of a frame, and write it if a file name is given.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ def bar_plot(
     title : str
         Title of the chart.
     file_name : path-like, optional
-        File to write, ending in ``.png``.
+        File to write as PNG, SVG, PDF or JSON, chosen by the end of its name.
     directory : path-like, optional
         Folder of the file; by default the current one.
     y_min : float, optional
@@ -92,7 +91,7 @@ def bar_plot(
 
     Returns
     -------
-    altair.LayerChart
+    VegaLite
         The chart.
 
     Raises
@@ -144,14 +143,9 @@ def bar_plot(
         tips=(*marks.tips(group="label.group"), ("label", axis)),
     )
     chart = marks.bars(rows, shape)
-    chart = theme.titled(chart, title, "", alt_text)
+    chart = titled(chart, title, "", alt_text)
     if file_name is not None:
-        target = Path(directory or ".") / file_name
-        if target.suffix.lower() != ".png":
-            raise SparsityReportError(
-                f"bar_plot: {target} is not a .png file; name one, or use .save() of the chart"
-            )
-        write_file(target, png(chart))
+        chart.save(Path(directory or ".") / file_name)
     return chart
 
 
@@ -190,14 +184,14 @@ def _levels(study: StudyFigures) -> Rows:
 _COLUMNS = 150
 
 
-def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | None:
     """Return columns of the share of zeros revived, weights removed or new zeros, by block.
 
     `width` is in points, everything included.
 
     Returns
     -------
-    altair.LayerChart or None
+    VegaLite or None
         None if none of the shares varies.
     """
     if (shares := block_shares(study.facts.table("matches"))) is None:
@@ -211,29 +205,26 @@ def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerCha
     has_blocks = shares.rows["block"].notna().any()
     title = blocks_axis(shares)
     x_title = say("chart.x_transformer_block") if has_blocks else head("group")
-    y = alt.Y(
-        "value:Q",
-        title=title,
-        scale=alt.Scale(domain=[0, max(row["value"] for row in rows)], nice=True),
-        axis=alt.Axis(tickCount=4, labelExpr=theme.tick("share")),
-    )
-    base = alt.Chart(marks.inline(rows)).encode(x=_columns_axis(names, x_title, width), y=y)
+    scale = {"domain": [0, max(row["value"] for row in rows)], "nice": True}
+    axis = {"tickCount": 4, "labelExpr": theme.tick("share")}
+    y = quantity("value", title=title, scale=scale, axis=axis)
+    places = {"x": _columns_axis(names, x_title, width), "y": y}
     tips = (("row", x_title), ("label", title))
     color = BLUE if shares.figure == "new" else VERMILLION
-    layers = [base.mark_bar(color=color).encode(**marks.tooltips(tips))]
+    layers = [layer(rows, "bar", {**places, **marks.tooltips(tips)}, color=color)]
     if len(names) * 3.4 * LABEL <= width:
-        text = base.transform_filter("datum.value > 0").mark_text(dy=-6, fontSize=SMALL, color=INK)
-        layers.append(text.encode(text="label:N"))
-    chart = alt.LayerChart(layer=layers, width=width, height=_COLUMNS)
+        places["text"], some = nominal("label"), {"filter": "datum.value > 0"}
+        layers.append(layer(rows, "text", places, some, dy=-6, fontSize=SMALL, color=INK))
+    chart = layered(layers, width, _COLUMNS)
     texts = "; ".join(f"{row['row']}: {row['label']}" for row in rows)
     alt_text = say("chart.blocks_alt", title=title, rows=texts)
-    return theme.titled(chart, say("chart.blocks_title", title=title), both(study), alt_text)
+    return titled(chart, say("chart.blocks_title", title=title), both(study), alt_text)
 
 
-def _columns_axis(names: Sequence[str], title: str, width: float) -> alt.X:
+def _columns_axis(names: Sequence[str], title: str, width: float) -> dict[str, Any]:
     """Return a horizontal axis of columns; names that have no room are left out."""
     room = 0.62 * LABEL * max(map(len, names)) + 6
     values = [*names[:: max(1, math.ceil(len(names) * room / width))]]
-    axis = alt.Axis(values=values, labelAngle=0, labelOverlap=False, **marks.BARE)
-    scale = alt.Scale(domain=[*names], paddingInner=0.2, paddingOuter=0)
-    return alt.X("row:N", title=title, scale=scale, axis=axis)
+    axis = {"values": values, "labelAngle": 0, "labelOverlap": False, **marks.BARE}
+    scale = {"domain": [*names], "paddingInner": 0.2, "paddingOuter": 0}
+    return nominal("row", title=title, scale=scale, axis=axis)

@@ -4,19 +4,15 @@ import mmap
 import re
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
-
-import altair as alt
-from altair.utils.schemapi import debug_mode
 
 from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.errors import SparsityReportError
 
-#: A chart, its specification for Vega-Lite, or a heat map.
-Picture: TypeAlias = alt.TopLevelMixin | Mapping[str, Any] | HeatMap
+#: A specification for Vega-Lite, or a heat map.
+Picture: TypeAlias = Mapping[str, Any] | HeatMap
 
 VEGALITE = "6.1"
 # Bytes of address space that V8 reserves for its heap and other uses.
@@ -29,16 +25,6 @@ _RGB = re.compile(r"rgb\((\d+), (\d+), (\d+)\)(?=[^<>]*>)")
 # Margin of a heat map on paper, as in the theme of charts.
 _MARGIN = 4
 _DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Build charts without checking every part against the schema of Vega-Lite.
-
-    The checks take up to a third of the time. Tests check complete charts.
-    """
-    with debug_mode(False):
-        yield
 
 
 @lru_cache(maxsize=1)
@@ -83,9 +69,8 @@ def svg(chart: Picture, key: str = "part") -> str:
     import vl_convert
 
     check_room()
-    spec = chart if isinstance(chart, Mapping) else chart.to_dict(validate=False)
-    layers = [*map(_named_or_silent, spec.get("layer", ()))]
-    drawn = vl_convert.vegalite_to_svg({**spec, "layer": layers}, **_DRAWING)
+    layers = [*map(_named_or_silent, chart.get("layer", ()))]
+    drawn = vl_convert.vegalite_to_svg({**chart, "layer": layers}, **_DRAWING)
     names: dict[str, str] = {}
     return re.sub(
         r'(id="|url\(#)((?:clip|gradient)_?\d+)',

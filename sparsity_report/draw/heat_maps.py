@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.heat_map_svg import HeatMap, MapCell
 from sparsity_report.draw.theme import TEXT_WIDTH
+from sparsity_report.draw.vega_lite import VegaLite
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import OUTSIDE
@@ -126,7 +126,7 @@ def _numbered(rows: pd.DataFrame, part: str) -> tuple[pd.DataFrame, tuple[list[s
 
 def metric_map(
     cells: pd.DataFrame, axes: tuple[Sequence[str], Sequence[str]], metric: Column, subject: str
-) -> alt.LayerChart:
+) -> VegaLite:
     """Return a heat map of any metric of layers as a chart.
 
     Parameters

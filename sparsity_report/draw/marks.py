@@ -1,6 +1,6 @@
 """Heat map, bars, curve and named lines, for page and paper.
 
-Each mark has rows, inline or by name, and a shape. Names of models and modules are rows or domains,
+Each mark has rows and a shape. Names of models and modules are rows or domains,
 never fields or expressions: Vega compiles those. One pixel is one point.
 """
 
@@ -11,22 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import altair as alt
-import pandas as pd
-
 from sparsity_report.draw import theme
 from sparsity_report.draw.heat_map_svg import INKS, HeatMap, digits
 from sparsity_report.draw.theme import BLACK, BLUE, INK, LABEL, MUTED, SMALL
+from sparsity_report.draw.vega_lite import Rows, VegaLite, layer, layered, nominal, quantity, titled
 from sparsity_report.words.sentences import say
-
-Rows = list[dict[str, Any]]
 
 #: Settings of an axis without line and ticks.
 BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 # Greatest width of names on the left, and height of curves.
 _NAMES, _CURVE = 140, 220
-_UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
+_UNKNOWN, _KNOWN = {"filter": "!isValid(datum.value)"}, {"filter": "isValid(datum.value)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,51 +106,29 @@ class Lines(Shape):
     edge: str = ""
 
 
-class _SharedRows(alt.InlineData):
-    """Rows that all copies of a chart share; altair copies a chart with each method call."""
-
-    def __deepcopy__(self, _: Any = None) -> _SharedRows:
-        return self
-
-
-def inline(rows: pd.DataFrame | Rows) -> alt.InlineData:
-    """Return rows as data of a chart."""
-    values: Any = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
-    return _SharedRows(values=values)
-
-
 def share_axis(
     field: str, title: str, domain: Sequence[float], kind: str = "share", **axis: Any
-) -> alt.X:
+) -> dict[str, Any]:
     """Return a horizontal axis of numbers."""
-    scale = alt.Scale(domain=list(domain))
     count = {} if "values" in axis else {"tickCount": 6}
-    options = {**count, "labelExpr": theme.tick(kind), "labelSeparation": 4, "grid": False, **axis}
-    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**options))
+    axis = {**count, "labelExpr": theme.tick(kind), "labelSeparation": 4, "grid": False, **axis}
+    return quantity(field, title=title, scale={"domain": list(domain)}, axis=axis)
 
 
-def names_axis(field: str, names: Sequence[str], *, grid: bool = False, **padding: Any) -> alt.Y:
+def names_axis(
+    field: str, names: Sequence[str], *, grid: bool = False, **padding: Any
+) -> dict[str, Any]:
     """Return a vertical axis of names."""
-    axis = alt.Axis(grid=grid, labelLimit=_NAMES, labelPadding=7, labelOverlap=True, **BARE)
-    scale = alt.Scale(domain=list(names), **padding)
-    return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
-
-
-_CHANNELS: dict[str, Any] = {
-    "color": alt.Color,
-    "strokeDash": alt.StrokeDash,
-    "shape": alt.Shape,
-}
+    axis = {"grid": grid, "labelLimit": _NAMES, "labelPadding": 7, "labelOverlap": True, **BARE}
+    return nominal(field, title=None, scale={"domain": list(names), **padding}, axis=axis)
 
 
 def channels(
-    field: str, names: Sequence[str], legend: alt.Legend | None, **ranges: Sequence[Any]
+    field: str, names: Sequence[str], legend: dict[str, Any] | None, **ranges: Sequence[Any]
 ) -> dict[str, Any]:
     """Return encodings of a field of names, one per channel and range, with one legend."""
     return {
-        channel: _CHANNELS[channel](
-            f"{field}:N", scale=alt.Scale(domain=list(names), range=list(steps)), legend=legend
-        )
+        channel: nominal(field, scale={"domain": list(names), "range": list(steps)}, legend=legend)
         for channel, steps in ranges.items()
     }
 
@@ -166,13 +140,13 @@ def tips(**keys: str) -> tuple[tuple[str, str], ...]:
 
 def tooltips(tips: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Return encodings of a tooltip and of the same text for a static picture."""
-    fields = [alt.Tooltip(f"{field}:N", title=title) for field, title in tips]
+    fields = [nominal(field, title=title) for field, title in tips]
     parts = [f"{theme.quoted(f'{title}: ')} + datum[{theme.quoted(f)}]" for f, title in tips]
-    text = alt.expr(" + '; ' + ".join(parts) or "''")
-    return {"tooltip": fields, "description": alt.DescriptionValue(text)}
+    text = " + '; ' + ".join(parts) or "''"
+    return {"tooltip": fields, "description": {"value": {"expr": text}}}
 
 
-def heat_map(shape: HeatMap) -> alt.LayerChart:
+def heat_map(shape: HeatMap) -> VegaLite:
     """Return a heat map as a chart, with tooltips and digits in its cells."""
     rows = [
         {
@@ -186,35 +160,32 @@ def heat_map(shape: HeatMap) -> alt.LayerChart:
         for cell in shape.cells
     ]
     flush: dict[str, Any] = {"paddingInner": 0, "paddingOuter": 0}
-    axis = alt.Axis(labelAngle=0, labelOverlap=True, **BARE)
-    scale = alt.Scale(domain=list(shape.blocks), **flush)
+    axis = {"labelAngle": 0, "labelOverlap": True, **BARE}
+    scale = {"domain": list(shape.blocks), **flush}
     fields = tips(block="kind.block", projection="name.projection", label="label.value")
-    base = alt.Chart(inline(rows)).encode(
-        x=alt.X("block:N", title=shape.axis, scale=scale, axis=axis),
-        y=names_axis("projection", shape.names, **flush),
+    base = {
+        "x": nominal("block", title=shape.axis, scale=scale, axis=axis),
+        "y": names_axis("projection", shape.names, **flush),
         **tooltips(fields),
-    )
+    }
     colors = [f"#{color}" for color in shape.palette]
     stops = shape.values_at([k / (len(colors) - 1) for k in range(len(colors))])
-    scale = alt.Scale(domain=stops, range=colors, interpolate="rgb")
-    legend = alt.Legend(title=shape.legend, labelExpr=theme.tick(shape.kind), tickCount=4)
-    known, unknown = map(base.transform_filter, (_KNOWN, _UNKNOWN))
+    scale = {"domain": stops, "range": colors, "interpolate": "rgb"}
+    legend = {"title": shape.legend, "labelExpr": theme.tick(shape.kind), "tickCount": 4}
+    color = {"color": quantity("value", scale=scale, legend=legend)}
     layers = [
-        known.mark_rect(stroke="white", strokeWidth=0.5).encode(
-            color=alt.Color("value:Q", scale=scale, legend=legend)
-        ),
-        unknown.mark_rect(fill=shape.paint(None)[0]),
+        layer(rows, "rect", base | color, _KNOWN, stroke="white", strokeWidth=0.5),
+        layer(rows, "rect", base, _UNKNOWN, fill=shape.paint(None)[0]),
     ]
     if shape.has_digits(shape.width / len(shape.blocks)):
         inks = [{"test": f"datum.ink == '{ink}'", "value": ink} for ink in INKS]
-        ink = alt.ColorValue(MUTED, condition=inks)
-        layers.append(base.mark_text(fontSize=SMALL).encode(text="digits:N", color=ink))
-    height = shape.row * len(shape.names)
-    chart = alt.LayerChart(layer=layers, width=shape.width, height=height)
-    return theme.titled(chart, shape.title, shape.note, shape.alt)
+        text = {"text": nominal("digits"), "color": {"value": MUTED, "condition": inks}}
+        layers.append(layer(rows, "text", base | text, fontSize=SMALL))
+    chart = layered(layers, shape.width, shape.row * len(shape.names))
+    return titled(chart, shape.title, shape.note, shape.alt)
 
 
-def bars(rows: Rows, shape: Bars) -> alt.LayerChart:
+def bars(rows: Rows, shape: Bars) -> VegaLite:
     """Return bars, with room for labels beyond them."""
     values, base = [row["value"] or 0.0 for row in rows], shape.start or 0.0
     top = max([*values, base + shape.least])
@@ -228,108 +199,101 @@ def bars(rows: Rows, shape: Bars) -> alt.LayerChart:
     x = share_axis("value", shape.axis, domain, shape.kind, **ticks)
     names = [row["group"] for row in rows]
     y = names_axis("group", names, paddingInner=0.45, paddingOuter=0.12)
-    drawn = alt.Chart(inline(rows)).encode(y=y, **tooltips(shape.tips))
-    rects = drawn.transform_filter(_KNOWN).mark_bar(
-        clip=True, color=BLUE, stroke=BLUE, strokeWidth=1
-    )
-    end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
+    drawn = {"y": y, **tooltips(shape.tips)}
+    spans, texts = {"x": x, "x2": {"datum": base}}, {"x": quantity("end"), "text": nominal("label")}
+    end = {"calculate": f"{_KNOWN['filter']} ? datum.value : {base:g}", "as": "end"}
     left = f"datum.end < {base:g} ?"
-    place: Any = {"align": alt.expr(f"{left} 'right' : 'left'"), "dx": alt.expr(f"{left} -4 : 4")}
+    place = {"align": {"expr": f"{left} 'right' : 'left'"}, "dx": {"expr": f"{left} -4 : 4"}}
+    look = {"color": BLUE, "stroke": BLUE, "strokeWidth": 1}
     layers = [
-        rects.encode(x=x, x2=alt.X2Datum(base)),
-        end.mark_text(fontSize=SMALL, color=INK, **place).encode(x=alt.X("end:Q"), text="label:N"),
+        layer(rows, "bar", drawn | spans, _KNOWN, clip=True, **look),
+        layer(rows, "text", drawn | texts, end, fontSize=SMALL, color=INK, **place),
     ]
-    height = max(1, len(rows)) * shape.row
-    return alt.LayerChart(layer=layers, width=shape.width, height=height)
+    return layered(layers, shape.width, max(1, len(rows)) * shape.row)
 
 
 def curve(
-    data: alt.InlineData,
+    rows: Rows,
     lines: Sequence[Line],
     size: tuple[float, float],
     *,
-    evens: alt.InlineData,
-    levels: alt.InlineData,
-) -> alt.LayerChart:
+    evens: Rows,
+    levels: Rows,
+) -> VegaLite:
     """Return curves of bytes against sparsity with a legend, break-evens and levels.
 
     Parameters
     ----------
-    data : altair.InlineData
+    rows : list of dict
         Rows with ``sparsity``, ``value`` and ``line``.
     lines : sequence of Line
     size : tuple of float
         Width in points, and upper end of y.
-    evens, levels : altair.InlineData
+    evens, levels : list of dict
         Rows with ``sparsity``, ``value`` and ``label``, and levels with ``tip``, their sparsity in
         words.
     """
     width, top = size
     x = share_axis("sparsity", say("chart.x_prunable_sparsity"), (0.0, 1.0))
-    values = alt.Axis(labelExpr=theme.tick("ratio"), values=[*range(math.floor(top) + 1)])
-    scale = alt.Scale(domain=[0, top])
-    y = alt.Y("value:Q", title=say("label.bytes_ratio"), scale=scale, axis=values)
-    base = alt.Chart(data).encode(x=x, y=y)
-    even = alt.Chart(evens).encode(x=x, y=y)
+    values = {"labelExpr": theme.tick("ratio"), "values": [*range(math.floor(top) + 1)]}
+    scale = {"domain": [0, top]}
+    base = {
+        "x": x,
+        "y": quantity("value", title=say("label.bytes_ratio"), scale=scale, axis=values),
+    }
     ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
     place: dict[str, Any] = {"align": "left", "dx": 6, "dy": -8, "fontSize": SMALL}
-    # White around the letters keeps them legible on another line.
-    halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **place)
-    level = alt.Chart(levels).encode(x=x, y=y)
-    text = level.mark_text(align="right", dx=-4, dy=11, fontSize=SMALL, color=INK)
+    below: dict[str, Any] = {"align": "right", "dx": -4, "dy": 11, "fontSize": SMALL}
+    text = {**base, "text": nominal("label")}
     share = tooltips(tips(label="chart.x_prunable_sparsity"))
     both = tooltips(tips(tip="chart.x_prunable_sparsity", label="label.bytes_ratio"))
     layers = [
-        base.mark_line(clip=True, strokeWidth=1.6).encode(**_strokes(lines, width)),
-        even.mark_point(color=BLACK, size=34, **ring).encode(**share),
-        halo.encode(text="label:N"),
-        even.mark_text(color=INK, **place).encode(text="label:N"),
-        level.mark_point(color=BLACK, filled=True, size=44, opacity=1).encode(**both),
-        text.encode(text="label:N"),
+        layer(rows, "line", base | _strokes(lines, width), clip=True, strokeWidth=1.6),
+        layer(evens, "point", base | share, color=BLACK, size=34, **ring),
+        # White around the letters keeps them legible on another line.
+        layer(evens, "text", text, stroke="#ffffff", strokeWidth=3, **place),
+        layer(evens, "text", text, color=INK, **place),
+        layer(levels, "point", base | both, color=BLACK, filled=True, size=44, opacity=1),
+        layer(levels, "text", text, color=INK, **below),
     ]
-    return alt.LayerChart(layer=layers, width=width, height=_CURVE)
+    return layered(layers, width, _CURVE)
 
 
-def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
+def lines(rows: Rows, shape: Lines) -> VegaLite:
     """Return lines, each with its name right of the plot and a rule from its end to the name."""
-    y_scale = alt.Scale(type="log", domain=list(shape.y_domain))
+    scale = {"type": "log", "domain": list(shape.y_domain)}
+    ticks = {"labelExpr": theme.tick("number"), "values": list(shape.ticks), "format": ".3~s"}
+    axis = {"title": shape.y_title, "scale": scale, "axis": ticks}
     x = share_axis("x", say("chart.x_prunable_sparsity"), shape.x_domain)
-    values = alt.Axis(labelExpr=theme.tick("number"), values=list(shape.ticks), format=".3~s")
-    y = alt.Y("value:Q", title=shape.y_title, scale=y_scale, axis=values)
+    base = {"x": x, "y": quantity("value", **axis)}
     names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
-    encoding = channels("line", names, None, color=colors, strokeDash=dashes)
-    base = alt.Chart(inline(rows)).encode(x=x, y=y)
+    looks = channels("line", names, None, color=colors, strokeDash=dashes)
+    color = {"color": looks["color"]}
     several = [row for row in rows if sum(r["line"] == row["line"] for r in rows) > 1]
-    line = alt.Chart(inline(several)).encode(x=x, y=y, **encoding)
-    ends = alt.Chart(inline(_ends(rows, shape)))
-    place = alt.Y("place:Q", scale=y_scale)
-    leader = ends.mark_rule(strokeWidth=0.8, opacity=0.6, x2Offset=7)
-    text = ends.mark_text(align="left", dx=10, fontSize=LABEL, color=INK)
+    ends, right = _ends(rows, shape), {"value": "width"}
+    leader = base | {"x2": right, "y2": {"field": "place"}} | color
+    text = {"x": right, "y": quantity("place", scale=scale), "text": nominal("name")}
     layers = [
-        leader.encode(x=x, y=y, x2=alt.X2Value("width"), y2="place:Q", color=encoding["color"]),
-        line.mark_line(strokeWidth=2),
-        text.encode(x=alt.XValue("width"), y=place, text="name:N"),
+        layer(ends, "rule", leader, strokeWidth=0.8, opacity=0.6, x2Offset=7),
+        layer(several, "line", base | looks, strokeWidth=2),
+        layer(ends, "text", text, align="left", dx=10, fontSize=LABEL, color=INK),
     ]
     if spans := _intervals(rows, 0.01 * (shape.x_domain[1] - shape.x_domain[0])):
-        span = alt.Chart(inline(spans)).encode(x=x, color=encoding["color"])
-        low = alt.Y("low:Q", title=shape.y_title, scale=y_scale, axis=values)
-        wide = alt.StrokeWidth("wide:Q", scale=None)
-        bar = span.mark_rule(opacity=0.6)
-        layers.append(bar.encode(y=low, y2="high:Q", strokeWidth=wide))
-    layers += [
-        base.transform_filter(f"datum.form == '{form}'")
-        .mark_point(filled=True, size=44, opacity=1, shape=form)
-        .encode(color=encoding["color"], **tooltips(shape.tips))
-        for form in ("circle", "triangle-up")
-    ]
+        bar = {"x": x, "y": quantity("low", **axis), "y2": {"field": "high"}, **color}
+        bar["strokeWidth"] = quantity("wide", scale=None)
+        layers.append(layer(spans, "rule", bar, opacity=0.6))
+    for form in ("circle", "triangle-up"):
+        some, look = {"filter": f"datum.form == '{form}'"}, {"filled": True, "size": 44}
+        point = base | color | tooltips(shape.tips)
+        layers.append(layer(rows, "point", point, some, shape=form, opacity=1, **look))
     if shape.edge:
-        edge = alt.Chart(inline([{}])).encode(y=alt.YValue(0))
-        note = edge.mark_text(align="left", dy=-7, fontSize=SMALL, color=MUTED)
+        top, place = {"y": {"value": 0}}, {"align": "left", "dy": -7, "fontSize": SMALL}
+        note = top | {"x": {"value": 0}, "text": {"value": shape.edge}}
         layers += [
-            edge.mark_rule(color=MUTED, strokeDash=[2, 2]),
-            note.encode(x=alt.XValue(0), text=alt.TextValue(shape.edge)),
+            layer([{}], "rule", top, color=MUTED, strokeDash=[2, 2]),
+            layer([{}], "text", note, color=MUTED, **place),
         ]
-    return alt.LayerChart(layer=layers, width=shape.width, height=_CURVE)
+    return layered(layers, shape.width, _CURVE)
 
 
 def _intervals(rows: Rows, step: float) -> Rows:
@@ -391,8 +355,7 @@ def spaced(places: Sequence[float], gap: float, length: float) -> list[float]:
 def _strokes(lines: Sequence[Line], width: float) -> dict[str, Any]:
     """Return color and dash by line with one legend."""
     names, colors, dashes = (list(part) for part in zip(*lines, strict=True))
-    place: Any = "bottom" if width <= 300 else "top"
     columns = 4 if width > 430 else 2 if width >= theme.NARROW else 1
-    form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
-    legend = alt.Legend(title=None, orient=place, columns=columns, **form)
+    form = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220, "columns": columns}
+    legend = {"title": None, "orient": "bottom" if width <= 300 else "top", **form}
     return channels("line", names, legend, color=colors, strokeDash=dashes)

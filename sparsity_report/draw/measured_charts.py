@@ -4,12 +4,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import marks, theme
-from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import INK, MUTED, NARROW, TEXT_WIDTH
+from sparsity_report.draw.vega_lite import Rows, VegaLite, layer, layered, nominal, quantity, titled
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
@@ -25,14 +24,14 @@ _PARTS = 40
 _SHORT, _LONG = 26, 40
 
 
-def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | None:
     """Return perplexity against sparsity by the text and protocol with the most scores.
 
     Each policy at several levels has a line from dense.
 
     Returns
     -------
-    altair.LayerChart or None
+    VegaLite or None
         None if all known perplexities are equal.
     """
     frames = by_protocol(study.quality, ANY_TOKENIZER)
@@ -68,7 +67,7 @@ def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerCh
     strokes = tuple(marks.Line(names[key], *styles[policy]) for key, policy in lines.items())
     chart = marks.lines(_from_dense(drawn), _shape(drawn, strokes, width))
     alt_text = say("chart.perplexity_alt", rows="; ".join(texts))
-    return theme.titled(chart, say("chart.perplexity_title"), " · ".join(notes), alt_text)
+    return titled(chart, say("chart.perplexity_title"), " · ".join(notes), alt_text)
 
 
 def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +161,7 @@ _SPEEDS = {
 }
 
 
-def speed_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def speed_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | None:
     """Return promised and realised speed-up of the forward pass, per variant and tokens.
 
     A band shows the control, the same kernel timed twice. A speed-up within it has an interval
@@ -170,7 +169,7 @@ def speed_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChar
 
     Returns
     -------
-    altair.LayerChart or None
+    VegaLite or None
         None if the latency of fewer than two variants was measured, or all run the same kernels.
     """
     frame = study.facts.speeds
@@ -190,9 +189,8 @@ def speed_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChar
     alt_text = say("chart.speed_alt", rows="; ".join(texts))
     styles = theme.styles(study)
     inks = {variant: styles[policy].color for variant, policy in theme.policies(study).items()}
-    layers = _speed_layers(rows, width, inks)
-    chart = alt.LayerChart(layer=layers, width=width, height=24 * len(rows))
-    return theme.titled(chart, say("chart.speed_title"), " · ".join(notes), alt_text)
+    chart = layered(_speed_layers(rows, width, inks), width, 24 * len(rows))
+    return titled(chart, say("chart.speed_title"), " · ".join(notes), alt_text)
 
 
 def _speeds(frame: pd.DataFrame) -> Rows:
@@ -211,55 +209,54 @@ def _speeds(frame: pd.DataFrame) -> Rows:
     return rows
 
 
-def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt.Chart]:
+def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the layers; realised speed-ups have the color of their policy."""
     drawn = {short_name(row["variant"]): inks.get(row["variant"], MUTED) for row in rows}
     rows = [{**row, "variant": short_name(row["variant"])} for row in rows]
     numbers = [row[key] for row in rows for key in _SPEEDS if row[key]] or [1.0]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
     ticks = theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW)
-    axis = alt.Axis(labelExpr=theme.tick("ratio"), values=ticks, grid=False, format=".3~r")
-    scale = alt.Scale(type="log", domain=domain)
-    x = alt.X("realised:Q", title=say("label.speed_up"), scale=scale, axis=axis)
+    axis = {"labelExpr": theme.tick("ratio"), "values": ticks, "grid": False, "format": ".3~r"}
+    scale = {"type": "log", "domain": domain}
+    x = quantity("realised", title=say("label.speed_up"), scale=scale, axis=axis)
     names = [say("chart.speed_promised_by_flops"), say("label.realised_speed_up")]
     y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
 
-    def known(*keys: str, mark: str = "") -> Any:
-        """Return a chart of the rows in which all of some values are known."""
-        chosen = [{**row, "mark": mark} for row in rows if all(row[key] for key in keys)]
-        return alt.Chart(marks.inline(chosen)).encode(y=y)
+    def known(*keys: str, kind: str = "") -> Rows:
+        """Return the rows in which all of some values are known."""
+        return [{**row, "mark": kind} for row in rows if all(row[key] for key in keys)]
+
+    def rule(low: str, high: str, encoding: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        """Return a layer of lines between two values."""
+        ends = {"x": quantity(low), "x2": {"field": high}, "y": y}
+        return layer(known(low, high), "rule", {**ends, **encoding}, **options)
 
     columns = 1 if width < theme.NARROW else 2
-    legend = alt.Legend(title=None, orient="top", columns=columns, symbolFillColor=MUTED)
+    legend = {"title": None, "orient": "top", "columns": columns, "symbolFillColor": MUTED}
     kinds = marks.channels("mark", names, legend, shape=["diamond", "circle"])
     color = marks.channels("variant", [*drawn], None, color=[*drawn.values()])
     tips = marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
-    kinds |= marks.tooltips(tips)
+    kinds |= marks.tooltips(tips) | {"y": y}
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
-    text = known().mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
-    one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
-    span = known("control_low", "control_high").mark_rule(color=MUTED, strokeWidth=11, opacity=0.25)
-    difference = known("promised", "realised").mark_rule(color=MUTED, strokeDash=[2, 2])
-    interval = known("low", "high").mark_rule(strokeWidth=3)
+    promised, realised = known("promised", kind=names[0]), known("realised", kind=names[1])
+    texts = {"y": y, "x": {"value": "width"}, "text": nominal("label")}
     return [
-        span.encode(x="control_low:Q", x2="control_high:Q"),
-        one.encode(x=alt.X("one:Q")),
-        difference.encode(x=x, x2="promised:Q"),
-        interval.encode(x="low:Q", x2="high:Q", **color),
-        known("promised", mark=names[0])
-        .mark_point(color=MUTED, **point)
-        .encode(x="promised:Q", **kinds),
-        known("realised", mark=names[1]).mark_point(**point).encode(x=x, **kinds, **color),
-        text.encode(x=alt.XValue("width"), text="label:N"),
+        rule("control_low", "control_high", {}, color=MUTED, strokeWidth=11, opacity=0.25),
+        layer([{"one": 1}], "rule", {"x": quantity("one")}, color=MUTED),
+        rule("realised", "promised", {"x": x}, color=MUTED, strokeDash=[2, 2]),
+        rule("low", "high", color, strokeWidth=3),
+        layer(promised, "point", {"x": quantity("promised"), **kinds}, color=MUTED, **point),
+        layer(realised, "point", {"x": x, **kinds, **color}, **point),
+        layer(known(), "text", texts, align="right", dx=-2, dy=-7, fontSize=8, color=INK),
     ]
 
 
-def sensitivity_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def sensitivity_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | None:
     """Return the cost of pruning each part alone, in nats per token.
 
     Returns
     -------
-    altair.LayerChart or None
+    VegaLite or None
         The parts with the highest cost; None if no sensitivity was measured or all are equal.
     """
     frame = study.sensitivity
@@ -290,10 +287,10 @@ def sensitivity_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.Lay
     texts = [f"{row['group']}: {row['label']}" for row in rows]
     alt_text = say("chart.sensitivity_alt", rows="; ".join(texts))
     chart = marks.bars(rows, shape)
-    return theme.titled(chart, say("chart.sensitivity_title"), note, alt_text)
+    return titled(chart, say("chart.sensitivity_title"), note, alt_text)
 
 
-CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
+CHARTS: dict[str, Callable[..., VegaLite | None]] = {
     "speed": speed_chart,
     "quality": quality_chart,
     "sensitivity": sensitivity_chart,

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import altair as alt
-
 from sparsity_report.draw import export
 from sparsity_report.draw.charts import csr_bytes_curve
-from sparsity_report.draw.export import unchecked
 from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.draw.measured_charts import CHARTS
+from sparsity_report.draw.vega_lite import VegaLite
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.figures import StudyFigures
@@ -25,7 +23,6 @@ from sparsity_report.study.files.json_files import StudySource, study_or_saved
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
-@unchecked()
 def write_figures(study: StudySource, folder: str | os.PathLike[str]) -> list[Path]:
     """Write the charts of a study as PNG files at twice their size in print.
 
@@ -61,7 +58,7 @@ def write_figures(study: StudySource, folder: str | os.PathLike[str]) -> list[Pa
     """
     figures: StudyFigures = study_or_saved("write_figures", study)
     stems = variant_stems(figures)
-    drawn: dict[str, alt.LayerChart | HeatMap | None] = {
+    drawn: dict[str, VegaLite | HeatMap | None] = {
         f"sparsity_map_{stems[variant]}": sparsity_map(figures, variant)
         for variant in figures.facts.prunings
     }
@@ -83,12 +80,12 @@ class Figure(NamedTuple):
     chart: Mapping[str, Any] | HeatMap
 
 
-def figure_of(chart: alt.LayerChart | HeatMap, family: str | None) -> Figure:
+def figure_of(chart: VegaLite | HeatMap, family: str | None) -> Figure:
     """Return a chart as a figure of a paper, in a font family."""
     if isinstance(chart, HeatMap):
         plain = replace(chart, title="", note="", font=family or chart.font)
         return Figure(chart.title, chart.note, plain)
-    spec = chart.to_dict(validate=False)
+    spec = chart.to_dict()
     title = spec.pop("title")
     if family:
         spec["config"]["font"] = family

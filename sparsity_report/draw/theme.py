@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
-from textwrap import wrap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sparsity_report.findings.checkpoint_findings import both
 from sparsity_report.study.figures import StudyFigures
@@ -21,9 +20,6 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
-
-if TYPE_CHECKING:
-    import altair as alt
 
 # Helvetica, Arial and Liberation Sans are equally wide. vl-convert measures with its own copy of
 # Liberation Sans. A browser without any of the three uses Sparsity Sans, a subset in the page.
@@ -187,23 +183,6 @@ def config() -> dict[str, Any]:
         },
         "locale": {"number": {**signs, "grouping": [3], "currency": ["", ""]}},
     }  # fmt: skip
-
-
-def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt.LayerChart:
-    """Return the chart with a title, a note in lines under it, and alternative text.
-
-    Title and text are shortened. Its width includes everything, and its paper is white.
-    """
-    room = float(chart.width) - 8
-    # A letter of a note is 0.44 of its size wide on average, and 0.5 where many are capitals.
-    lines = wrap(note, int(room / (0.5 * LABEL)))
-    chart.title = {"text": clip(heading, 100), **({"subtitle": lines} if lines else {})}
-    chart.description = clip(alt_text, 1500)
-    settings = config()
-    settings["title"] |= {"limit": room}
-    chart.autosize = {"type": "fit-x", "contains": "padding"}
-    chart.background, chart.config = "white", settings
-    return chart
 
 
 @lru_cache(maxsize=1)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-import altair as alt
 from markupsafe import Markup
 
 from sparsity_report.draw import export
 from sparsity_report.draw.heat_map_svg import HeatMap
+from sparsity_report.draw.vega_lite import VegaLite
 from sparsity_report.report.tables.table_model import Table
 
 #: The page has the background, so that one drawing serves the light and the dark theme.
@@ -73,7 +73,7 @@ class Drawing(_Content):
 
     file: str
     command: str
-    draw: Callable[..., alt.LayerChart | HeatMap | None]
+    draw: Callable[..., VegaLite | HeatMap | None]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Section:
 
 
 def chart_of(
-    chart: alt.TopLevelMixin | HeatMap | None, table: Table | None, key: str = "", caption: str = ""
+    chart: VegaLite | HeatMap | None, table: Table | None, key: str = "", caption: str = ""
 ) -> Chart | None:
     """Return a drawn chart with its data; None without a chart.
 
@@ -150,7 +150,7 @@ def chart_of(
         key, caption = key or table.key, caption or table.caption
     if isinstance(chart, HeatMap):
         return Chart(key, caption, chart.alt, chart, table)
-    spec = chart.to_dict(validate=False) | TRANSPARENT
+    spec = chart.to_dict() | TRANSPARENT
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
     return Chart(key, caption, spec["description"], spec, table)
 

@@ -11,7 +11,6 @@ import yaml
 
 import sparsity_report
 from sparsity_report.draw import charts, theme
-from sparsity_report.draw.export import unchecked
 from sparsity_report.draw.measured_charts import CHARTS, quality_chart
 from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.audit import audit
@@ -58,7 +57,6 @@ _STORAGE = ("bytes", "ratio_to_dense", "model_bytes", "break_even", "lossless")
 _QUALITIES = ("sparsity", "perplexity", "protocol", "text", "scored")
 
 
-@unchecked()
 def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a study show."""
     models = theme.model_names(study)
@@ -131,7 +129,6 @@ def _is_comparison(study: StudyFigures) -> bool:
     return len(study.facts.contenders) > 1
 
 
-@unchecked()
 def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
     sentences = topics(study)

@@ -10,7 +10,6 @@ from typing import Any, TypedDict, Unpack
 from jinja2 import Environment
 
 import sparsity_report
-from sparsity_report.draw.export import unchecked
 from sparsity_report.draw.paper_figures import figure_of, files_of, font_family
 from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import SparsityReportError, check_options
@@ -156,7 +155,6 @@ def write_thesis(
     return [write_file(folder / path, content) for path, content in files.items()]
 
 
-@unchecked()
 def _figures(
     sections: Iterable[Section], widths: Mapping[str, float], family: str | None
 ) -> tuple[dict[Tex, tuple[Tex, Tex]], dict[str, str | bytes]]:

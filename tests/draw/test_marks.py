@@ -3,15 +3,13 @@
 import html
 import re
 
-import altair as alt
 import pytest
 
 from sparsity_report.draw import export, marks, theme
 
 
 def drawn(chart):
-    chart.config = alt.Config(**theme.config())
-    return export.svg(chart.to_dict())
+    return export.svg({**chart, "config": theme.config()})
 
 
 def texts(svg):
@@ -64,8 +62,7 @@ def test_break_even_and_level_stand_on_the_curve():
     even = [{"sparsity": 0.5, "value": 1.0, "label": "50.0 %"}]
     level = [{"sparsity": 0.75, "value": 0.5, "label": "75 %"}]
     looks = [marks.Line("CSR", "#000000", [1, 0])]
-    rows, evens, levels = map(marks.inline, (lines, even, level))
-    svg = drawn(marks.curve(rows, looks, (100, 2.0), evens=evens, levels=levels))
+    svg = drawn(marks.curve(lines, looks, (100, 2.0), evens=even, levels=level))
     places = re.findall(r'aria-roledescription="point"[^>]*transform="translate\(([\d.,]+)\)', svg)
     assert places == ["50,110", "75,165"]
     assert {"50.0 %", "75 %"} <= set(texts(svg))
@@ -76,8 +73,7 @@ def test_lines_beside_each_other_have_a_legend():
     names = ["CSR", "Masked"]
     rows = [{"sparsity": s, "value": s, "line": name} for name in names for s in (0.0, 1.0)]
     looks = [marks.Line(name, "#000000", [1, 0]) for name in names]
-    none = marks.inline([])
-    svg = drawn(marks.curve(marks.inline(rows), looks, (100, 1.0), evens=none, levels=none))
+    svg = drawn(marks.curve(rows, looks, (100, 1.0), evens=[], levels=[]))
     assert [text for text in texts(svg) if text in names] == names
 
 

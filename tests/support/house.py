@@ -21,7 +21,7 @@ WINGS = (
     "errors", "deferred", "version",
 )  # fmt: skip
 SHOWING = {
-    "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "typer", "typst", "vl_convert",
+    "anywidget", "ipywidgets", "jinja2", "markupsafe", "typer", "typst", "vl_convert",
 }  # fmt: skip
 LINES, CLASS_LINES, PARAMETERS = 60, 300, 6
 # What namedtuples, torch and transformers offer under such names only.

@@ -28,7 +28,7 @@ from sparsity_report.weights.loading import open_to_count
 from sparsity_report.weights.sources import http_ranges
 from sparsity_report.words.sentences import say
 
-WITHOUT = ("torch", "transformers", "gguf", "pandas", "altair", "numba")
+WITHOUT = ("torch", "transformers", "gguf", "pandas", "numba")
 
 
 def sums(weights):
