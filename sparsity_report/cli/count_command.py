@@ -37,10 +37,11 @@ def count(
 
 
 def _counts(model: str, options: CountOptions) -> dict[str, Any]:
-    from sparsity_report.findings.model_counts import model_counts
     from sparsity_report.weights.loading import open_to_count
 
     weights = open_to_count(model, **options.opening)
+    from sparsity_report.findings.model_counts import model_counts
+
     differences, zeros = list[str](), None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN

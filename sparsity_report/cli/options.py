@@ -158,7 +158,7 @@ class Outputs(Texts):
     """Files that a command writes."""
 
     out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", "-o", metavar="FOLDER")
-    write: list[str] = option(["html,csv,png,study"], OUTPUT, _FILES, metavar="LIST")
+    write: list[str] = option(["html,csv,study"], OUTPUT, _FILES, metavar="LIST")
 
     def __post_init__(self) -> None:
         """Refuse kinds of files that are unknown, before libraries load."""
@@ -178,7 +178,7 @@ class Outputs(Texts):
 class RenderOptions(Outputs):
     """Files that ``render`` writes; study.json exists already."""
 
-    write: list[str] = option(["html,csv,png"], OUTPUT, _FILES, metavar="LIST")
+    write: list[str] = option(["html,csv"], OUTPUT, _FILES, metavar="LIST")
     strict: bool = flag(READING, _STRICT)
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from sparsity_report.cli.options import Choice, PruneOptions
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.kept_experts import KeptExperts, read_experts
 from sparsity_report.counting.policies.policy_registry import calibrated_names, read_option
-from sparsity_report.counting.pruning import Policy
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.measure.reap import reap
-from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import read_share
 
+if TYPE_CHECKING:
+    from sparsity_report.counting.kept_experts import KeptExperts
+    from sparsity_report.counting.pruning import Policy
+    from sparsity_report.weights.weights import Weights
+
 # A policy and its sparsity, 0 for a pattern.
-Choices = list[tuple[Policy, float]]
+Choices: TypeAlias = "list[tuple[Policy, float]]"
 
 
 def read_policies(policies: Iterable[str], sparsities: Iterable[str]) -> Choices:
@@ -76,6 +78,9 @@ def chosen_experts(
     weights: Weights, options: Choice | PruneOptions, score: str | None = None
 ) -> KeptExperts:
     """Return the experts that the options keep."""
+    from sparsity_report.counting.kept_experts import read_experts
+    from sparsity_report.measure.reap import reap
+
     keep, score = _read_experts(options.keep_experts or ""), score or "reap"
     if isinstance(keep, Path):
         return read_experts(weights, keep)

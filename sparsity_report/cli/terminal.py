@@ -111,11 +111,8 @@ def quiet_libraries() -> Iterator[None]:
     """Silence warnings and progress bars of libraries."""
     import warnings
 
-    from transformers.utils import logging
-
-    from sparsity_report.weights.sources.checkpoint import without_bars
-
-    logging.set_verbosity_error()
-    with without_bars(), warnings.catch_warnings():
+    # Libraries read these when they are imported, and many commands do without them.
+    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

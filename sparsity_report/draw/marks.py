@@ -287,11 +287,10 @@ def lines(rows: Rows, shape: Lines) -> VegaLite:
         point = base | color | tooltips(shape.tips)
         layers.append(layer(rows, "point", point, some, shape=form, opacity=1, **look))
     if shape.edge:
-        top, place = {"y": {"value": 0}}, {"align": "left", "dy": -7, "fontSize": SMALL}
-        note = top | {"x": {"value": 0}, "text": {"value": shape.edge}}
+        top, left = {"y": {"value": 0}}, {"x": {"value": 0}, "text": {"value": shape.edge}}
         layers += [
             layer([{}], "rule", top, color=MUTED, strokeDash=[2, 2]),
-            layer([{}], "text", note, color=MUTED, **place),
+            layer([{}], "text", top | left, align="left", dy=-7, fontSize=SMALL, color=MUTED),
         ]
     return layered(layers, shape.width, _CURVE)
 

@@ -1,4 +1,4 @@
-"""Figures of a paper: any width and font, as PDF, SVG and PNG."""
+"""Figures of a paper: any width and font, as PDF and SVG, and PNG of a study."""
 
 import html
 import os
@@ -93,17 +93,11 @@ def figure_of(chart: VegaLite | HeatMap, family: str | None) -> Figure:
 
 
 def files_of(chart: Mapping[str, Any] | HeatMap) -> dict[str, str | bytes]:
-    """Draw a chart as SVG, and convert it to the other formats."""
-    import vl_convert
-
+    """Draw a chart as SVG, and convert it to PDF."""
     svg = export.svg(chart)
     # The size in points holds in LaTeX and browsers, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
-    return {
-        "pdf": export.pdf(svg),
-        "svg": sized,
-        "png": vl_convert.svg_to_png(svg, scale=1, ppi=300),
-    }
+    return {"pdf": export.pdf(svg), "svg": sized}
 
 
 def font_family(font: str | None) -> str | None:

@@ -70,7 +70,7 @@ def write_thesis(
 
     The folder gets these files, or none of them:
 
-    - ``figures/<name>_column`` and ``figures/<name>_text`` as PDF, SVG and PNG (300 dpi). Their
+    - ``figures/<name>_column`` and ``figures/<name>_text`` as PDF and SVG. Their
       titles are in ``captions.tex``.
     - ``tables/<name>.tex`` for booktabs and siunitx, with caption and label, and the same tables
       as ``.md``. ``results`` has every method with quality, size and speed.
@@ -110,8 +110,8 @@ def write_thesis(
     >>> study = sr.compare(sr.dense(sr.load()))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     written = sr.write_thesis(study, folder)
-    >>> [path.name for path in written[:3]]
-    ['csr_bytes_column.pdf', 'csr_bytes_column.svg', 'csr_bytes_column.png']
+    >>> [path.name for path in written[:2]]
+    ['csr_bytes_column.pdf', 'csr_bytes_column.svg']
     """
     value: StudyFigures = study_or_saved("write_thesis", study)
     check_options("write_thesis", paper, Paper.__annotations__)

@@ -7,13 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-from unittest import mock
 
 import hostile
 import numpy as np
 import pytest
 import torch
-import vl_convert
 from helpers import need
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -40,15 +38,6 @@ def kit(study, tmp_path_factory):
     return folder
 
 
-POINT = vl_convert.svg_to_png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Write a point in place of each PNG, since drawing them takes half of a kit's time."""
-    monkeypatch.setattr(vl_convert, "svg_to_png", lambda *_, **__: POINT)
-
-
 @pytest.fixture(scope="module")
 def pdf(study, tmp_path_factory):
     return sr.write_report(study, tmp_path_factory.mktemp("pdf") / "report.pdf")
@@ -66,8 +55,7 @@ def many(demo, tmp_path_factory):
         for table in ("variants", "layers")
     }
     study, folder = dataclasses.replace(study, **renamed), tmp_path_factory.mktemp("many")
-    with mock.patch.object(vl_convert, "svg_to_png", return_value=POINT):
-        sr.write_thesis(study, folder)
+    sr.write_thesis(study, folder)
     return study, folder
 
 
@@ -120,7 +108,7 @@ def test_kit_has_these_files(kit):
         f"figures/{name}_{place}.{kind}"
         for name in figures
         for place in ("column", "text")
-        for kind in ("pdf", "svg", "png")
+        for kind in ("pdf", "svg")
     }
     tables = ("results", "totals", "storage")
     expected |= {f"tables/{name}.{kind}" for name in tables for kind in ("tex", "md")}
@@ -142,12 +130,6 @@ def test_sizes_are_exact(kit, study, tmp_path):
             svg = path.with_suffix(".svg").read_text()
             drawn = float(re.search(r'width="([\d.]+)pt"', svg)[1])
             assert abs(drawn - width * POINTS) < tenth
-            png = path.with_suffix(".png").read_bytes()
-            pixels = int.from_bytes(png[16:20], "big")
-            assert abs(pixels - width / 2.54 * 300) <= 1
-            # pHYs: pixels per metre.
-            per_metre = int.from_bytes(png[png.index(b"pHYs") + 4 :][:4], "big")
-            assert abs(per_metre - 300 / 0.0254) <= 1
 
 
 @pytest.mark.tools
@@ -168,7 +150,6 @@ def test_figures_are_vector_and_carry_their_text(kit, study):
 
 
 @pytest.mark.tools
-@pytest.mark.usefixtures("no_pictures")
 def test_a_font_by_name(study, tmp_path):
     listed = shutil.which("fc-list") and subprocess.run(["fc-list"], capture_output=True, text=True)
     need(bool(listed) and "Liberation Serif" in listed.stdout, "the package fonts-liberation")
@@ -180,7 +161,6 @@ def test_a_font_by_name(study, tmp_path):
 
 
 @pytest.mark.tools
-@pytest.mark.usefixtures("no_pictures")
 def test_a_missing_font_is_an_error_unless_a_generic_one_follows(demo, tmp_path):
     study = sr.compare(sr.dense(demo))
     (tmp_path / "numbers.tex").write_text("kept")
@@ -212,7 +192,6 @@ def test_small_shares_and_many_variants_compile(many):
 
 
 @pytest.mark.latex
-@pytest.mark.usefixtures("no_pictures")
 def test_tables_with_intervals_fit_beside_each_other(demo, tmp_path):
     prunings = {"Global": sr.global_magnitude, "Layer by layer": sr.layerwise_magnitude}
     masked = [sr.masked(prune(demo, 0.5), name=name) for name, prune in prunings.items()]
@@ -230,7 +209,6 @@ def test_tables_with_intervals_fit_beside_each_other(demo, tmp_path):
 
 
 @pytest.mark.latex
-@pytest.mark.usefixtures("no_pictures")
 def test_hostile_names_compile_as_text(tmp_path):
     """Not one is read as a command, by LaTeX or by BibTeX, which counts braces."""
     study = hostile.study(tmp_path / "study")
@@ -303,7 +281,6 @@ def test_impossible_widths_and_places(study, tmp_path):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_templates_of_ones_own(demo, tmp_path):
     study = sr.compare(sr.dense(demo))
     templates = tmp_path / "mine" / "thesis"
@@ -388,7 +365,6 @@ def test_every_letter_kept_is_known_to_latex(tmp_path):
 
 
 @pytest.mark.latex
-@pytest.mark.usefixtures("no_pictures")
 def test_measurements_are_set_and_quoted(study, tmp_path):
     measured = put_in(study, latency=latency(), quality=quality(), sensitivity=sensitivity(12))
     sr.write_thesis(measured, tmp_path)
