@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 import sparsity_report as sr
 from sparsity_report.cli.application import app
 from sparsity_report.cli.options import PANELS
+from sparsity_report.cli.terminal import workers
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.findings.strip_text import strip_texts
 
@@ -95,7 +96,7 @@ def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
     run = command("render", edited, *plain, "--strict")
     assert run.returncode == 2
     assert run.stdout == ""
-    assert run.stderr.startswith(f"sparsity-report: {edited}: the study was edited by hand")
+    assert run.stderr.startswith(f"sparsity-report: {edited}: this study was edited by hand")
     assert run.stderr.count("\n") == 1
     run = command("render", out / "study.json", *plain, "--strict")
     assert run.returncode == 0, run.stderr
@@ -289,6 +290,7 @@ def test_unknown_policies_are_refused(tmp_path):
         (["--policy", "sparsegpt"], "--policy 'sparsegpt' is unknown; use magnitude, layerw"),
         (["--policy", "magnitude,"], "--policy '' is unknown"),
         (["--sparsity", "0.3,", "--policy", "2:4"], "--sparsity '' is not a share; use 0 to 1"),
+        (["--sparsity", "0.3", "--policy", "2:4"], "has no effect on --policy 2:4, whose pattern"),
         (["--policy", "5:4"], "n_m keeps n of every m weights"),
         (["--policy", "3:5"], "do not divide into groups of 5"),
         (["--calibration", "some words"], "--calibration has no effect; add --policy wanda or owl"),
@@ -308,6 +310,22 @@ def refused(run, *parts):
     assert len(run.stderr.splitlines()) == 1
     for part in parts:
         assert part in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["run", "--nope"], "run "), (["run", "--workers", "x"], "run "), (["check"], "check "),
+        (["pair", "a"], "pair "), (["count", "--zeros=3"], ""), (["nothing"], ""),
+    ],
+)  # fmt: skip
+def test_errors_of_options_take_one_line(words, place):
+    refused(command(*words), f"; see sparsity-report {place}--help\n")
+
+
+def test_workers_are_at_most_the_cores():
+    with workers(99_999) as pool:
+        assert pool._max_workers == os.cpu_count()
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.5", "nan", "a lot", "inf", "130%", "-1%", "%", "3%%"])
@@ -365,6 +383,7 @@ def test_help_has_every_option_in_a_panel_on_one_line(name, monkeypatch):
     ):
         for record in re.split(r"\n(?=  \S)", listed.rstrip())[1:]:
             if title == "Arguments":
+                assert re.match(r"  [A-Z]+ ", record)
                 continue
             assert re.match(r"  -", record)
             assert (title == "Help") == record.strip().startswith("--help"), record

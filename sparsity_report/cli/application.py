@@ -1,6 +1,5 @@
 """The program of all commands, with its options, errors and exit codes."""
 
-import io
 import sys
 import warnings
 from typing import Annotated, Any
@@ -47,7 +46,8 @@ class _PanelCommand(typer.core.TyperCommand):
             _name_policies(parameter)
             rest = "Arguments" if parameter.param_type_name == "argument" else "Help"
             panel = getattr(parameter, "rich_help_panel", None) or rest
-            panels[panel].append(parameter.get_help_record(ctx))
+            name, text = parameter.get_help_record(ctx)
+            panels[panel].append((name.partition(" <")[0] if rest == "Arguments" else name, text))
         for title, records in panels.items():
             if records:
                 with formatter.section(title):
@@ -89,17 +89,20 @@ def execute() -> int:
         try:
             with warnings.catch_warnings(), within_memory("this run", _LESS):
                 warnings.showwarning = lambda message, *_: print_warning(str(message))
-                return app(standalone_mode=False) or 0
+                return app(prog_name=app.info.name, standalone_mode=False) or 0
         finally:
             flush()
     except SparsityReportError as error:
         print_warning(str(error))
         return 2
     except _UsageError as error:
-        message = io.StringIO()
-        error.show(message)  # may quote the name of a file
-        for line in message.getvalue().rstrip("\n").split("\n"):
-            print_line(line, sys.stderr)
+        message = error.format_message()
+        if "\n" in message:  # the help, where no command is named
+            for line in message.split("\n"):
+                print_line(line, sys.stderr)
+        else:
+            place = error.ctx.command_path if error.ctx else app.info.name
+            print_warning(f"{message.rstrip('.')}; see {place} --help")
         return int(error.exit_code)
     except ModuleNotFoundError as error:
         print_warning(

@@ -291,7 +291,7 @@ class CheckOptions(ModelFiles):
     runtime: str | None = option(
         None, RULES, "Runtime that must not refuse the layout, such as vllm.", metavar="NAME"
     )
-    audit: bool = flag(RULES, "No notes about deployment.")
+    audit: bool = flag(RULES, "Notes about deployment as violations.")
     json: bool = flag(OUTPUT, _JSON)
 
 

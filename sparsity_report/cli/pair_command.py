@@ -21,8 +21,10 @@ _MODEL = "Hub id, transformers directory, .safetensors or .gguf file"
 
 @dataclass_options
 def pair(
-    before: Annotated[str, typer.Argument(help=f"Base model: {_MODEL}.")],
-    after: Annotated[str, typer.Argument(help=f"Pruned or fine-tuned model: {_MODEL}.")],
+    before: Annotated[str, typer.Argument(help=f"Base model: {_MODEL}.", metavar="BEFORE")],
+    after: Annotated[
+        str, typer.Argument(help=f"Pruned or fine-tuned model: {_MODEL}.", metavar="AFTER")
+    ],
     *,
     options: PairOptions,
 ) -> None:

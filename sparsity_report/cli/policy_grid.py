@@ -24,7 +24,7 @@ Choices: TypeAlias = "list[tuple[Policy, float]]"
 def read_policies(policies: Iterable[str], sparsities: Iterable[str]) -> Choices:
     """Return every policy at every sparsity, and each pattern once, from comma-separated names.
 
-    The default is magnitude at 30 %.
+    The default is magnitude at 30 %. A sparsity that no policy uses is refused.
 
     Examples
     --------
@@ -34,7 +34,13 @@ def read_policies(policies: Iterable[str], sparsities: Iterable[str]) -> Choices
     """
     named = map(read_option, [name.lower() for name in _split(policies)] or ["magnitude"])
     levels = dict.fromkeys([read_sparsity(text) for text in _split(sparsities)] or [0.3])
-    return [(p, s) for p in dict.fromkeys(named) for s in ((0.0,) if p.pattern else levels)]
+    choices = [(p, s) for p in dict.fromkeys(named) for s in ((0.0,) if p.pattern else levels)]
+    if sparsities and not any(sparsity for _, sparsity in choices):
+        patterns = ", ".join(policy.option for policy, _ in choices)
+        raise SparsityReportError(
+            f"--sparsity has no effect on --policy {patterns}, whose pattern sets it; leave it out"
+        )
+    return choices
 
 
 def calibrates(choices: Choices) -> bool:

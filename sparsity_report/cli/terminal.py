@@ -78,7 +78,8 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def workers(number: int) -> Iterator[Executor | None]:
-    """Start processes that count files; give None for 0, as threads count then."""
+    """Start processes that count files, at most one per core; give None for 0: threads count."""
+    number = min(number, os.cpu_count() or 1)
     if number == 0:
         yield None
         return

@@ -12,7 +12,7 @@ from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.anatomy.tensor_names import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
-from sparsity_report.weights.sources.safetensors import INDEX, SINGLE
+from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, index_name
 from sparsity_report.weights.tensor_slices import (
     DTYPES,
     FP4,
@@ -42,6 +42,7 @@ class Layout:
         File of each tensor, and the offset of its first byte.
     index : str
         Content of the index; empty for a single file.
+    index_name : str
     by_parameter : bool
         True if tensors are parameters as in memory, False if they are those of the source's files.
     unpacks : bool
@@ -52,6 +53,7 @@ class Layout:
     tensors: Mapping[str, Entry]
     places: Mapping[str, tuple[str, int]]
     index: str = ""
+    index_name: str = INDEX
     by_parameter: bool = False
     unpacks: bool = False
 
@@ -132,18 +134,19 @@ def _dense(entry: Entry) -> Entry:
 
 def _same_files(weights: CheckpointWeights) -> Layout:
     """Return the files of the source, headers included."""
-    file = weights.path / INDEX
-    index = file.read_text(encoding="utf-8") if file.is_file() else ""
+    is_folder = weights.path.is_dir()
+    named = index_name([file.name for file in weights.path.iterdir()]) if is_folder else ""
+    index = (weights.path / named).read_text(encoding="utf-8") if named else ""
     headers: dict[str, bytes] = {}
     places: dict[str, tuple[str, int]] = {}
     for key, entry in weights.raw.items():
         assert isinstance(entry.values, FileSlice)
-        name = entry.values.file.name if index else SINGLE
+        name = entry.values.file.name if is_folder else SINGLE
         places[key] = name, entry.values.offset
         if name not in headers:
             origin = entry.values.file
             headers[name] = origin.read(0, 8 + int(origin.read(0, 8).view("<u8")[0])).tobytes()
-    return Layout(headers, weights.raw, places, index)
+    return Layout(headers, weights.raw, places, index, named)
 
 
 def _new_files(
@@ -164,7 +167,7 @@ def _new_files(
         places |= {e.key: (name, start) for e, start in zip(entries, starts, strict=True)}
     content = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
     index = json.dumps(content, indent=2) + "\n" if shards.is_sharded else ""
-    return Layout(headers, tensors, places, index, by_parameter, unpacks)
+    return Layout(headers, tensors, places, index, INDEX, by_parameter, unpacks)
 
 
 def _header(entries: list[Entry]) -> tuple[bytes, list[int]]:

@@ -31,7 +31,7 @@ from sparsity_report.weights.loading import load
 from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE, SETTINGS_KEYS
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
-from sparsity_report.weights.sources.safetensors import INDEX, is_within
+from sparsity_report.weights.sources.safetensors import is_within
 from sparsity_report.weights.tensor_slices import (
     FP8,
     Entry,
@@ -122,7 +122,7 @@ def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping
     """Write headers, configuration and index, and copy the tokenizer and other data."""
     contents: dict[str, bytes] = {**layout.headers}
     if layout.index:
-        contents[INDEX] = layout.index.encode()
+        contents[layout.index_name] = layout.index.encode()
     home = home_of(weights)
     for file in _beside(home) if home and weights.source != "gguf" else ():
         if not (layout.unpacks and file.name in SETTINGS_BESIDE):

@@ -112,10 +112,12 @@ class Alignment:
         sides = (self.before.weights, self.after.weights)
         kinds = [weights.architecture for weights in sides]
         is_other = all(kinds) and kinds[0] != kinds[1]
-        other = f"; {kinds[0]} and {kinds[1]} may be unrelated" if is_other else ""
+        advice = "give the larger model first, as the base"
+        if is_other:
+            advice = f"{kinds[0]} and {kinds[1]} look unrelated; give a model and its base"
         raise SparsityReportError(
             f"{where} has {number:,} {plural(axis)} in {sides[1].name} and {base:,} in "
-            f"{sides[0].name}: give the larger model first, as the base{other}"
+            f"{sides[0].name}: {advice}"
         )
 
     def read_rows(self, base: bool, part: Part, expert: int | None = None) -> torch.Tensor:

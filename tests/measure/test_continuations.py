@@ -51,7 +51,7 @@ def test_refusals(demo):
     with pytest.raises(sr.SparsityReportError, match="the model accepts 256; shorten"):
         sr.continuations(dense, PROMPT, tokens=250)
     bert = built(next(case for case in CASES if case.name.startswith("BERT")))
-    with pytest.raises(sr.SparsityReportError, match="without a causal"):
+    with pytest.raises(sr.SparsityReportError, match="no causal language model head"):
         sr.continuations(sr.dense(bert), PROMPT)
     model = demo.module()
     with torch.no_grad():

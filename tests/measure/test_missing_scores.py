@@ -35,7 +35,7 @@ def broken(demo, tmp_path):
 @pytest.mark.parametrize("model", ["headless", "broken"])
 def test_everything_else_is_written(model, tmp_path, request):
     folder, why = request.getfixturevalue(model), {
-        "headless": "without a causal language model head",
+        "headless": "no causal language model head",
         "broken": "the loss of Dense is not a number in tokens 0 to",
     }[model]  # fmt: skip
     run = command(

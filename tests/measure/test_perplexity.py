@@ -172,7 +172,7 @@ def test_refusals(demo):
             sr.perplexity(sr.dense(built(case)), TEXT)
     with pytest.raises(sr.SparsityReportError, match="came without a tokenizer; pass tokenizer="):
         sr.perplexity(sr.dense(demo.module()), TEXT)
-    with pytest.raises(sr.SparsityReportError, match="without a causal"):
+    with pytest.raises(sr.SparsityReportError, match="no causal language model head"):
         sr.perplexity(sr.dense(nn.Linear(2, 2)), TEXT)
 
 

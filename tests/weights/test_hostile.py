@@ -226,7 +226,7 @@ def test_special_files_are_refused_at_once(folder, kind, monkeypatch):
     monkeypatch.chdir("x")
     put(Path("model.safetensors"), kind)
     refused("model.safetensors|holds no weights|neither", ".")
-    refused("neither a regular file|is not a local path|holds no weights", "model.safetensors")
+    refused("neither a regular file|no such file|holds no weights", "model.safetensors")
     Path("model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"x.weight": "model.safetensors"}})
     )

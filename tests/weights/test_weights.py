@@ -99,7 +99,31 @@ def test_missing_models_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     refused("holds no weights", tmp_path / "empty")
     (tmp_path / "notes.txt").write_text("hello")
-    refused("unknown kind of file", tmp_path / "notes.txt")
+    refused("notes.txt: .txt files are not read; give the model as .safe", tmp_path / "notes.txt")
+    (tmp_path / "model.onnx").touch()
+    refused("model.onnx: .onnx files are not read", tmp_path / "model.onnx")
+    refused("nowhere.gguf: no such file", "nowhere.gguf")  # not asked of the Hub
+
+
+def test_parts_of_a_pipeline_open_and_keep_their_files(tmp_path):
+    names = [f"diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    part, index = (
+        tmp_path / "flux" / "transformer",
+        "diffusion_pytorch_model.safetensors.index.json",
+    )
+    part.mkdir(parents=True)
+    values = torch.arange(1.0, 33).reshape(2, 4, 4)
+    keys = [f"blocks.{n}.attn.to_q.weight" for n in (0, 1)]
+    for name, key, value in zip(names, keys, values, strict=True):
+        save_file({key: value}, part / name)
+    (part / index).write_text(json.dumps({"weight_map": dict(zip(keys, names, strict=True))}))
+    (tmp_path / "flux" / "model_index.json").write_text("{}")
+    refused(rf"flux holds no weights itself; open one of its parts: {part}$", tmp_path / "flux")
+    pruning = sr.global_magnitude(sr.load(part, config=False), sparsity=0.5)
+    written = sr.write_checkpoint(sr.masked(pruning), tmp_path / "pruned")
+    assert {*names, index} <= {file.name for file in written.iterdir()}
+    assert not load_file(written / names[0])[keys[0]].any()
+    assert torch.equal(load_file(written / names[1])[keys[1]], values[1])
     refused("cannot open a int", 3)
 
 
@@ -223,7 +247,7 @@ def test_configs_that_cannot_be_built(saved):
     (folder / "config.json").write_text("{")
     refused("cannot be read as JSON", folder)
     (folder / "config.json").write_text(json.dumps({"hello": 1}))
-    refused("is not a transformers config", folder)
+    refused("does not know model type None; take groups from tensor names", folder)
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": -5}))
     refused(r"config\.json: ", folder)
     unknown = {"model_type": "never-heard-of", "architectures": None}

@@ -62,7 +62,7 @@ def read_config(
 
     with explained(lambda error: f"{path} is not a transformers config: {error!r}"):
         known = read_config_file(path, settings)
-        kind = known["model_type"]
+        kind = known.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise SparsityReportError(
             f"{path}: transformers {version('transformers')} does not know model type {kind!r}; "

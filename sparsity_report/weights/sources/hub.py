@@ -17,7 +17,7 @@ from sparsity_report.weights.sources.http_ranges import HubFile, refusal
 from sparsity_report.weights.sources.model_files import choose_model, listed, read_in_parallel
 from sparsity_report.weights.sources.model_paths import PICKLES, STREAMED, TOKENIZER_FILES, HubPlace
 from sparsity_report.weights.sources.pickles import check_allowed
-from sparsity_report.weights.sources.safetensors import INDEX, SINGLE
+from sparsity_report.weights.sources.safetensors import SINGLE, index_name
 from sparsity_report.words.sentences import say
 
 # Files that describe the model and how its weights are packed.
@@ -161,8 +161,8 @@ class _Folder:
             suffixes = {".safetensors": "safetensors", ".gguf": "gguf"}
             kind, names, weight_map = suffixes.get(Path(file).suffix, "pickle"), [file], None
         else:
-            if INDEX in self.names:
-                _download(self.model, self.commit, self._patterns([INDEX]))
+            if index := index_name(self.names):
+                _download(self.model, self.commit, self._patterns([index]))
             kind, names, weight_map = choose_model(self.path, self.names, self.folder)
         if kind == "gguf":
             names = shard_names(names[0])

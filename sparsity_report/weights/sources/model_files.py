@@ -12,7 +12,13 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.sources.gguf_files import model_names, unsharded_name
 from sparsity_report.weights.sources.model_paths import PICKLES, distinctive_name
-from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, Shards, is_within, read_index
+from sparsity_report.weights.sources.safetensors import (
+    SINGLE,
+    Shards,
+    index_name,
+    is_within,
+    read_index,
+)
 from sparsity_report.weights.tensor_slices import Entry, Origin
 
 # Requests to the Hub at a time.
@@ -49,13 +55,14 @@ def choose_files(path: Path) -> tuple[str, Shards[Path]]:
         return _choose_in_folder(path)
     if not path.is_file():
         raise SparsityReportError(f"{path} is neither a regular file nor a directory; give one")
-    if not path.stat().st_size:
-        raise SparsityReportError(f"{path} has 0 bytes; download it again")
     kinds = {".safetensors": "safetensors", ".gguf": "gguf", **dict.fromkeys(PICKLES, "pickle")}
     if path.suffix not in kinds:
         raise SparsityReportError(
-            f"{path}: unknown kind of file; give .safetensors, .gguf or a transformers directory"
+            f"{path}: {path.suffix or 'such'} files are not read; give the model as .safetensors, "
+            ".gguf or PyTorch pickle, or its transformers directory"
         )
+    if not path.stat().st_size:
+        raise SparsityReportError(f"{path} has 0 bytes; download it again")
     return kinds[path.suffix], Shards([path])
 
 
@@ -64,9 +71,16 @@ def _choose_in_folder(path: Path) -> tuple[str, Shards[Path]]:
     check_folder(path, names)
     kind, chosen, weight_map = choose_model(str(path), names, path)
     if not chosen:
+        parts = sorted(
+            {str(file.parent) for file in path.glob("*/*") if _WEIGHTS.fullmatch(file.name)}
+        )
         raise SparsityReportError(
-            f"{path} holds no weights; give a folder with .safetensors, .gguf or "
-            "pytorch_model.bin files"
+            f"{path} holds no weights"
+            + (
+                f" itself; open one of its parts: {listed(parts)}"
+                if parts
+                else "; give a folder with .safetensors, .gguf or pytorch_model.bin files"
+            )
         )
     for name in chosen if weight_map else ():
         if not is_within(path / name):
@@ -75,7 +89,7 @@ def _choose_in_folder(path: Path) -> tuple[str, Shards[Path]]:
             )
         if not (path / name).exists():
             raise SparsityReportError(
-                f"{path / name} is missing, but {INDEX} names it; download the whole checkpoint"
+                f"{path / name} is missing, but the index names it; download the whole checkpoint"
             )
     return kind, Shards([path / name for name in chosen], weight_map)
 
@@ -100,12 +114,12 @@ def choose_model(
         Format; names of the files, of a GGUF model the first shard, empty where there are none; and
         the file of each tensor if there is an index.
     """
-    if INDEX in names:
-        weight_map = read_index(folder / INDEX)
+    if index := index_name(names):
+        weight_map = read_index(folder / index)
         shards = sorted(set(weight_map.values()))
         if SINGLE in names and SINGLE not in shards:
             raise SparsityReportError(
-                f"{place} has {SINGLE}, and its {INDEX} names other files; to open the first, name "
+                f"{place} has {SINGLE}, and its {index} names other files; to open the first, name "
                 f"{place}/{SINGLE}"
             )
         return "safetensors", shards, weight_map

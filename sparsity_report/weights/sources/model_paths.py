@@ -102,6 +102,7 @@ def find_model(model: str) -> Path | HubPlace:
     """
     if (path := Path(model)).exists():
         return path
-    if place := hub_place(model):
+    # The name of a weight file alone is no Hub id.
+    if (place := hub_place(model)) and not place.model.endswith((*STREAMED, *PICKLES)):
         return place
     raise SparsityReportError(f"{model}: no such file or directory; give a path or a Hub id")

@@ -1,8 +1,9 @@
 """Weights in one safetensors file, or in shards that an index names."""
 
+import fnmatch
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,16 +67,22 @@ class Shards(Generic[F]):
         placed = {key for key, holder in self.weight_map.items() if holder == name}
         if lacking := sorted(placed - keys):
             raise SparsityReportError(
-                f"{file} lacks {len(lacking)} tensor(s) that {INDEX} places in it, "
+                f"{file} lacks {len(lacking)} tensor(s) that the index places in it, "
                 f"first {lacking[0]!r}; download both again"
             )
         for stray in sorted(keys - placed)[:1]:
             other = self.weight_map.get(stray)
             claim = f"places it in {other}" if other else "does not name it"
             raise SparsityReportError(
-                f"{file} holds tensor {stray!r}, but {INDEX} {claim}; download both again"
+                f"{file} holds tensor {stray!r}, but the index {claim}; download both again"
             )
         return entries
+
+
+def index_name(names: Collection[str]) -> str:
+    """Return the name of the one index among files, empty without one; diffusers has its own."""
+    named = [INDEX] if INDEX in names else fnmatch.filter(names, "*.safetensors.index.json")
+    return named[0] if len(named) == 1 else ""
 
 
 def read_index(index: Path) -> dict[str, str]:
