@@ -23,9 +23,13 @@ from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_c
 from sparsity_report.weights.sources.gguf_files import read_header, read_headers
 from sparsity_report.weights.sources.gguf_model import GGUFWeights
 from sparsity_report.weights.sources.hub import Remote, UnstreamableError, fetch, find
-from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
+from sparsity_report.weights.sources.model_files import (
+    check_allowed,
+    choose_files,
+    model_name,
+    read_in_parallel,
+)
 from sparsity_report.weights.sources.model_paths import HubPlace, find_model
-from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import Shards
 from sparsity_report.weights.tensor_slices import LocalFile
 from sparsity_report.weights.weights import Weights
@@ -196,8 +200,10 @@ def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
         return GGUFWeights(headers, options, [*map(LocalFile.look_up, headers)])
     if kind == "pickle":
         check_allowed(path, options.allow_pickle)
-    read = read_pickle if kind == "pickle" else shards.read
-    return open_checkpoint(path, options, kind, shards.files, read)
+        from sparsity_report.weights.sources.pickles import read_pickle
+
+        return open_checkpoint(path, options, kind, shards.files, read_pickle)
+    return open_checkpoint(path, options, kind, shards.files, shards.read)
 
 
 def _find(place: HubPlace, options: ReaderOptions) -> Remote | Path:

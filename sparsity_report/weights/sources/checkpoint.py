@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sparsity_report.deferred import nn, torch
 from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.weights.anatomy.decided_files import decide
 from sparsity_report.weights.anatomy.names_only import (
@@ -30,6 +29,7 @@ from sparsity_report.weights.packed.quantization_config import read_scheme, read
 from sparsity_report.weights.sources.model_files import gather_entries
 from sparsity_report.weights.sources.model_paths import DEFAULTS
 from sparsity_report.weights.tensor_slices import (
+    Array,
     Entry,
     FileSlice,
     LocalFile,
@@ -39,6 +39,9 @@ from sparsity_report.weights.tensor_slices import (
 )
 from sparsity_report.weights.weights import Parameter, Tokenizer, Weights, float8_notes
 from sparsity_report.words.sentences import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 T = TypeVar("T", bound=Path | Origin)
 _NOTHING = Description((), None)
@@ -157,7 +160,7 @@ class CheckpointWeights(Weights):
         for entry in self.entries(name):
             yield from self.cut(entry)
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def array(self, name: str) -> Array:
         """Return the values of a parameter, stacked if several tensors make it up on disk."""
         dtype = self.entries(name)[0].values.dtype
         return join_slices(self.slices(name), dtype, self[name].shape)
@@ -191,23 +194,28 @@ class CheckpointWeights(Weights):
         is_packed = any(isinstance(entry.values, Packed) for entry in self.unpacked.values())
         if is_packed or self.source == "gguf":
             return self.filled_module()
-        dtype = torch.float32 if float8_notes(self.modules) else "auto"
+        dtype = "float32" if float8_notes(self.modules) else "auto"
         if self.settings is None and _is_default(self.path, self.source):
             return self._load(self.directory, dtype=dtype)
         # transformers would look for its default file names and perhaps load other weights.
-        values = {key: entry.read() for key, entry in self.unpacked.items()}
+        from sparsity_report.weights.torch_tensors import to_tensor
+
+        values = {key: to_tensor(entry.read()) for key, entry in self.unpacked.items()}
         return self._load(None, dtype=dtype, state_dict=values)
 
     def filled_module(self) -> nn.Module:
         """Return a runnable model in float32 with the counted values."""
         self.require_runnable()
-        values = {p.name: self.tensor(p.name).float() for p in self.stored}
-        return self._load(None, dtype=torch.float32, state_dict=values | self.buffers())
+        from sparsity_report.weights.torch_tensors import to_tensor
 
-    def buffers(self) -> dict[str, torch.Tensor]:
+        values = {p.name: self.tensor(p.name).float() for p in self.stored}
+        values |= {name: to_tensor(array) for name, array in self.buffers().items()}
+        return self._load(None, dtype="float32", state_dict=values)
+
+    def buffers(self) -> dict[str, Array]:
         """Return the values of the saved buffers."""
         model, parts = self._matched
-        values: dict[str, torch.Tensor] = {}
+        values: dict[str, Array] = {}
         for name, buffer in [] if model is None else model.named_buffers():
             if (entries := parts.get(name)) is None:
                 continue
@@ -272,8 +280,8 @@ class CheckpointWeights(Weights):
                 f"{self.name}: {len(bad)} tensor(s) missing or mis-shaped on loading, "
                 f"first {bad[0]}; download the whole checkpoint"
             )
-        assert isinstance(model, nn.Module)
-        return model.eval()
+        runnable: nn.Module = model.eval()
+        return runnable
 
     def require_runnable(self) -> nn.Module:
         """Return the model on the meta device; refuse one without class or copy on disk."""
