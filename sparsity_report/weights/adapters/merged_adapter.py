@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.array_dtypes import array_dtype, cast, dtype_name
@@ -50,16 +49,13 @@ def _add(pair: Pair, values: Array, start: int) -> Array:
     else:
         left, right = _floats(b, b.rows(first, last)), _floats(a, a.rows())
     # Rounded sums in float64 do not depend on the rows that are computed together.
-    dtype, wide = (
-        dtype_name(values.dtype),
-        max("float32", dtype_name(values.dtype), key=value_bytes),
-    )
+    name, wide = dtype_name(values.dtype), np.promote_types(values.dtype, np.float32)
     with np.errstate(all="ignore"):
-        product = cast(left @ right, wide).reshape(-1) * array_dtype(wide).type(pair.scaling)
+        product = (left @ right).astype(wide).reshape(-1) * wide.type(pair.scaling)
         product = product[start - first * width :][: values.size]
         if pair.embedding:
-            product = cast(cast(product, dtype), wide)
-        return cast(product + cast(values, wide), dtype)
+            product = cast(product, name).astype(wide)
+        return cast(product + values.astype(wide), name)
 
 
 def _floats(part: Entry, raw: Bytes) -> npt.NDArray[np.float64]:
