@@ -106,7 +106,7 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout
             for p in weights.stored
         }
         for name, values in weights.buffers().items():
-            entries[name] = Entry(name, tuple(values.shape), HeldSlice.from_tensor(values))
+            entries[name] = Entry(name, values.shape, HeldSlice.from_array(values))
         return _new_files(entries, by_parameter=True, unpacks=True)
     if is_remote([*weights.raw.values()]):
         raise weights.wrong("is streamed from the Hub; load it without stream to write it")

@@ -1,7 +1,7 @@
 """Values of a tensor, and positions of the zeros in its matrices, counted in one pass.
 
-The pass reads blocks of bounded size. Unpacked values are read as unsigned integers, without torch;
-packed ones are decoded. Rows are outputs and columns are inputs, in whichever order a matrix is
+The pass reads blocks of bounded size. Unpacked values are read as unsigned integers; packed ones
+are decoded. Rows are outputs and columns are inputs, in whichever order a matrix is
 stored, so that groups and patterns always run along the inputs.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.n_m_patterns import Flags, Pattern, group_counts
-from sparsity_report.deferred import torch
+from sparsity_report.weights.array_dtypes import dtype_name
 from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, pieces
 
@@ -181,9 +181,8 @@ def count_entry(
 
     Examples
     --------
-    >>> import torch
     >>> from sparsity_report.weights.tensor_slices import HeldSlice
-    >>> held = HeldSlice.from_tensor(torch.tensor([1.0, 0.0, 0.0, -2.0]))
+    >>> held = HeldSlice.from_array(np.array([1.0, 0.0, 0.0, -2.0]))
     >>> counts = count_entry(Entry("w", (1, 4), held), Matrix(1, 4), [Pattern(2, 4)])
     >>> counts.zeros, counts.complying
     (2, {Pattern(n=2, m=4): 1})
@@ -275,7 +274,13 @@ def _bits(entry: Entry) -> Iterator[Bits]:
         yield from (entry.values.unpack(raw).view(unsigned) for raw in entry.values.raw())
         return
     for piece in pieces(entry.slices()):
-        yield piece.contiguous().view(torch.uint8).numpy().view(unsigned)
+        yield piece.view(unsigned)
+
+
+def narrow_magnitudes(values: Bits) -> Bits:
+    """Return the magnitudes of values of at most 16 bits as unsigned integers."""
+    codes = _CODES[dtype_name(values.dtype)]
+    return _magnitudes(codes, values.view(codes.unsigned))
 
 
 def _magnitudes(codes: _Codes, bits: Bits) -> Bits:
