@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,8 @@ _MARKS = 4
 _JOINERS, _EMOJI_STYLE = "\u200c\u200d", "\ufe0f"
 _SPACES = re.compile("[ \t\r\n\u00a0\u202f]+")
 _Error = TypeVar("_Error", bound=Exception)
+# Libraries of the extra [torch], each with its oldest version that works.
+_TORCH = {"torch": (2, 13), "transformers": (5, 24)}
 # Errors of reading a file that is missing or damaged.
 _DAMAGED = (OSError, ValueError, LookupError, OverflowError, RecursionError)
 
@@ -129,6 +133,53 @@ def first_line(error: BaseException) -> str:
     first, *more = str(error).strip().splitlines() or [type(error).__name__]
     # "… for validator 'validate_architecture':" precedes the reason.
     return f"{first} {more[0].strip()}" if more and first.endswith(":") else first
+
+
+def need_torch(where: str, facts: str = "") -> None:
+    """Import torch and transformers, or refuse in one line with the command to run.
+
+    Parameters
+    ----------
+    where : str
+        Model or option that needs the libraries.
+    facts : str
+        Facts that do not decide the model, so that its class is needed.
+
+    Raises
+    ------
+    SparsityReportError
+        A library is not installed, too old or broken.
+    """
+    command, names = "pip install 'sparsity-report[torch]'", "names (--by-names or config=False)"
+    reason = f", and {facts} do not decide the model" if facts else ""
+    instead = f", or take groups from {names}" if facts else ""
+    for name, oldest in _TORCH.items():
+        try:
+            import_module(name)
+            found = version(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise _broken(where, name, error) from error
+            fault = f"{name} is not installed{reason}; run {command}{instead}"
+            raise SparsityReportError(f"{where}: {fault}") from error
+        except (ImportError, OSError) as error:
+            if ran_out(error):
+                raise
+            raise _broken(where, name, error) from error
+        if tuple(map(int, re.findall(r"\d+", found)[:2])) < oldest:
+            least = ".".join(map(str, oldest))
+            raise SparsityReportError(
+                f"{where}: {name} {found} is older than {least}; run "
+                f"{command.replace('install', 'install --upgrade', 1)}"
+            )
+
+
+def _broken(where: str, name: str, error: BaseException) -> SparsityReportError:
+    """Return the error for a library that is installed but cannot be imported."""
+    return SparsityReportError(
+        f"{where}: {name} cannot be imported: {first_line(error)}; run pip install "
+        f"--force-reinstall {name}"
+    )
 
 
 def check_options(function: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -102,9 +102,7 @@ def execute() -> int:
             print_line(line, sys.stderr)
         return int(error.exit_code)
     except ModuleNotFoundError as error:
-        print_warning(
-            f"{error.name} is not installed; install sparsity-report with all dependencies"
-        )
+        print_warning(f"{error.name} is not installed; run pip install 'sparsity-report[torch]'")
         return 2
     except OSError as error:  # the system failed outside any file of ours
         print_warning(f"{error.filename or 'the system'}: {error.strerror or error}")

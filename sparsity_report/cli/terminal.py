@@ -108,14 +108,12 @@ def _block_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence warnings and progress bars of libraries."""
+    """Silence warnings of libraries, whether they are imported or will be."""
     import warnings
 
-    from transformers.utils import logging
-
-    from sparsity_report.weights.sources.checkpoint import without_bars
-
-    logging.set_verbosity_error()
-    with without_bars(), warnings.catch_warnings():
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    if logging := sys.modules.get("transformers.utils.logging"):
+        logging.set_verbosity_error()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

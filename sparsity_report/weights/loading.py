@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from sparsity_report.deferred import nn
 from sparsity_report.errors import (
     SparsityReportError,
     check_options,
     explained,
+    need_torch,
     printable,
     within_memory,
 )
@@ -34,6 +35,9 @@ from sparsity_report.weights.sources.safetensors import Shards
 from sparsity_report.weights.tensor_slices import LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Reading(TypedDict, total=False):
@@ -120,7 +124,8 @@ def load(
         raise SparsityReportError(
             f"base= goes with the path or Hub id of an adapter, not with {type(model).__name__}"
         )
-    if not isinstance(model, nn.Module):
+    # Without torch there are no modules.
+    if "torch" not in sys.modules or not isinstance(model, sys.modules["torch"].nn.Module):
         raise SparsityReportError(
             f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or nothing"
         )
@@ -169,6 +174,7 @@ def _open(
 
 
 def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
+    need_torch(f"{model} and its base")
     from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 
     allow_pickle = options.allow_pickle
@@ -200,6 +206,7 @@ def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
         return GGUFWeights(headers, options, [*map(LocalFile.look_up, headers)])
     if kind == "pickle":
         check_allowed(path, options.allow_pickle)
+        need_torch(str(path))
         from sparsity_report.weights.sources.pickles import read_pickle
 
         return open_checkpoint(path, options, kind, shards.files, read_pickle)

@@ -17,12 +17,12 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.weights.anatomy.names_only import is_buffer, is_padding
-from sparsity_report.weights.tensor_slices import (
-    Entry,
-    FileSlice,
-    HeldSlice,
-    Slice,
-    dtype_name,
+from sparsity_report.weights.tensor_slices import Array, Entry, FileSlice, HeldSlice, Slice
+from sparsity_report.weights.torch_tensors import (
+    TensorSlice,
+    tensor_dtype,
+    to_array,
+    to_tensor,
     torch_dtype,
 )
 from sparsity_report.words.sentences import say
@@ -66,7 +66,7 @@ def memory_parts(
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
             tensor = _compute(model, name)
-            parts[name] = [Entry(name, tuple(tensor.shape), HeldSlice.from_tensor(tensor, 0))]
+            parts[name] = [Entry(name, tuple(tensor.shape), TensorSlice.from_tensor(tensor, 0))]
     extra = {
         key: name
         for key, name in extra.items()
@@ -219,7 +219,7 @@ class Conversion:
         for (name, result), total in zip(results.items(), totals, strict=True):
             if (rows := self._rows(outlines, result)) is None:
                 span = done, done + total, sum(totals)
-                values = Converted(total, dtype_name(result.dtype), self, name, span)
+                values = Converted(total, tensor_dtype(result.dtype), self, name, span)
                 rows = Entry(self.sources[0][1].key, tuple(result.shape), values)
             entries[name] = [rows]
             done += total
@@ -310,6 +310,7 @@ class Converted(Slice):
         if self.total:
             yield self
 
-    def pieces(self) -> Iterator[torch.Tensor]:
+    def pieces(self) -> Iterator[Array]:
         """Read the tensors, convert them and yield the values of the parameter."""
-        yield from self.conversion.run(Entry.read)[self.name].reshape(-1).split(_CHUNK)
+        values = self.conversion.run(lambda entry: to_tensor(entry.read()))[self.name]
+        yield from map(to_array, values.reshape(-1).split(_CHUNK))

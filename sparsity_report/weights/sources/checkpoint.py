@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sparsity_report.errors import SparsityReportError, first_line
+from sparsity_report.errors import SparsityReportError, first_line, need_torch
 from sparsity_report.weights.anatomy.decided_files import decide
 from sparsity_report.weights.anatomy.names_only import (
     Description,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 T = TypeVar("T", bound=Path | Origin)
+_FACTS = "names, shapes and config.json"
 _NOTHING = Description((), None)
 
 
@@ -241,13 +242,12 @@ class CheckpointWeights(Weights):
         contents = self.contents
         if contents.model is not None or not self.architecture:
             return contents.model, contents.parts
-        from sparsity_report.weights.sources.class_match import match_class
-
-        count = len(self.raw)
         try:
-            model, parts, _ = match_class(self.directory, self.unpacked, count, self.settings)
+            model, parts = self.match_class()
         except SparsityReportError as error:
             raise self.wrong(f"can be counted but not run: {error}") from error
+        if model is None:
+            return None, contents.parts
         shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
         named = {p.name: p.shape for p in self.parameters}
         if other := sorted(shapes.items() ^ named.items()):
@@ -256,6 +256,13 @@ class CheckpointWeights(Weights):
                 f"{type(model).__name__}; download the whole checkpoint with its config.json"
             )
         return model, parts
+
+    def match_class(self) -> tuple[nn.Module | None, Mapping[str, list[Entry]]]:
+        """Return the model on the meta device and its tensors by asking the class."""
+        need_torch(self.name)
+        from sparsity_report.weights.sources.class_match import match_class
+
+        return match_class(self.directory, self.unpacked, len(self.raw), self.settings)[:2]
 
     def configuration(self) -> dict[str, Any]:
         """Return the content of ``config.json``."""
@@ -342,7 +349,7 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
         if decided := decide(contents.entries, options, config):
             return contents.with_modules(*decided, architecture=config["architectures"][0])
         return _of_class(contents, folder, options)
-    except (SparsityReportError, ImportError) as error:
+    except SparsityReportError as error:
         if not options.only_counted:
             raise
         reason = first_line(error)
@@ -351,6 +358,7 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
 
 def _of_class(contents: Contents, folder: Path, options: ReaderOptions) -> Contents:
     """Return contents with the modules of their class."""
+    need_torch(options.name, "" if options.only_counted else _FACTS)
     from sparsity_report.weights.sources.class_match import describe_class, match_class
 
     settings, count = contents.settings, len(contents.raw or contents.entries)

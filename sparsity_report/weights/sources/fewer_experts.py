@@ -16,7 +16,8 @@ from typing import Any
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
+from sparsity_report.weights.anatomy.config_sizes import parameters_for
+from sparsity_report.weights.anatomy.meta_model import read_config, without_head
 from sparsity_report.weights.anatomy.tensor_names import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.quantization_config import read_scheme
