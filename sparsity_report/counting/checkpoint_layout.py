@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.weights.anatomy.tensor_names import Converted
+from sparsity_report.weights.anatomy.converted_values import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.safetensors import INDEX, SINGLE

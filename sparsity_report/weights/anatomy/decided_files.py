@@ -66,7 +66,8 @@ _INNER = (
 )  # fmt: skip
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads")
 _HEAD_DIM = ("head_dim", "d_kv")
-_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+#: Names of the number of experts in configurations.
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 # Blocks of one tower: the text before their number, the number, and the rest.
 _BLOCK = re.compile(
     r"(?P<tower>(?:[A-Za-z_]+\.)*(?:h|layers?|blocks?))\.(?P<number>\d{1,9})\.(?P<rest>.+)"
@@ -349,7 +350,7 @@ class _File:
         stacks = expert_stacks(self.shapes)
         per_token = first_count(self.config, *EXPERTS_PER_TOKEN)
         announced = {
-            self.config[key] for key in _EXPERT_COUNTS if isinstance(self.config.get(key), int)
+            self.config[key] for key in EXPERT_COUNTS if isinstance(self.config.get(key), int)
         }
         routers = [p.shape for _, p in self.named if self.kinds[p.name] == "router"]
         chosen = [shape for shape in routers if len(shape) == 2 and shape[0] in announced]

@@ -290,20 +290,29 @@ class CheckpointWeights(Weights):
         runnable: nn.Module = model.eval()
         return runnable
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether names describe the model of a known class."""
+        return self.contents.model is None and bool(self.architecture)
+
     def require_runnable(self) -> nn.Module:
         """Return the model on the meta device; refuse one without class or copy on disk."""
-        entries = self.unpacked.values()
-        if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
-            raise self.wrong(
-                "is streamed from the Hub, so it can be counted but not run; load it without "
-                "stream, which keeps a copy on this disk"
-            )
+        self.require_local()
         if (model := self._matched[0]) is None:
             raise self.wrong(
                 "can be counted but not run: transformers has no class for it; load it with that "
                 "class and pass the nn.Module"
             )
         return model
+
+    def require_local(self) -> None:
+        """Refuse a model without a copy on this disk."""
+        entries = self.unpacked.values()
+        if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
+            raise self.wrong(
+                "is streamed from the Hub, so it can be counted but not run; load it without "
+                "stream, which keeps a copy on this disk"
+            )
 
 
 def open_checkpoint(
