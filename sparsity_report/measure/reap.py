@@ -12,7 +12,6 @@ from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, e
 from sparsity_report.counting.matrix_counts import matrix_blocks
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis, Calibration
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
@@ -144,7 +143,7 @@ def _magnitudes(
     for number, (name, p) in enumerate(matrices, 1):
         values = Matrix(p.total // p.experts, 1, p.experts)
         parts = pieces(weights.as_in_memory(p.name))
-        for expert, _, run in matrix_blocks(parts, values, _RUN, torch.cat):
+        for expert, _, run in matrix_blocks(parts, values, _RUN):
             sums[name][expert].add(run)
         if progress:
             progress(number, len(matrices), p.name)
