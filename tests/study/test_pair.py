@@ -126,8 +126,7 @@ def test_prunings_of_one_model(demo):
     prunings = sr.global_magnitude(demo, 0.5), sr.n_m(demo, 2, 4)
     pair = sr.compare_checkpoints(prunings[0], sr.masked(prunings[1]))
     masks = [
-        np.concatenate([p.mask(each.name).ravel() for each in demo.prunable])
-        for p in prunings
+        np.concatenate([p.mask(each.name).ravel() for each in demo.prunable]) for p in prunings
     ]
     whole = pair.survival.iloc[0]
     assert whole["kept"] == (~masks[0] & ~masks[1]).sum()
