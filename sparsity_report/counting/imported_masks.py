@@ -199,10 +199,10 @@ def _mask_entry(name: str, value: Any) -> Entry:
             value = to_array(value)
     try:
         array = np.array(value)
-        held = HeldSlice.from_array(array)
-        array == 1  # noqa: B015
+        if array.dtype.kind in "OSU":
+            raise TypeError(f"it holds {array.dtype}")
     except (TypeError, ValueError) as error:
         raise SparsityReportError(
             f"masks: {name!r} is not an array of numbers ({error}); give zeros and ones"
         ) from error
-    return Entry(name, array.shape, held)
+    return Entry(name, array.shape, HeldSlice.from_array(array))
