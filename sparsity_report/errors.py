@@ -27,7 +27,11 @@ _JOINERS, _EMOJI_STYLE = "\u200c\u200d", "\ufe0f"
 _SPACES = re.compile("[ \t\r\n\u00a0\u202f]+")
 _Error = TypeVar("_Error", bound=Exception)
 # Libraries of the extra [torch], each with its oldest version that works.
-_TORCH = {"torch": (2, 13), "transformers": (5, 24)}
+_TORCH = {"torch": "2.13", "transformers": "5.24"}
+#: Advice that names the libraries, since an index may serve another package by our name.
+TORCH_COMMAND = "run pip install {} (the extra [torch])".format(
+    " ".join(f"'{name}>={oldest}'" for name, oldest in _TORCH.items())
+)
 # Errors of reading a file that is missing or damaged.
 _DAMAGED = (OSError, ValueError, LookupError, OverflowError, RecursionError)
 
@@ -150,36 +154,21 @@ def need_torch(where: str, facts: str = "") -> None:
     SparsityReportError
         A library is not installed, too old or broken.
     """
-    command, names = "pip install 'sparsity-report[torch]'", "names (--by-names or config=False)"
     reason = f", and {facts} do not decide the model" if facts else ""
-    instead = f", or take groups from {names}" if facts else ""
+    instead = ", or take groups from names (--by-names or config=False)" if facts else ""
     for name, oldest in _TORCH.items():
         try:
             import_module(name)
             found = version(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise _broken(where, name, error) from error
-            fault = f"{name} is not installed{reason}; run {command}{instead}"
-            raise SparsityReportError(f"{where}: {fault}") from error
         except (ImportError, OSError) as error:
             if ran_out(error):
                 raise
-            raise _broken(where, name, error) from error
-        if tuple(map(int, re.findall(r"\d+", found)[:2])) < oldest:
-            least = ".".join(map(str, oldest))
-            raise SparsityReportError(
-                f"{where}: {name} {found} is older than {least}; run "
-                f"{command.replace('install', 'install --upgrade', 1)}"
-            )
-
-
-def _broken(where: str, name: str, error: BaseException) -> SparsityReportError:
-    """Return the error for a library that is installed but cannot be imported."""
-    return SparsityReportError(
-        f"{where}: {name} cannot be imported: {first_line(error)}; run pip install "
-        f"--force-reinstall {name}"
-    )
+            is_missing = isinstance(error, ModuleNotFoundError) and error.name == name
+            broken = f"cannot be imported ({first_line(error)}), so install it again"
+            fault = f"{name} {'is not installed' if is_missing else broken}{reason}"
+            raise SparsityReportError(f"{where}: {fault}; {TORCH_COMMAND}{instead}") from error
+        if [*map(int, re.findall(r"\d+", found)[:2])] < [*map(int, oldest.split("."))]:
+            raise SparsityReportError(f"{where}: {name} {found} is too old; {TORCH_COMMAND}")
 
 
 def check_options(function: str, given: Iterable[str], known: Iterable[str]) -> None:
