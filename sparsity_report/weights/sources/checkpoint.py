@@ -181,6 +181,7 @@ class CheckpointWeights(Weights):
 
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer beside the weights or in a GGUF file, without running code."""
+        need_torch(f"{self.name}: its tokenizer")
         from sparsity_report.weights.sources.tokenizer import open_tokenizer
 
         return open_tokenizer(self.directory, self.path if self.source == "gguf" else None)
