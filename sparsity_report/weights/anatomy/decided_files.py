@@ -395,7 +395,8 @@ class _File:
         # Transformers writes every setting of a class, and names its version. Older configurations
         # name none, but no class with a table of positions has the setting `sliding_window`.
         has_positions = not all(is_of_tokens(name, (1, 1)) for name in self.shapes)
-        is_written = has_positions or "transformers_version" in self.config
+        named = {"sliding_window", "transformers_version"}
+        is_written = has_positions or not named.isdisjoint(self.config)
         if "window_size" in self.config or not is_written:  # GPT-Neo has local attention
             return 0
         is_alternating = any("pre_feedforward" in name for name in self.shapes)

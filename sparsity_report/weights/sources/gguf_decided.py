@@ -89,8 +89,7 @@ def decided_contents(
     if missing := [name for key, name in names.items() if key not in stored]:
         raise incomplete(options.name, missing)
     renamed = {name: stored[key] for key, name in names.items()}
-    windows = {"layer_types": ["full_attention"] * config["num_hidden_layers"]}
-    if (decided := decide(renamed, options, config | windows)) is None:
+    if (decided := decide(renamed, options, config)) is None:
         return None
     contents = Contents(entries, settings=config)
     heads = {".attn_q.": config["num_attention_heads"], ".attn_k.": config["num_key_value_heads"]}
@@ -114,7 +113,7 @@ def configuration_of(metadata: Metadata) -> dict[str, Any] | None:
     head_dim = own.get("attention.key_length", None if kind == "qwen3" else rotated)
     if type(head_dim) is not int or head_dim <= 0 or (kind == "qwen2" and head_dim != usual):
         return None
-    known = {"architectures": [_CLASSES[kind]], "model_type": kind, **sizes}
+    known = {"architectures": [_CLASSES[kind]], "model_type": kind, "sliding_window": None, **sizes}
     if kind != "qwen2":
         known["head_dim"] = head_dim
     further = {name: own.get(key) for key, name in _FURTHER.items()}
