@@ -315,7 +315,7 @@ class FileSlice(Divisible):
     def decode(self, raw: Bytes) -> Array:
         """Return the values of bytes of the file."""
         values: Array = self.unpack(raw).view(array_dtype(self.dtype))
-        return raw != 0 if self.dtype == "bool" else values
+        return values
 
     def sources(self) -> Sequence[FileSlice]:
         """Return the slice itself."""

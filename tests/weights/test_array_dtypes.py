@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from sparsity_report.weights.array_dtypes import array_dtype, cast, dtype_name
-from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import DTYPES, is_float, join_slices
 from sparsity_report.weights.torch_tensors import tensor_slices, to_array, to_tensor, torch_dtype
 
@@ -36,12 +34,3 @@ def test_values_are_rounded_as_torch_rounds_them(name, source):
     values = values.to(source)
     expected = values.to(torch_dtype(name)).double().numpy()
     assert np.array_equal(cast(to_array(values), name).astype(float), expected, equal_nan=True)
-
-
-def test_any_nonzero_byte_of_a_boolean_is_true(tmp_path):
-    file = tmp_path / "model.safetensors"
-    save_file({"w": torch.ones(4, dtype=torch.bool)}, file)
-    file.write_bytes(file.read_bytes()[:-4] + bytes([0, 1, 2, 255]))
-    (entry,) = read_header(file)
-    assert entry.read().tolist() == [False, True, True, True]
-    assert np.count_nonzero(entry.read()) == 3
