@@ -137,7 +137,8 @@ def _have_same_angles(one: Floats, other: Floats) -> bool:
     """
     directions = normalize_rows(one.T), normalize_rows(other.T)
     pairs = np.triu_indices(len(directions[0]), 1)
-    return bool(np.corrcoef(*((each @ each.T)[pairs] for each in directions))[0, 1] >= _CORRELATED)
+    one, other = ((each @ each.T)[pairs] for each in directions)
+    return bool(np.corrcoef(one, other)[0, 1] >= _CORRELATED)
 
 
 def _align_vocabulary(alignment: Alignment, one: Part, other: Part) -> None:

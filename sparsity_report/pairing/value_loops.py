@@ -117,7 +117,7 @@ def compile_for(before: str, after: str) -> None:
     Call this before threads or processes start: a process that is forked while a thread compiles
     would wait forever.
     """
-    tally_values(*(np.empty(1, array_dtype(name)) for name in (before, after)))
+    tally_values(np.empty(1, array_dtype(before)), np.empty(1, array_dtype(after)))
 
 
 def _readable(*sides: Array) -> Iterator[list[Values]]:
