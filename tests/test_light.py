@@ -1,18 +1,20 @@
-"""Saved studies and pairs without torch: with its import blocked, and where it is not installed."""
+"""The core without torch: with its import blocked, and where it is not installed."""
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from helpers import need
+from zoo.cases import CASES
 
 import sparsity_report as sr
+from sparsity_report import errors
 
 ROOT = Path(__file__).parents[1]
 # Steps with the names of the paths; `study` and `pair` are files, `out` is a folder.
@@ -28,7 +30,7 @@ class Blocker:
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name.partition(".")[0] in BLOCKED:
-            raise ImportError(f"{name} is blocked")
+            raise ModuleNotFoundError(f"{name} is blocked", name=name.partition(".")[0])
 
 if "--block" in sys.argv:
     sys.meta_path.insert(0, Blocker)
@@ -65,6 +67,9 @@ command("count", demo, "--json")
 command("check", demo, "--zeros", "<=1%", "--no-nan")
 command("check", demo, "--zeros", ">=50%", code=1)
 command("check", out / "nothing", "--no-nan", code=2)
+command("run", "--sparsity", "0.3", "--out", out / "run", "--write", "csv")
+command("prune", "--sparsity", "0.3", "--out", out / "pruned")
+command("pair", demo, out / "pruned", "--out", out / "pair.json")
 assert sr.check(demo, zeros=">=50%").violations
 """
 WIDGETS = """
@@ -117,29 +122,79 @@ def test_saved_values_need_no_library_that_reads_or_measures_models(saved, tmp_p
     assert {path.name for path in (tmp_path / "pages").iterdir()} >= {"report.html", "report.pdf"}
 
 
-def light_commands():
-    """Return the commands of the guide that install the package without torch."""
-    page = (ROOT / "docs" / "how-to" / "small-install.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```bash\n(pip install altair .*?)```", page, re.S)
-    return [shlex.split(line) for line in block.splitlines()]
+FIGURES = """
+for path in sys.argv[4:]:
+    try:
+        weights = sr.load(path)
+        pruning = sr.global_magnitude(weights, 0.3)
+        layers = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning)).layers
+        print(layers.to_json())
+    except sr.SparsityReportError as error:
+        print(error)
+"""
+
+
+def test_figures_are_equal_with_and_without_torch(tmp_path):
+    """Of undecided files, and of one whose tensors are not those of its class, a line says so."""
+    folders = [tmp_path / str(number) for number in range(len(CASES))]
+    for case, folder in zip(CASES, folders, strict=True):
+        case.build().save_pretrained(folder)
+    line = [sys.executable, "-c", HEAD + FIGURES, "", "", "", *folders]
+    without, known = (
+        process(*line[:6], *option, *folders, cwd=tmp_path).stdout.splitlines()
+        for option in (["--block"], ["--all"])
+    )
+    equal = [left == right for left, right in zip(without[1:], known[1:], strict=True)]
+    undecided = [text for text in without[1:] if "[torch]" in text and "--by-names" in text]
+    assert sum(equal) + len(undecided) == len(CASES)
+    assert sum(equal) > len(CASES) // 3
+
+
+@pytest.mark.parametrize("option", ["--latency", "--perplexity", "--policy=wanda"])
+def test_options_that_run_a_model_name_the_extra(option, tmp_path):
+    script = HEAD + f"command('run', {option!r}, '--sparsity', '0.5', code=2)"
+    done = process(sys.executable, "-c", script, "", "", "", "--block", cwd=tmp_path)
+    (line,) = done.stderr.splitlines()
+    name = option.removeprefix("--policy=")
+    assert line.startswith(f"sparsity-report: {name}: torch is not installed; run pip install ")
+
+
+@pytest.mark.parametrize(
+    ("fault", "match"),
+    [
+        (OSError("libcudart.so: cannot open"), r"x: torch cannot be imported \(libcudart"),
+        (ModuleNotFoundError("no", name="torch"), "x: torch is not installed; run pip install 't"),
+    ],
+)
+def test_broken_libraries_are_named(fault, match, monkeypatch):
+    monkeypatch.setattr(errors, "import_module", mock.Mock(side_effect=fault))
+    with pytest.raises(sr.SparsityReportError, match=match):
+        errors.need_torch("x")
+
+
+def test_old_libraries_are_named(monkeypatch):
+    monkeypatch.setattr(errors, "version", {"torch": "2.13.0", "transformers": "4.57"}.get)
+    with pytest.raises(sr.SparsityReportError, match=r"transformers 4\.57 is too old"):
+        errors.need_torch("x")
+
+
+def test_the_extra_has_the_versions_that_are_checked():
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [f"{name}>={oldest}" for name, oldest in errors._TORCH.items()]
+    assert extra["optional-dependencies"]["torch"] == named
 
 
 @pytest.mark.tools  # pip downloads
-def test_the_light_list_renders_and_compares_where_torch_is_not_installed(saved, tmp_path):
+def test_the_core_renders_and_compares_where_torch_is_not_installed(saved, tmp_path):
     venv.create(tmp_path / "env", with_pip=False)
     (python,) = (tmp_path / "env").glob("*/python")
     pip = [sys.executable, "-m", "pip", "--python", python]
-    for word, *arguments in light_commands():
-        assert word == "pip"
-        done = process(*pip, *arguments, "-q", "--no-compile", cwd=ROOT)
-        need(done.returncode == 0, f"packages to install: {done.stderr}")
+    done = process(*pip, "install", ".", "-q", "--no-compile", cwd=ROOT)
+    need(done.returncode == 0, f"packages to install: {done.stderr}")
     listed = json.loads(process(*pip, "list", "--format=json", cwd=ROOT).stdout)
     names = {each["name"] for each in listed}
     assert "sparsity-report" in names
-    assert not {"torch", "transformers", "gguf", "numba", "anywidget"} & names
-    run(python, HEAD + TEXT + PAGES, saved, tmp_path)
-    missing = process(python, "-m", "sparsity_report", "run", cwd=tmp_path)
-    assert (missing.returncode, missing.stderr) == (
-        2,
-        "sparsity-report: torch is not installed; install sparsity-report with all dependencies\n",
-    )
+    assert not {"torch", "transformers"} & names
+    run(python, HEAD + TEXT + WIDGETS + PAGES, saved, tmp_path)
+    done = process(python, "-m", "sparsity_report", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_two_commands():
+def test_the_commands():
     lines = [
         line
         for block in page_code.blocks(README)
@@ -17,7 +17,8 @@ def test_the_two_commands():
         for line in block.code.splitlines()
     ]
     assert [line for line in lines if line.startswith("pip")] == [
-        "pip install . && sparsity-report run", "pip install '.[test]' && pytest",
+        "pip install . && sparsity-report run", "pip install '.[torch]'",
+        "pip install '.[test]' && pytest",
     ]  # fmt: skip
 
 

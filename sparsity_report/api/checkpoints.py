@@ -5,10 +5,9 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import pandas as pd
-from torch import nn
 
 from sparsity_report.api.study import Study
 from sparsity_report.counting.histogram import Magnitudes
@@ -27,9 +26,12 @@ from sparsity_report.weights.loading import load
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
+if TYPE_CHECKING:
+    from torch import nn
+
 #: Names of the variants of a study of two checkpoints.
 NAMES = ("Before", "After")
-Checkpoint = Weights | Variant | Pruning | str | os.PathLike[str] | nn.Module
+Checkpoint = Union[Weights, Variant, Pruning, str, os.PathLike[str], "nn.Module"]
 """A model that can be compared: opened or not, as it is or pruned."""
 
 
@@ -175,7 +177,7 @@ def _opened(model: Any) -> Weights:
     try:
         return load(model)
     except SparsityReportError as error:
-        if isinstance(model, nn.Module):
+        if not isinstance(model, str | os.PathLike):
             raise
         try:
             weights = load(model, config=False)

@@ -17,7 +17,7 @@ from sparsity_report.cli.pair_command import pair
 from sparsity_report.cli.prune_command import expand, prune
 from sparsity_report.cli.run_command import render, run
 from sparsity_report.cli.terminal import flush, print_line, print_warning
-from sparsity_report.errors import SparsityReportError, within_memory
+from sparsity_report.errors import TORCH_COMMAND, SparsityReportError, within_memory
 
 app = typer.Typer(
     name="sparsity-report",
@@ -105,9 +105,9 @@ def execute() -> int:
             print_warning(f"{message.rstrip('.')}; see {place} --help")
         return int(error.exit_code)
     except ModuleNotFoundError as error:
-        print_warning(
-            f"{error.name} is not installed; install sparsity-report with all dependencies"
-        )
+        is_extra = error.name in {"torch", "transformers"}
+        advice = TORCH_COMMAND if is_extra else f"run pip install {error.name}"
+        print_warning(f"{error.name} is not installed; {advice}")
         return 2
     except OSError as error:  # the system failed outside any file of ours
         print_warning(f"{error.filename or 'the system'}: {error.strerror or error}")

@@ -24,7 +24,7 @@ from sparsity_report.cli.options import (
 )
 from sparsity_report.cli.outputs import check_outputs, write
 from sparsity_report.cli.terminal import print_warning, quiet_libraries
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError, need_torch, printable
 from sparsity_report.files.filesystem import file_digest
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         raise SparsityReportError(
             f"--sensitivity {analysis.sensitivity!r} is unknown; use block, group or layer"
         )
-    _clock(analysis)
     scored = analysis.scores or analysis.sensitivity
     runs = None
     if calibrates(choices):
@@ -105,6 +104,16 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
             raise SparsityReportError(
                 f"--protocol {analysis.protocol!r} is unknown; use {', '.join(PROTOCOLS)}"
             )
+    asked = {
+        "--latency": analysis.latency, "--perplexity": analysis.scores or analysis.text,
+        "--sensitivity": analysis.sensitivity, "--prompt": analysis.prompt,
+        "--calibration": choice.calibration,
+        **{policy.option: policy.calibrates for policy in policies},
+    }  # fmt: skip
+    if needing := [name for name, value in asked.items() if value]:
+        need_torch(needing[-1])
+    _clock(analysis)
+    if analysis.text is not None or scored:
         from sparsity_report.measure.protocols import Passages
 
         Passages({"text": analysis.text, "protocol": analysis.protocol})
@@ -128,7 +137,6 @@ def _clock(analysis: Analysis) -> Clock | None:
 def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
     """Compare and measure the variants; return the study, and True if a request was wrong."""
     import sparsity_report as sr
-    from sparsity_report.measure.protocols import NoScoreError
 
     variants = given.variants
     study = sr.compare(*variants, patterns=True)
@@ -146,6 +154,8 @@ def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
         try:
             study = study.with_measured(**{name: measure()})
         except SparsityReportError as error:
+            from sparsity_report.measure.protocols import NoScoreError
+
             refused |= not isinstance(error, NoScoreError)
             if (note := str(error)) not in study.notes:
                 study = replace(study, notes=(*study.notes, note))

@@ -109,11 +109,13 @@ def _block_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence warnings and progress bars of libraries."""
+    """Silence warnings of libraries, whether they are imported or will be."""
     import warnings
 
     # Libraries read these when they are imported, and many commands do without them.
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    if logging := sys.modules.get("transformers.utils.logging"):
+        logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

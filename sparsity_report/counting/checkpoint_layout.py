@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.weights.anatomy.tensor_names import Converted
+from sparsity_report.weights.anatomy.converted_values import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, index_name
@@ -108,7 +108,7 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout
             for p in weights.stored
         }
         for name, values in weights.buffers().items():
-            entries[name] = Entry(name, tuple(values.shape), HeldSlice.from_tensor(values))
+            entries[name] = Entry(name, values.shape, HeldSlice.from_array(values))
         return _new_files(entries, by_parameter=True, unpacks=True)
     if is_remote([*weights.raw.values()]):
         raise weights.wrong("is streamed from the Hub; load it without stream to write it")

@@ -11,12 +11,12 @@ from functools import partial
 from itertools import tee
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from sparsity_report.counting.checkpoint_layout import Layout, rearranged
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import Cut, masked_copy
-from sparsity_report.counting.histogram import count_slice
+from sparsity_report.counting.histogram import Values, count_slice
 from sparsity_report.counting.matrix_counts import in_runs
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.pruning import Pruning
@@ -27,20 +27,13 @@ from sparsity_report.files.atomic import new_folder
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
+from sparsity_report.weights.array_dtypes import cast
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE, SETTINGS_KEYS
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
 from sparsity_report.weights.sources.safetensors import is_within
-from sparsity_report.weights.tensor_slices import (
-    FP8,
-    Entry,
-    FileSlice,
-    Slice,
-    is_float,
-    pieces,
-    torch_dtype,
-)
+from sparsity_report.weights.tensor_slices import FP8, Entry, FileSlice, Slice, is_float, pieces
 from sparsity_report.weights.weights import Parameter, Weights
 
 # Files beside the weights that are copied, and those that describe other files.
@@ -230,36 +223,36 @@ class _Masked(Slice):
     parameter: Parameter
     cut: Cut
 
-    def pieces(self) -> Iterator[torch.Tensor]:
+    def pieces(self) -> Iterator[Values]:
         """Yield the values block by block, pruned ones as zeros."""
         rows, masked = tee(self._whole_rows())
         # The last step compares the number of pruned weights with the counted one.
         for mask, values in zip(self.cut.masks(masked), rows, strict=True):
             yield masked_copy(values, mask)
 
-    def _whole_rows(self) -> Iterator[torch.Tensor]:
+    def _whole_rows(self) -> Iterator[Values]:
         """Yield matrices of whole rows; whole matrices if their inputs come first."""
         matrix, row = self.parameter.inputs_outputs, self.parameter.shape[-1]
         step = math.prod(matrix) if matrix else max(_BLOCK // row, 1) * row
         sizes = (min(step, self.total - start) for start in range(0, self.total, step))
-        for values in in_runs(pieces(self.slices()), sizes, torch.cat):
-            yield values.view(matrix or (-1, row))
+        for values in in_runs(pieces(self.slices()), sizes):
+            yield values.reshape(matrix or (-1, row))
 
 
 def _write(folder: Path, places: list[tuple[str, int, int]], dtype: str, values: Slice) -> int:
     """Write values in a dtype to runs of files in order; return the bytes written."""
-    written, rest = 0, torch.empty(0)
+    written, rest = 0, np.empty(0)
     blocks = iter(values.pieces())
     for file, offset, total in places:
         with filesystem.opened(folder / file, os.O_WRONLY) as handle:
             os.lseek(handle, offset, os.SEEK_SET)
             while total:
-                if not rest.numel():
-                    rest = next(blocks).reshape(-1).to(torch_dtype(dtype))
-                data = rest[:total].contiguous().view(torch.uint8).numpy().data
+                if not rest.size:
+                    rest = cast(np.ascontiguousarray(next(blocks)).reshape(-1), dtype)
+                data = rest[:total].view(np.uint8).data
                 filesystem.write_all(handle, data)
                 written += len(data)
-                rest, total = rest[total:], total - min(total, rest.numel())
+                rest, total = rest[total:], total - min(total, rest.size)
     for _ in blocks:  # lets generators check what they have read
         raise SparsityReportError(f"{places[0][0]}: a tensor has more values than its shape")
     return written

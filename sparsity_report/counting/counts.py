@@ -127,5 +127,5 @@ def _count_small(
     for (_, is_prunable), names in groups.items():
         for start in range(0, len(names), _BATCH):
             some = names[start : start + _BATCH]
-            tensors = [weights.tensor(name) for name in some]
-            yield from zip(some, count_together(tensors, is_prunable), strict=True)
+            arrays = [weights.array(name) for name in some]
+            yield from zip(some, count_together(arrays, is_prunable), strict=True)

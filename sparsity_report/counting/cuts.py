@@ -12,13 +12,18 @@ from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from sparsity_report.counting.histogram import Floats, Integers, Magnitudes
-from sparsity_report.counting.n_m_patterns import Pattern
+from sparsity_report.counting.histogram import (
+    Floats,
+    Integers,
+    Magnitudes,
+    Values,
+    nonzero_flags,
+    split,
+)
+from sparsity_report.counting.n_m_patterns import Flags, Pattern, group_counts
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.workers import in_order, unflushed
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensor_slices import Slice, memory_slices
 from sparsity_report.weights.weights import Parameter, Weights
@@ -30,33 +35,30 @@ _BLOCK = 2**22
 # Scores in memory at a time.
 _SCORES = 2**21
 _NO_SIGN = np.int16(0x7FFF)
-# Integer dtypes by the bytes of a weight.
-_BITS = {1: "uint8", 2: "int16", 4: "int32"}
 
 
-def inputs_last(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
+def inputs_last(array: Values, sizes: tuple[int, int]) -> Values:
     """Return a view with the inputs last of matrices whose inputs come first.
 
     Examples
     --------
-    >>> inputs_last(torch.arange(6).reshape(2, 3), (2, 3)).tolist()
+    >>> inputs_last(np.arange(6).reshape(2, 3), (2, 3)).tolist()
     [[0, 3], [1, 4], [2, 5]]
     """
-    return tensor.view(-1, *sizes).mT if tensor.shape[-2:] != sizes else tensor.mT
+    matrices = array.reshape(-1, *sizes) if array.shape[-2:] != sizes else array
+    return matrices.swapaxes(-1, -2)
 
 
-def masked_copy(tensor: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+def masked_copy(array: Values, kept: Flags) -> Values:
     """Return a copy with pruned weights set to zero, without changing a bit of the others.
 
     Examples
     --------
-    >>> masked_copy(torch.tensor([1.0, -2.0]), torch.tensor([False, True])).tolist()
+    >>> masked_copy(np.array([1.0, -2.0]), np.array([False, True])).tolist()
     [0.0, -2.0]
     """
-    # Bits are multiplied by 0 or 1, because float8 lacks masked_fill.
-    if (bits := _BITS.get(tensor.itemsize)) is not None:
-        return (tensor.view(getattr(torch, bits)) * kept).view(tensor.dtype)
-    return tensor.masked_fill(~kept, 0)
+    masked: Values = (array.view(f"u{array.itemsize}") * kept).view(array.dtype)
+    return masked
 
 
 class Cut(ABC):
@@ -80,38 +82,37 @@ class Cut(ABC):
         """Return the nonzeros after pruning a tensor with these magnitudes."""
 
     @abstractmethod
-    def _flags(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def _flags(self, parts: Iterable[Values]) -> Iterator[Flags]:
         """Yield True for the kept elements of each part of the tensor, inputs last."""
 
-    def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        return _blocks(inputs_last(tensor, self.input_first) if self.input_first else tensor)
+    def _views(self, array: Values) -> Iterator[Values]:
+        return _blocks(inputs_last(array, self.input_first) if self.input_first else array)
 
     @unflushed()
-    def mask(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a mask in the shape of `tensor`: True for kept elements."""
-        tensor = tensor.detach()
-        keep = torch.empty_like(tensor, dtype=torch.bool)
-        for kept, part in zip(self._flags(self._views(tensor)), self._views(keep), strict=True):
-            part.copy_(kept)
+    def mask(self, array: Values) -> Flags:
+        """Return a mask in the shape of `array`: True for kept elements."""
+        keep = np.empty(array.shape, dtype=bool)
+        for kept, part in zip(self._flags(self._views(array)), self._views(keep), strict=True):
+            part[...] = kept
         return keep
 
-    def masks(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def masks(self, parts: Iterable[Values]) -> Iterator[Flags]:
         """Yield the mask of each part of a tensor.
 
         Parameters
         ----------
-        parts : iterable of torch.Tensor
+        parts : iterable of numpy.ndarray
             All rows of the tensor in order; whole matrices if `input_first` is set.
         """
         if self.input_first is None:
             return self._flags(parts)
-        return (kept.mT for kept in self._flags(part.mT for part in parts))
+        return (kept.swapaxes(-1, -2) for kept in self._flags(p.swapaxes(-1, -2) for p in parts))
 
     @unflushed()
-    def apply_(self, tensor: torch.Tensor) -> None:
-        """Set pruned elements to zero in place, block by block."""
-        for kept, part in zip(self._flags(self._views(tensor)), self._views(tensor), strict=True):
-            part.copy_(masked_copy(part, kept))
+    def apply_(self, array: Values) -> None:
+        """Set pruned elements of a contiguous array to zero in place, block by block."""
+        for kept, part in zip(self._flags(self._views(array)), self._views(array), strict=True):
+            part[...] = masked_copy(part, kept)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -139,25 +140,25 @@ class InputNorms:
         """Rows of all matrices."""
         return len(self.norms) * self.outputs
 
-    def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
+    def scores(self, part: Values, first: int) -> Floats:
         """Return |w|·‖x‖ of whole rows in float64.
 
         The score of an infinite weight is infinite even if its norm is zero.
 
         Parameters
         ----------
-        part : torch.Tensor
+        part : numpy.ndarray
             Rows of the tensor, inputs last.
         first : int
             Number of the first row among those of all matrices.
         """
-        rows = part.reshape(-1, self.inputs).to(torch.float64).abs()
-        norms = torch.from_numpy(self.norms).to(rows.device)
+        rows, norms = part.reshape(-1, self.inputs).astype(np.float64), self.norms
         if len(norms) > 1:
-            numbers = torch.arange(first, first + len(rows), device=rows.device)
-            norms = norms[numbers // self.outputs]
-        scores = rows * norms
-        return torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf)
+            norms = norms[np.arange(first, first + len(rows)) // self.outputs]
+        with np.errstate(invalid="ignore", over="ignore"):
+            scores = np.abs(rows, out=rows) * norms
+        scores[np.isnan(scores)] = np.inf
+        return scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class ThresholdCut(Cut):
         """Return the nonzeros after pruning a tensor with these magnitudes."""
         return before.total - max(self.pruned, before.total - before.nonzero)
 
-    def _flags(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def _flags(self, parts: Iterable[Values]) -> Iterator[Flags]:
         ties, removed = self.ties, 0
         for part in parts:
             size, level = _comparable(part, self.threshold)
@@ -199,7 +200,7 @@ class ThresholdCut(Cut):
                 kept &= ~tied
                 ties -= min(ties, on_it)
             removed += kept.size - int(np.count_nonzero(kept))
-            yield torch.from_numpy(kept).to(part.device)
+            yield kept
         check_unchanged(removed, self.pruned)
 
 
@@ -219,7 +220,7 @@ class CountedCut(Cut):
     nonzero: int
 
     @abstractmethod
-    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[Values]) -> Iterator[tuple[Values, Flags]]:
         """Yield each part of the tensor, inputs last, and True for its kept elements."""
 
     def nonzero_after(self, before: Magnitudes) -> int:
@@ -227,11 +228,11 @@ class CountedCut(Cut):
         return min(self.nonzero, before.nonzero)
 
     @unflushed()
-    def kept(self, parts: Iterable[torch.Tensor]) -> int:
+    def kept(self, parts: Iterable[Values]) -> int:
         """Return the kept nonzeros of a tensor, given in parts."""
         return sum(nonzeros(part, kept) for part, kept in self._masked(parts))
 
-    def _flags(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def _flags(self, parts: Iterable[Values]) -> Iterator[Flags]:
         nonzero = 0
         for part, kept in self._masked(parts):
             nonzero += nonzeros(part, kept)
@@ -257,7 +258,7 @@ class GroupCut(CountedCut):
     input_first: tuple[int, int] | None = None
     scale: InputNorms | None = None
 
-    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[Values]) -> Iterator[tuple[Values, Flags]]:
         first = 0
         for part in parts:
             scores = self.scale.scores(part, first) if self.scale else magnitude(part)
@@ -266,54 +267,56 @@ class GroupCut(CountedCut):
             yield part, (ranks >= self.group - self.keep).reshape(part.shape)
 
 
-def group_ranks(scores: torch.Tensor) -> torch.Tensor:
+def group_ranks(scores: Values) -> Integers:
     """Return the rank of each score in its row, smallest first, equal ones by position.
 
     Examples
     --------
-    >>> group_ranks(torch.tensor([[3.0, 1.0, 3.0, 0.0]])).tolist()
+    >>> group_ranks(np.array([[3.0, 1.0, 3.0, 0.0]])).tolist()
     [[2, 1, 3, 0]]
     """
-    rank = torch.zeros_like(scores, dtype=torch.int16)
-    for i in range(scores.shape[1]):
-        one = scores[:, i : i + 1]
-        rank += one < scores
-        rank[:, i + 1 :] += one == scores[:, i + 1 :]
-    return rank
+    # One contiguous row for each place in a group.
+    columns = np.ascontiguousarray(scores.T)
+    ranks = np.zeros(columns.shape, dtype=np.int16)
+    for i, one in enumerate(columns):
+        ranks[:i] += one < columns[:i]
+        ranks[i + 1 :] += one <= columns[i + 1 :]
+    return ranks.T
 
 
-def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield views of whole rows that cover a tensor of any strides in order."""
-    if tensor.ndim > 2:
-        for inner in tensor:
+def _blocks(array: Values) -> Iterator[Values]:
+    """Yield views of whole rows that cover an array of any strides in order."""
+    if array.ndim > 2:
+        for inner in array:
             yield from _blocks(inner)
-    elif tensor.ndim:
-        row = max(tensor[0].numel(), 1) if len(tensor) else 1
-        yield from tensor.split(max(_BLOCK // row, 1))
+    elif array.ndim:
+        yield from split(array, max(_BLOCK // max(array[:1].size, 1), 1))
     else:
-        yield tensor
+        yield array
 
 
-def magnitude(tensor: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
+def magnitude(array: Values, threshold: float = 0.0) -> Values:
     """Return magnitudes in a dtype that represents them and the threshold exactly."""
-    if tensor.is_complex():
-        return tensor.abs()
-    wide = tensor.dtype.itemsize > 4 or float(np.float32(threshold)) != threshold
-    return tensor.to(torch.float64 if wide or tensor.dtype == torch.int32 else torch.float32).abs()
+    if np.iscomplexobj(array):
+        return np.abs(array)
+    wide = array.itemsize > 4 or float(np.float32(threshold)) != threshold
+    numbers = array.astype(np.float64 if wide or array.dtype == np.int32 else np.float32)
+    return np.abs(numbers, out=numbers)
 
 
-def _comparable(part: torch.Tensor, threshold: float) -> tuple[npt.NDArray[Any], Any]:
+def _comparable(part: Values, threshold: float) -> tuple[Values, Any]:
     """Return magnitudes and a threshold that compare alike: of 16-bit floats their bits."""
-    if part.dtype in {torch.float16, torch.bfloat16}:
-        level = torch.tensor(threshold, dtype=part.dtype)
+    if part.itemsize == 2 and part.dtype.kind not in "iu":
+        with np.errstate(over="ignore"):
+            level = np.array(threshold).astype(part.dtype)
         if float(level) == threshold:
-            return part.cpu().view(torch.int16).numpy() & _NO_SIGN, level.view(torch.int16).numpy()
-    return magnitude(part, threshold).cpu().numpy(), threshold
+            return part.view(np.int16) & _NO_SIGN, level.view(np.int16)
+    return magnitude(part, threshold), threshold
 
 
-def nonzeros(part: torch.Tensor, kept: torch.Tensor) -> int:
+def nonzeros(part: Values, kept: Flags) -> int:
     """Return the number of kept nonzeros."""
-    return int(torch.count_nonzero(kept & part.bool()))
+    return int(np.count_nonzero(kept & nonzero_flags(part)))
 
 
 def check_unchanged(taken: int, counted: int) -> None:
@@ -347,13 +350,12 @@ class RowCut(CountedCut):
     ties: Integers
     input_first: tuple[int, int] | None = None
 
-    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[Values]) -> Iterator[tuple[Values, Flags]]:
         first = 0
         for part in parts:
             scores = self.scale.scores(part, first)
             rows = slice(first, first + len(scores))
-            limits = (torch.from_numpy(each[rows]) for each in (self.thresholds, self.ties))
-            kept = _above(scores, *(each.to(scores.device) for each in limits))
+            kept = _above(scores, self.thresholds[rows], self.ties[rows])
             first += len(scores)
             yield part, kept.reshape(part.shape)
 
@@ -464,8 +466,8 @@ def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, S
     if not sizes:
         parts = list(weights.as_in_memory(parameter.name))
     if sizes or any(part.total % columns for part in parts):
-        tensor = weights.tensor(parameter.name)
-        parts = list(memory_slices(inputs_last(tensor, sizes) if sizes else tensor))
+        array = weights.array(parameter.name)
+        parts = list(memory_slices(inputs_last(array, sizes) if sizes else array))
     for part in parts:
         yield first, part
         first += part.total // columns
@@ -473,10 +475,10 @@ def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, S
 
 def score_blocks(
     part: Slice, scale: InputNorms, first: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+) -> Iterator[tuple[Values, Floats, int]]:
     """Yield blocks of rows of a slice, their scores, and the number of the first row."""
-    rows = torch.cat(list(part.pieces())).reshape(-1, scale.inputs)
-    for block in rows.split(max(_SCORES // max(scale.inputs, 1), 1)):
+    rows = np.concatenate(list(part.pieces())).reshape(-1, scale.inputs)
+    for block in split(rows, max(_SCORES // max(scale.inputs, 1), 1)):
         yield block, scale.scores(block, first), first
         first += len(block)
 
@@ -502,7 +504,7 @@ def _row_part(
 ) -> tuple[Floats, Integers, int]:
     """Return the threshold and ties of each row of a slice, and its kept nonzeros."""
     each, more = quota
-    limits: list[tuple[torch.Tensor, torch.Tensor]] = []
+    limits: list[tuple[Floats, Integers]] = []
     nonzero = 0
     for block, scores, row in score_blocks(part, scale, first):
         at = min(max(more - row, 0), len(block))
@@ -510,23 +512,23 @@ def _row_part(
             if begin < end:
                 limits.append(_limit(scores[begin:end], count))
                 nonzero += nonzeros(block[begin:end], _above(scores[begin:end], *limits[-1]))
-    thresholds, ties = (torch.cat(several).numpy() for several in zip(*limits, strict=True))
+    thresholds, ties = map(np.concatenate, zip(*limits, strict=True))
     return thresholds, ties, nonzero
 
 
-def _limit(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _limit(scores: Floats, count: int) -> tuple[Floats, Integers]:
     """Return the highest pruned score of each row, and the number of pruned ones equal to it."""
     if not count:
-        return torch.zeros(len(scores), dtype=torch.float64), torch.zeros(len(scores)).long()
-    threshold = scores.kthvalue(count, dim=1).values
-    return threshold, count - (scores < threshold[:, None]).sum(dim=1)
+        return np.zeros(len(scores)), np.zeros(len(scores), dtype=np.int64)
+    threshold = np.partition(scores, count - 1, axis=1)[:, count - 1]
+    return threshold, count - np.count_nonzero(scores < threshold[:, None], axis=1)
 
 
-def _above(scores: torch.Tensor, thresholds: torch.Tensor, ties: torch.Tensor) -> torch.Tensor:
+def _above(scores: Floats, thresholds: Floats, ties: Integers) -> Flags:
     """Return True for the scores of each row that stay."""
     kept, on_it = scores > thresholds[:, None], scores == thresholds[:, None]
-    rows = torch.nonzero(on_it.sum(dim=1) > ties)[:, 0]
-    place = on_it[rows].cumsum(dim=1)
+    rows = np.flatnonzero(np.count_nonzero(on_it, axis=1) > ties)
+    place = on_it[rows].cumsum(axis=1)
     kept[rows] |= on_it[rows] & (place > ties[rows, None])
     return kept
 
@@ -535,8 +537,8 @@ def _group_part(part: Slice, scale: InputNorms | None, pattern: tuple[int, int],
     """Return the kept nonzeros of a slice."""
     n, m = pattern
     if scale is None:
-        there = torch.cat(list(part.pieces())).bool().reshape(-1, m)
-        return int(there.sum(dim=1, dtype=torch.int16).clamp(max=n).sum())
+        flags = nonzero_flags(np.concatenate(list(part.pieces())))
+        return int(np.minimum(group_counts(flags[None], m), n).sum(dtype=np.int64))
     return sum(
         nonzeros(block, (group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))
         for block, scores, _ in score_blocks(part, scale, first)

@@ -22,13 +22,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sparsity_report.counting.matrix_counts import narrow_magnitudes
 from sparsity_report.counting.workers import work_through
-from sparsity_report.deferred import torch
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.weights.tensor_slices import Rounding, Slice, dtype_name, torch_dtype
+from sparsity_report.weights.array_dtypes import array_dtype, dtype_name
+from sparsity_report.weights.tensor_slices import Rounding, Slice
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Values = npt.NDArray[Any]
 
 BUCKETS = 2**15
 # Values per chunk: enough to outweigh the bins and the handover of Python's lock.
@@ -73,9 +75,10 @@ class Steps:
         >>> round(steps.expected_zeros(1.0), 1)
         68.3
         """
-        scaled = torch.from_numpy(self.values) / (deviation * math.sqrt(2))
-        near = torch.erf(self.rounding.below * scaled) + torch.erf(self.rounding.above * scaled)
-        return float(near / 2 @ torch.from_numpy(self.counts).double())
+        scaled = self.values / (deviation * math.sqrt(2))
+        sides = (self.rounding.below * scaled, self.rounding.above * scaled)
+        near = sum(np.array([math.erf(limit) for limit in side.tolist()]) for side in sides)
+        return float(near / 2 @ self.counts)
 
     def merged(self, other: Steps | None) -> Steps | None:
         """Return the steps of both tensors; None if one is unknown or their roundings differ."""
@@ -104,14 +107,14 @@ class StepCounter(Slice):
         self._part, self._rounding = part, rounding
         self._tally, self._near = np.zeros(2**15, dtype=np.int64), 0
 
-    def pieces(self) -> Iterator[torch.Tensor]:
+    def pieces(self) -> Iterator[Values]:
         """Yield the values and tally their steps; iterate once only."""
         for values, steps in self._part.rounded():
             codes = steps.reshape(-1).view(np.uint32) >> np.uint32(16)
-            each = values.numel() // steps.size
+            each = values.size // steps.size
             self._tally += each * np.bincount(codes, minlength=self._tally.size)
             if not self._rounding.has_zero:
-                blocks = np.abs(values.numpy()).reshape(steps.size, each)
+                blocks = np.abs(values).reshape(steps.size, each)
                 self._near += int(np.count_nonzero(blocks <= steps.reshape(-1, 1) / 2))
             yield values
 
@@ -204,7 +207,7 @@ def count_slices(slices: Mapping[str, Iterable[Slice]]) -> dict[str, Magnitudes]
     Examples
     --------
     >>> from sparsity_report.weights.tensor_slices import memory_slices
-    >>> values = torch.tensor([0.5, -0.5, 0.0, 2.0], dtype=torch.bfloat16)
+    >>> values = np.array([0.5, -0.5, 0.0, 2.0], dtype=np.float16)
     >>> tally = count_slices({"w": memory_slices(values)})["w"]
     >>> tally.nonzero, tally.values.tolist(), tally.counts.tolist()
     (3, [0.0, 0.5, 2.0], [1, 2, 1])
@@ -222,7 +225,7 @@ def refine_slices(
     --------
     >>> from sparsity_report.weights.tensor_slices import memory_slices
     >>> number = int(bucket_of(np.array([1.0]))[0])
-    >>> several = {"w": memory_slices(torch.tensor([1.0, -1.0, 1.001, 2.0]))}
+    >>> several = {"w": memory_slices(np.array([1.0, -1.0, 1.001, 2.0]))}
     >>> values, counts = refine_slices(several, number, number)["w"]
     >>> values.round(3).tolist(), counts.tolist()
     ([1.0, 1.001], [2, 1])
@@ -239,8 +242,7 @@ def count_slice(part: Slice, histogram: bool) -> Magnitudes:
     counter = StepCounter(part, part.rounding) if part.rounding else None
     exact, tally, tiny = is_exact(part), np.zeros(2**16, dtype=np.int64), 0
     for chunk in _chunks(counter or part):
-        # Torch's bincount releases Python's lock.
-        added = torch.bincount(_numbers(chunk, exact), minlength=1).numpy()
+        added = _bincount(_numbers(chunk, exact))
         tally[: added.size] += added
         if not exact and added[0]:  # the first bucket holds tiny values besides zeros
             tiny += int(added[0]) - int(np.count_nonzero(_real(chunk) == 0))
@@ -266,8 +268,8 @@ class Moments:
     Examples
     --------
     >>> sums = Moments()
-    >>> sums.add(torch.tensor([3.0, -3.0]))
-    >>> sums.add(torch.tensor([[1.0], [-1.0]]))
+    >>> sums.add(np.array([3.0, -3.0]))
+    >>> sums.add(np.array([[1.0], [-1.0]]))
     >>> sums.mean_abs, sums.std, sums.least_abs
     (2.0, 2.23606797749979, 1.0)
 
@@ -287,11 +289,10 @@ class Moments:
     pairs: int = 0
     equal: int = 0
 
-    def add(self, tensor: torch.Tensor) -> None:
-        """Add the values of a tensor."""
-        for run in tensor.reshape(-1).split(_RUN):
-            # In NumPy: torch would start a team of threads for every run.
-            values = run.to(torch.float64).numpy()
+    def add(self, array: Values) -> None:
+        """Add the values of an array."""
+        for run in split(array.reshape(-1), _RUN):
+            values = run.astype(np.float64)
             self.count += values.size
             with np.errstate(invalid="ignore", over="ignore"):
                 self.total += float(values.sum())
@@ -319,9 +320,9 @@ class Moments:
         return math.sqrt(max(square - mean * mean, 0.0)) if square > _LEAST_SQUARE else math.nan
 
 
-def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator[Magnitudes]:
-    """Yield the counts of small tensors of one dtype that NumPy has, with few calls for all."""
-    values, sizes = torch.cat([t.reshape(-1).cpu() for t in tensors]), [t.numel() for t in tensors]
+def count_together(arrays: Sequence[Values], histogram: bool) -> Iterator[Magnitudes]:
+    """Yield the counts of small arrays of one floating-point dtype, with few calls for all."""
+    values, sizes = np.concatenate([a.reshape(-1) for a in arrays]), [a.size for a in arrays]
     starts = np.cumsum([0, *sizes[:-1]])
     nonzeros = np.add.reduceat(nonzero_flags(values), starts, dtype=np.int64).tolist()
     if not histogram:
@@ -329,7 +330,7 @@ def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator
         return
     exact = values.itemsize <= 2
     magnitudes, buckets = _meaning(dtype_name(values.dtype) if exact else "")
-    codes = buckets[_numbers(values, exact).numpy()]
+    codes = buckets[_numbers(values, exact)]
     owners = np.repeat(np.arange(len(sizes)) * BUCKETS, sizes)
     present, counts = np.unique(owners + codes, return_counts=True)
     smallest = magnitudes[present % BUCKETS]
@@ -340,7 +341,15 @@ def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator
         yield Magnitudes(total, nonzero, nan, smallest[inside], counts[inside], exact)
 
 
-def _numbers(chunk: torch.Tensor, exact: bool) -> torch.Tensor:
+def _bincount(numbers: Values) -> Integers:
+    """Count equal numbers; torch's loop, where torch is loaded, releases Python's lock."""
+    if bincount := getattr(sys.modules.get("torch"), "bincount", None):
+        tally: Integers = bincount(sys.modules["torch"].from_numpy(numbers), minlength=1).numpy()
+        return tally
+    return np.bincount(numbers, minlength=1)
+
+
+def _numbers(chunk: Values, exact: bool) -> Values:
     """Return the number of the bit pattern of each value, or of its bucket if not `exact`."""
     if not exact:
         single = _single(_real(chunk))
@@ -348,12 +357,12 @@ def _numbers(chunk: torch.Tensor, exact: bool) -> torch.Tensor:
         # The top half of a NaN can equal that of infinity.
         if codes.size and codes.max() >= _INFINITE:
             codes[np.isnan(single)] = _NO_SIGN
-        return torch.from_numpy(codes)
+        return codes
     if chunk.itemsize == 1:
-        return chunk.view(torch.uint8)
-    bits = chunk.view(torch.int16).numpy()
-    is_signed = chunk.dtype.is_floating_point
-    return torch.from_numpy(bits & _NO_SIGN if is_signed else bits.view(np.uint16).astype(np.int32))
+        return chunk.view(np.uint8)
+    if chunk.dtype.kind in "iu":
+        return chunk.view(np.uint16).astype(np.int32)
+    return chunk.view(np.int16) & _NO_SIGN
 
 
 def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]:
@@ -377,30 +386,33 @@ def _meaning(dtype: str) -> tuple[Floats, npt.NDArray[np.intp]]:
         return smallest_of(np.arange(_INFINITE + 2)), buckets
     bits = 8 * value_bytes(dtype)
     patterns = np.arange(2**bits, dtype=np.uint8 if bits == 8 else np.uint16)
-    raw = torch.from_numpy(patterns.view(np.uint8 if bits == 8 else np.int16))
-    numbers = (raw != 0) if dtype == "bool" else raw.view(torch_dtype(dtype))
-    return np.unique(np.abs(numbers.to(torch.float64).numpy()), return_inverse=True)
+    numbers = (patterns != 0) if dtype == "bool" else patterns.view(array_dtype(dtype))
+    with np.errstate(invalid="ignore"):
+        return np.unique(np.abs(numbers.astype(np.float64)), return_inverse=True)
 
 
-def _chunks(part: Slice) -> Iterator[torch.Tensor]:
+def _chunks(part: Slice) -> Iterator[Values]:
     for piece in part.pieces():
-        yield from piece.split(_CHUNK)
+        yield from split(piece, _CHUNK)
 
 
-def nonzero_flags(chunk: torch.Tensor) -> npt.NDArray[np.bool_]:
-    """Return whether each value of a tensor on the CPU is not zero."""
-    if chunk.dtype == torch.float16:
-        # As integers without the sign.
-        chunk = chunk.view(torch.int16) << 1
-    flags: npt.NDArray[np.bool_] = chunk.bool().numpy()
+def split(array: Values, size: int) -> Iterator[Values]:
+    """Yield views of at most `size` rows of an array, in order."""
+    return (array[start : start + size] for start in range(0, len(array), size))
+
+
+def nonzero_flags(values: Values) -> npt.NDArray[np.bool_]:
+    """Return whether each value of an array is not zero."""
+    numbers = narrow_magnitudes(values) if values.itemsize <= 2 else values
+    flags: npt.NDArray[np.bool_] = numbers != 0
     return flags
 
 
-def _real(chunk: torch.Tensor) -> npt.NDArray[Any]:
-    return (chunk.abs() if chunk.dtype.is_complex else chunk).numpy()
+def _real(chunk: Values) -> Values:
+    return np.abs(chunk) if np.iscomplexobj(chunk) else chunk
 
 
-def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _single(values: Values) -> npt.NDArray[np.float32]:
     """Return values as float32; rounding keeps their order."""
     with np.errstate(over="ignore", under="ignore"):
         return values.astype(np.float32, copy=False)

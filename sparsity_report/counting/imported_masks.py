@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,15 @@ import numpy.typing as npt
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import CountedCut, Cut
+from sparsity_report.counting.histogram import Values
+from sparsity_report.counting.n_m_patterns import Flags
 from sparsity_report.counting.policies.magnitude_policies import check_values
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, Policy, Pruning
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.sources.safetensors import read_header
-from sparsity_report.weights.tensor_slices import Entry, HeldSlice, is_strided, pieces
+from sparsity_report.weights.tensor_slices import Entry, HeldSlice, pieces
 from sparsity_report.weights.weights import Parameter, Weights
 
 Masks = str | os.PathLike[str] | Mapping[str, Any]
@@ -41,15 +43,14 @@ class MaskCut(CountedCut):
 
     bits: npt.NDArray[np.uint8]
 
-    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[Values]) -> Iterator[tuple[Values, Flags]]:
         start = 0
         for part in parts:
-            stop = start + part.numel()
+            stop = start + part.size
             packed = self.bits[start // 8 : -(-stop // 8)]
-            bits = np.unpackbits(packed)[start % 8 : start % 8 + part.numel()]
-            kept = torch.from_numpy(bits.astype(bool)).reshape(part.shape)
+            bits = np.unpackbits(packed)[start % 8 : start % 8 + part.size]
             start = stop
-            yield part, kept.to(part.device)
+            yield part, bits.astype(bool).reshape(part.shape)
 
 
 class ImportedMasks(Policy):
@@ -136,7 +137,7 @@ def _cut(mask: Entry, file: str, parameter: Parameter) -> MaskCut:
             f"{parameter.shape}; give the mask in the shape of the parameter in memory"
         )
     keep, done = np.empty(parameter.total, dtype=bool), 0
-    for values in map(_numpy, pieces(mask.slices())):
+    for values in pieces(mask.slices()):
         ones = values == 1
         if not (ones | (values == 0)).all():
             wrong = values[~(ones | (values == 0))][0]
@@ -185,21 +186,23 @@ def _given(masks: Masks) -> tuple[str, Iterable[Entry]]:
 
 def _mask_entry(name: str, value: Any) -> Entry:
     """Return a tensor or an array as a mask."""
+    if "torch" in sys.modules:
+        from torch import Tensor
+
+        from sparsity_report.weights.torch_tensors import is_strided, to_array
+
+        if isinstance(value, Tensor):
+            if not is_strided(value) or value.is_meta:
+                raise SparsityReportError(
+                    f"masks: {name!r} is not a dense tensor with values; give it as one"
+                )
+            value = to_array(value)
     try:
-        tensor = torch.as_tensor(value if isinstance(value, torch.Tensor) else np.array(value))
+        array = np.array(value)
+        if array.dtype.kind in "OSU":
+            raise TypeError(f"it holds {array.dtype}")
     except (TypeError, ValueError) as error:
         raise SparsityReportError(
             f"masks: {name!r} is not an array of numbers ({error}); give zeros and ones"
         ) from error
-    if not is_strided(tensor) or tensor.is_meta:
-        raise SparsityReportError(
-            f"masks: {name!r} is not a dense tensor with values; give it as one"
-        )
-    return Entry(name, tuple(tensor.shape), HeldSlice.from_tensor(tensor))
-
-
-def _numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """Return a tensor as an array, in float32 if NumPy lacks its dtype."""
-    small = tensor.dtype.is_floating_point and tensor.dtype not in (torch.float64, torch.float32)
-    array: npt.NDArray[Any] = (tensor.float() if small else tensor).numpy()
-    return array
+    return Entry(name, array.shape, HeldSlice.from_array(array))

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-import torch
+import numpy as np
 from torch import nn
 from torch.nn.utils import prune
 
@@ -13,7 +13,8 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.describe import describe
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
-from sparsity_report.weights.tensor_slices import Slice, memory_slices
+from sparsity_report.weights.tensor_slices import Slice
+from sparsity_report.weights.torch_tensors import tensor_slices, to_array, to_tensor
 
 
 def select_prunable_linears(
@@ -92,15 +93,15 @@ def prune_global_magnitude_(layers: Sequence[nn.Module], amount: float) -> Seque
         )
 
     def slices(name: str) -> Iterator[Slice]:
-        yield from memory_slices(value(named[name], "weight"))
+        yield from tensor_slices(value(named[name], "weight"))
 
     counts = check_rankable(count_slices({name: slices(name) for name in named}))
     target = round(level * sum(magnitudes.total for magnitudes in counts.values()))
     cuts = threshold_cuts(counts, slices, target)
     for name, layer in named.items():
         weight = value(layer, "weight")
-        keep = cuts[name].mask(weight) if name in cuts else torch.ones_like(weight)
-        prune.custom_from_mask(layer, "weight", keep)
+        keep = cuts[name].mask(to_array(weight)) if name in cuts else np.ones(weight.shape)
+        prune.custom_from_mask(layer, "weight", to_tensor(keep).to(weight.device))
     return layers
 
 

@@ -1,28 +1,26 @@
 """Values of a tensor, and positions of the zeros in its matrices, counted in one pass.
 
-The pass reads blocks of bounded size. Unpacked values are read as unsigned integers, without torch;
-packed ones are decoded. Rows are outputs and columns are inputs, in whichever order a matrix is
+The pass reads blocks of bounded size. Unpacked values are read as unsigned integers; packed ones
+are decoded. Rows are outputs and columns are inputs, in whichever order a matrix is
 stored, so that groups and patterns always run along the inputs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.n_m_patterns import Flags, Pattern, group_counts
-from sparsity_report.deferred import torch
+from sparsity_report.weights.array_dtypes import dtype_name
 from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, pieces
 
 Bits = npt.NDArray[Any]
-# Values of an array or a tensor.
-_Run = TypeVar("_Run", Bits, "torch.Tensor")
 # Values of a block: few enough for a cache of the processor.
 _BLOCK = 2**18
 
@@ -181,9 +179,8 @@ def count_entry(
 
     Examples
     --------
-    >>> import torch
     >>> from sparsity_report.weights.tensor_slices import HeldSlice
-    >>> held = HeldSlice.from_tensor(torch.tensor([1.0, 0.0, 0.0, -2.0]))
+    >>> held = HeldSlice.from_array(np.array([1.0, 0.0, 0.0, -2.0]))
     >>> counts = count_entry(Entry("w", (1, 4), held), Matrix(1, 4), [Pattern(2, 4)])
     >>> counts.zeros, counts.complying
     (2, {Pattern(n=2, m=4): 1})
@@ -212,21 +209,16 @@ def nonzero_blocks(entry: Entry, step: int = _BLOCK) -> Iterator[Flags]:
 
 
 def matrix_blocks(
-    parts: Iterator[_Run],
-    matrix: Matrix,
-    step: int,
-    join: Callable[[list[_Run]], _Run] = np.concatenate,  # type: ignore[assignment]
-) -> Iterator[tuple[int, int, _Run]]:
+    parts: Iterator[Bits], matrix: Matrix, step: int
+) -> Iterator[tuple[int, int, Bits]]:
     """Yield expert, first line and values of each block of `step` stored lines.
 
     Parameters
     ----------
-    parts : iterator of arrays or tensors
+    parts : iterator of numpy.ndarray
         All values in the order of storage, one-dimensional.
     matrix : Matrix
     step : int
-    join : callable
-        Joins several parts.
     """
     lines, width = matrix.stored
     places = [
@@ -234,24 +226,20 @@ def matrix_blocks(
         for expert in range(matrix.experts if width else 0)
         for start, size in zip(range(0, lines, step), _sizes(lines, step), strict=True)
     ]
-    runs = in_runs(parts, (size * width for *_, size in places), join)
+    runs = in_runs(parts, (size * width for *_, size in places))
     for (expert, start, _), run in zip(places, runs, strict=True):
         yield expert, start, run.reshape(-1, width)
 
 
-def in_runs(
-    parts: Iterator[_Run],
-    sizes: Iterable[int],
-    join: Callable[[list[_Run]], _Run] = np.concatenate,  # type: ignore[assignment]
-) -> Iterator[_Run]:
+def in_runs(parts: Iterator[Bits], sizes: Iterable[int]) -> Iterator[Bits]:
     """Yield consecutive values in runs of the given sizes, from one-dimensional parts."""
-    waiting: list[_Run] = []
+    waiting: list[Bits] = []
     gathered = 0
     for size in sizes:
         while gathered < size:
             waiting.append(next(parts))
             gathered += len(waiting[-1])
-        joined = join(waiting) if len(waiting) > 1 else waiting[0]
+        joined = np.concatenate(waiting) if len(waiting) > 1 else waiting[0]
         gathered -= size
         waiting = [joined[size:]] if gathered else []
         yield joined[:size]
@@ -275,7 +263,13 @@ def _bits(entry: Entry) -> Iterator[Bits]:
         yield from (entry.values.unpack(raw).view(unsigned) for raw in entry.values.raw())
         return
     for piece in pieces(entry.slices()):
-        yield piece.contiguous().view(torch.uint8).numpy().view(unsigned)
+        yield piece.view(unsigned)
+
+
+def narrow_magnitudes(values: Bits) -> Bits:
+    """Return the magnitudes of values of at most 16 bits as unsigned integers."""
+    codes = _CODES[dtype_name(values.dtype)]
+    return _magnitudes(codes, values.view(codes.unsigned))
 
 
 def _magnitudes(codes: _Codes, bits: Bits) -> Bits:

@@ -7,13 +7,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+import numpy as np
+
 from sparsity_report.counting.allocation import WORDS
 from sparsity_report.counting.count_cache import CacheFolder
 from sparsity_report.counting.cuts import Cut, InputNorms, ThresholdCut
-from sparsity_report.counting.histogram import Integers
-from sparsity_report.counting.n_m_patterns import Pattern
+from sparsity_report.counting.histogram import Integers, Values
+from sparsity_report.counting.n_m_patterns import Flags, Pattern
 from sparsity_report.counting.progress import Progress
-from sparsity_report.deferred import nn, torch
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.tensor_slices import Slice
@@ -24,6 +25,7 @@ from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -407,8 +409,8 @@ class Pruning:
         >>> import sparsity_report as sr
         >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.25)
         >>> name = "model.decoder.layers.0.fc1.weight"
-        >>> kept = pruning.weights.tensor(name)[pruning.mask(name)]
-        >>> bool(kept.abs().min() >= pruning.threshold)
+        >>> kept = pruning.weights.array(name)[pruning.mask(name)]
+        >>> bool(abs(kept).min() >= pruning.threshold)
         True
         """
         thresholds = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
@@ -443,7 +445,7 @@ class Pruning:
         """
         return self.policy.label(self.sparsity)
 
-    def mask(self, name: str) -> torch.Tensor:
+    def mask(self, name: str) -> Flags:
         """Return a mask of parameter `name`: True for kept weights.
 
         Parameters
@@ -453,8 +455,8 @@ class Pruning:
 
         Returns
         -------
-        torch.Tensor
-            A bool tensor in the shape of the parameter.
+        numpy.ndarray
+            Of bool, in the shape of the parameter.
 
         Examples
         --------
@@ -463,10 +465,8 @@ class Pruning:
         >>> sum(int((~pruning.mask(name)).sum()) for name in pruning.cuts) == pruning.pruned
         True
         """
-        tensor = self.weights.tensor(name)
-        if name in self.cuts:
-            return self.cuts[name].mask(tensor)
-        return torch.ones_like(tensor, dtype=torch.bool)
+        array, cut = self.weights.array(name), self.cuts.get(name)
+        return cut.mask(array) if cut else np.ones(array.shape, dtype=bool)
 
     def apply_(self, model: nn.Module) -> nn.Module:
         """Set the pruned weights of `model`, an unmasked copy, to zero in place.
@@ -487,18 +487,19 @@ class Pruning:
         >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.25)
         >>> model = pruning.apply_(pruning.weights.module())
         >>> name, mask = "model.decoder.layers.0.fc1.weight", pruning.mask
-        >>> bool((model.get_parameter(name)[~mask(name)] == 0).all())
+        >>> bool((model.get_parameter(name).detach().numpy()[~mask(name)] == 0).all())
         True
         """
         from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
+        from sparsity_report.weights.torch_tensors import to_array, to_tensor
 
         places = locate(walk(model))
-        with torch.no_grad():
-            for name in self.changed:
-                module, leaf = places[name]
-                tensor = value(module, leaf)
-                self.cuts[name].apply_(tensor)
-                put_(module, leaf, tensor)
+        for name in self.changed:
+            module, leaf = places[name]
+            tensor = value(module, leaf)
+            array = to_array(tensor)
+            self.cuts[name].apply_(array)
+            put_(module, leaf, tensor.copy_(to_tensor(array)))
         return model
 
 
@@ -516,14 +517,13 @@ class PrunedWeights(Weights):
         super().__init__(**attributes | {"name": name, "modules": modules})
         self._pruning = pruning
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def array(self, name: str) -> Values:
         """Return the values of a parameter, with pruned ones set to zero."""
-        tensor = self._pruning.weights.tensor(name)
-        if name not in self._pruning.changed:
-            return tensor
-        tensor = tensor.detach().clone()
-        self._pruning.cuts[name].apply_(tensor)
-        return tensor
+        array = self._pruning.weights.array(name)
+        if name in self._pruning.changed:
+            array = array.copy()
+            self._pruning.cuts[name].apply_(array)
+        return array
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
         """Yield the values of a parameter in slices, those of the base if nothing is pruned."""

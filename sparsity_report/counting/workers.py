@@ -1,7 +1,7 @@
 """Parallel work on slices, by threads or by the workers of any executor.
 
-The slow parts of NumPy, torch and compiled loops release Python's lock. Results come in the order
-of the jobs, so that their sums are equal to the bit on every run.
+The slow parts of NumPy and compiled loops release Python's lock. Results come in the order of the
+jobs, so that their sums are equal to the bit on every run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, ran_out
 from sparsity_report.weights.tensor_slices import Slice
 
@@ -26,11 +25,6 @@ SMALL = 2**12
 _THREADS = min(4, os.cpu_count() or 1)
 # Tasks submitted ahead of their results: enough to feed every worker, with bounded memory.
 _THREADS_AHEAD, _REMOTE_AHEAD = 8 * _THREADS, 1024
-
-
-def _one_thread() -> None:
-    # Torch's own threads would compete with the threads of the pool.
-    torch.set_num_threads(1)
 
 
 def work_through(
@@ -49,7 +43,7 @@ def in_order(
 ) -> Iterator[tuple[str, S, T]]:
     """Run jobs by threads or an executor; yield results in the order of the jobs."""
     waiting: deque[tuple[str, S, Future[T], Executor | None]] = deque()
-    with unflushed(), ThreadPoolExecutor(_THREADS, initializer=_one_thread) as pool:
+    with unflushed(), ThreadPoolExecutor(_THREADS) as pool:
         try:
             for name, part, work in jobs:
                 remote = executor if part.sources() else None
@@ -75,21 +69,22 @@ def _run_remotely(work: Callable[[S], T], part: S, home: int) -> T:
     if os.getpid() == home:
         return work(part)
     with unflushed():
-        _one_thread()
         return work(part)
 
 
 @contextmanager
 def unflushed() -> Iterator[None]:
-    """Stop torch from flushing denormal numbers to zero, then restore its settings."""
-    threads, flushing = torch.get_num_threads(), not sys.float_info.min / 2
-    # New threads inherit this setting.
+    """Keep denormal numbers where torch, if it is loaded, made the processor flush them to zero."""
+    if sys.float_info.min / 2 or "torch" not in sys.modules:
+        yield
+        return
+    # Only torch sets this; new threads inherit it.
+    torch = sys.modules["torch"]
     torch.set_flush_denormal(False)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        torch.set_flush_denormal(flushing)
+        torch.set_flush_denormal(True)
 
 
 def _first(waiting: deque[tuple[str, S, Future[T], Executor | None]]) -> tuple[str, S, T]:

@@ -24,7 +24,7 @@ from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived import speedups
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.study.variants import Variant, listed, materialized
-from sparsity_report.weights.tensor_slices import dtype_name, torch_dtype
+from sparsity_report.weights.torch_tensors import tensor_dtype, torch_dtype
 from sparsity_report.weights.weights import Parameter
 
 Models = Sequence[tuple[Variant, nn.Module]]
@@ -206,7 +206,7 @@ def _compared(
             **time._asdict(),
             "variant": variant.name,
             "sparsity": call.sparsity,
-            "dtype": dtype_name(call.dtype),
+            "dtype": tensor_dtype(call.dtype),
             "kernel": call.kernel,
             "promised_speedup": promised,
             "realised_share": ratio(time.realised_speedup, promised),

@@ -9,7 +9,7 @@ from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.measure.texts import Corpus, Text, fingerprint, read_text
 from sparsity_report.study.schema import PROTOCOLS, SLIDING
 from sparsity_report.weights.sources.tokenizer import encode
-from sparsity_report.weights.tensor_slices import dtype_name
+from sparsity_report.weights.torch_tensors import tensor_dtype
 from sparsity_report.weights.weights import Tokenizer, Weights
 from sparsity_report.words.sentences import say
 
@@ -75,7 +75,7 @@ class Passage(NamedTuple):
             "tokens": len(self.ids),
             "window": self.window,
             "stride": self.stride,
-            "dtype": dtype_name(next(model.parameters()).dtype),
+            "dtype": tensor_dtype(next(model.parameters()).dtype),
             "text": self.text,
             "text_fingerprint": self.fingerprint,
             "tokens_fingerprint": fingerprint(self.ids),

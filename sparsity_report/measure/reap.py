@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from sparsity_report.counting import kept_experts
 from sparsity_report.counting.histogram import Moments
@@ -12,13 +12,14 @@ from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, e
 from sparsity_report.counting.matrix_counts import matrix_blocks
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis, Calibration
-from sparsity_report.deferred import torch
-from sparsity_report.errors import SparsityReportError
-from sparsity_report.measure.calibration import CalibrationOptions, calibrated
-from sparsity_report.measure.texts import Text
+from sparsity_report.errors import SparsityReportError, need_torch
 from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Parameter, Weights
+
+if TYPE_CHECKING:
+    from sparsity_report.measure.calibration import CalibrationOptions
+    from sparsity_report.measure.texts import Text
 
 # Column of a calibration, and name among the observations of REAP's code, by score.
 _COLUMNS = {"reap": ("saliency", "reap"), "frequency": ("tokens", "expert_frequency")}
@@ -105,6 +106,9 @@ def reap(
         scores = _observed(weights, calibration, _COLUMNS[score][1])
         basis = kept_experts.digest_of("observations", scores)
     else:
+        need_torch(f"score={score!r}")
+        from sparsity_report.measure.calibration import calibrated
+
         calibration = calibrated(weights, calibration, progress, options)
         use, basis = calibration.experts, calibration.basis
         column = use[_COLUMNS[score][0]].fillna(0)
@@ -144,7 +148,7 @@ def _magnitudes(
     for number, (name, p) in enumerate(matrices, 1):
         values = Matrix(p.total // p.experts, 1, p.experts)
         parts = pieces(weights.as_in_memory(p.name))
-        for expert, _, run in matrix_blocks(parts, values, _RUN, torch.cat):
+        for expert, _, run in matrix_blocks(parts, values, _RUN):
             sums[name][expert].add(run)
         if progress:
             progress(number, len(matrices), p.name)

@@ -19,7 +19,7 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import csr_parameters, records, total_frame
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.anatomy.parameter_places import as_csr, locate, walk
-from sparsity_report.weights.tensor_slices import dtype_name
+from sparsity_report.weights.torch_tensors import tensor_dtype
 from sparsity_report.weights.weights import Parameter, Weights
 
 # Most copies of a layer; a smaller layer is always in the cache.
@@ -194,7 +194,7 @@ def csr_call(layer: LinearCSR, tokens: int) -> Timed:
     x = torch.randn(tokens, layer.in_features, device=values.device).to(values.dtype)
     kernel = "CSR × vector" if tokens == 1 else "CSR × matrix"
     if layer.computes_in != values.dtype:
-        kernel += f" in {dtype_name(layer.computes_in)}"
+        kernel += f" in {tensor_dtype(layer.computes_in)}"
     read = layer.col_indices.nbytes + layer.crow_indices.nbytes
     read += values.numel() * layer.computes_in.itemsize
     run, again = partial(layer, x), lambda: partial(deepcopy(layer), x)

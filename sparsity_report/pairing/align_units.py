@@ -12,14 +12,15 @@ from functools import partial
 
 import numpy as np
 
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import unit_matching
 from sparsity_report.pairing.alignment import Alignment, Tables, differing_share, match_rows
 from sparsity_report.pairing.fingerprints import (
     Fingerprints,
+    Floats,
     hash_rows,
     iterate_rows,
+    normalize_rows,
     pick_columns,
     read_matrix,
     take_fingerprints,
@@ -107,7 +108,7 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
             return
     sides = ((alignment.before, one), (alignment.after, other))
     tables = [
-        read_matrix(side.weights, part, rows=min(tokens, _TOKENS)).float().T.contiguous()
+        pick_columns(read_matrix(side.weights, part, rows=min(tokens, _TOKENS)).T, None)
         for side, part in sides
     ]
     match = match_rows(lambda: (tables[0],), lambda: (tables[1],))
@@ -129,17 +130,15 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
     alignment.add("width", OUTSIDE, match, one.module.name)
 
 
-def _have_same_angles(one: torch.Tensor, other: torch.Tensor) -> bool:
+def _have_same_angles(one: Floats, other: Floats) -> bool:
     """Return whether the angles between tokens, the columns, are nearly the same.
 
     A rotation keeps them, and cutting unimportant channels changes them little.
     """
-    pairs = torch.triu_indices(one.shape[1], one.shape[1], 1)
-    angles = []
-    for table in (one, other):
-        directions = torch.nn.functional.normalize(table, dim=0)
-        angles.append((directions.T @ directions)[pairs[0], pairs[1]])
-    return bool(torch.corrcoef(torch.stack(angles))[0, 1] >= _CORRELATED)
+    directions = normalize_rows(one.T), normalize_rows(other.T)
+    pairs = np.triu_indices(len(directions[0]), 1)
+    one, other = ((each @ each.T)[pairs] for each in directions)
+    return bool(np.corrcoef(one, other)[0, 1] >= _CORRELATED)
 
 
 def _align_vocabulary(alignment: Alignment, one: Part, other: Part) -> None:
@@ -150,7 +149,7 @@ def _align_vocabulary(alignment: Alignment, one: Part, other: Part) -> None:
     before, after, columns = alignment.before.weights, alignment.after.weights, alignment.columns
     match = match_rows(
         lambda: (pick_columns(rows, columns) for rows in iterate_rows(before, one)),
-        lambda: (rows.float() for rows in iterate_rows(after, other)),
+        lambda: (pick_columns(rows, None) for rows in iterate_rows(after, other)),
     )
     alignment.add("vocabulary", OUTSIDE, match, one.module.name)
 
@@ -369,7 +368,7 @@ def _unit_tables(
 ) -> tuple[Tables, Tables]:
     """Return functions that read the units of an axis in a matrix of each model."""
 
-    def table(side: int) -> Iterator[torch.Tensor]:
+    def table(side: int) -> Iterator[Floats]:
         first, number, lines = ranges[side]
         rows = alignment.read_rows(not side, parts[side], experts[side])
         yield rows[first : first + number * lines].reshape(number, -1)

@@ -11,16 +11,23 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import fingerprints, unit_matching
-from sparsity_report.pairing.fingerprints import Index, hash_rows, project, read_matrix, sample_rows
+from sparsity_report.pairing.fingerprints import (
+    Floats,
+    Index,
+    hash_rows,
+    normalize_rows,
+    project,
+    read_matrix,
+    sample_rows,
+)
 from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Piece, Place, Segment, Sides
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
 from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
-Tables = Callable[[], "Iterable[torch.Tensor]"]
+Tables = Callable[[], Iterable[Floats]]
 """Returns the rows of a table, one per unit, in chunks; may be called several times."""
 # Below this mean certainty and this similarity the models are unrelated.
 _MIN_CERTAINTY, _MIN_SIMILARITY = 0.1, 0.5
@@ -120,7 +127,7 @@ class Alignment:
             f"{sides[0].name}: {advice}"
         )
 
-    def read_rows(self, base: bool, part: Part, expert: int | None = None) -> torch.Tensor:
+    def read_rows(self, base: bool, part: Part, expert: int | None = None) -> Floats:
         """Return the rows of a matrix, with the columns that both models have."""
         side = self.before if base else self.after
         in_width = [segment.axis for segment in part.columns] == ["width"]
@@ -133,7 +140,7 @@ class Alignment:
         experts: tuple[int | None, int | None] = (None, None),
         lines: tuple[int, int, int] | None = None,
         number: int = 16,
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+    ) -> tuple[Floats, Floats] | None:
         """Read some rows in the same places of a matrix of both models.
 
         Return None if they cannot be compared, or if reading some rows means reading all.
@@ -315,18 +322,18 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
     return unit_matching.match_similar(one, other)
 
 
-def differing_share(tables: tuple[torch.Tensor, torch.Tensor] | None) -> float:
+def differing_share(tables: tuple[Floats, Floats] | None) -> float:
     """Return the share of rows that differ from the rows in the same places; 0 without a sample.
 
     Examples
     --------
-    >>> differing_share((torch.eye(32), torch.eye(32)[[1, 0, *range(2, 32)]]))
+    >>> differing_share((np.eye(32), np.eye(32)[[1, 0, *range(2, 32)]]))
     0.0625
     """
     if tables is None or tables[1].shape[1] < _MIN_COLUMNS:
         return 0.0
     one, other = tables
-    cosines = torch.nn.functional.cosine_similarity(one, other, dim=1)
+    cosines = np.einsum("ij,ij->i", normalize_rows(one), normalize_rows(other))
     # Rows of zeros give no evidence.
-    same = (cosines >= _SAME_ROW) | ~one.any(dim=1) | ~other.any(dim=1)
-    return float((~same).float().mean())
+    same = (cosines >= _SAME_ROW) | ~one.any(axis=1) | ~other.any(axis=1)
+    return float((~same).mean())

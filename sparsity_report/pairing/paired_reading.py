@@ -6,19 +6,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from operator import methodcaller
-from typing import Any
 
 import numpy as np
 
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
-from sparsity_report.deferred import torch
 from sparsity_report.pairing.alignment import ParameterMatch, Plan
 from sparsity_report.pairing.fingerprints import matrix_of_slices, whole_groups
 from sparsity_report.pairing.tally import SideCount, Tally
 from sparsity_report.pairing.value_loops import compile_for, count_values, tally_values
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces, torch_dtype
+from sparsity_report.weights.tensor_slices import Array, FileSlice, Slice, pieces
 
 # Rows compared at a time in memory.
 _ROWS = 256
@@ -40,7 +38,7 @@ class PairedSlice(Slice):
     after: tuple[Slice, ...]
     grouped: bool
 
-    def pieces(self) -> Iterator[torch.Tensor]:
+    def pieces(self) -> Iterator[Array]:
         """Yield the values of the model after."""
         return pieces(self.after)
 
@@ -52,19 +50,19 @@ class PairedSlice(Slice):
     def compile(self) -> None:
         """Compile the loop that :meth:`tally` calls."""
         if self.before and self.after:
-            compile_for(torch_dtype(self.before[0].dtype), torch_dtype(self.after[0].dtype))
+            compile_for(self.before[0].dtype, self.after[0].dtype)
 
     def tally(self) -> Tally:
         """Read both sides and compare them."""
         if not (self.before and self.after):
             alone = SideCount()
             for piece in whole_groups(pieces(self.before or self.after), 8):
-                alone += count_values(piece, self.grouped and piece.numel() % 8 == 0)
+                alone += count_values(piece, self.grouped and piece.size % 8 == 0)
             return Tally(before=alone) if self.before else Tally(after=alone)
         sums = Tally()
         sides = (whole_groups(pieces(side), 8) for side in (self.before, self.after))
         for one, other in in_step(*sides):
-            sums += tally_values(one, other, self.grouped and one.numel() % 8 == 0)
+            sums += tally_values(one, other, self.grouped and one.size % 8 == 0)
         return sums
 
 
@@ -86,39 +84,42 @@ class PieceSlice(PairedSlice):
         assert match.pieces
         one, other = match.pieces
         old = matrix_of_slices(self.before, match.before, one.expert)[one.first : one.last]
-        for some in old.split(_ROWS):
+        for some in _in_rows(old):
             sums += Tally(before=count_values(some.reshape(-1), self._is_grouped(some)))
         if match.after is None:
             return sums
         new = matrix_of_slices(self.after, match.after, other.expert)[other.first : other.last]
         rows = np.arange(len(new)) if match.rows is None else match.rows
-        columns: Any = ... if match.columns is None else torch.from_numpy(match.columns)
-        for some, places in zip(new.split(_ROWS), torch.from_numpy(rows).split(_ROWS), strict=True):
+        columns = slice(None) if match.columns is None else match.columns
+        for some, places in zip(_in_rows(new), _in_rows(rows), strict=True):
             kept = old[places][:, columns]
             counted = tally_values(kept.reshape(-1), some.reshape(-1), self._is_grouped(some))
             sums += replace(counted, before=SideCount())
         return sums
 
-    def _is_grouped(self, rows: torch.Tensor) -> bool:
+    def _is_grouped(self, rows: Array) -> bool:
         return self.grouped and rows.shape[1] % 8 == 0
 
 
-def in_step(
-    one: Iterator[torch.Tensor], other: Iterator[torch.Tensor]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _in_rows(table: Array) -> Iterator[Array]:
+    return (table[start : start + _ROWS] for start in range(0, len(table), _ROWS))
+
+
+def in_step(one: Iterator[Array], other: Iterator[Array]) -> Iterator[tuple[Array, Array]]:
     """Yield the values of two tensors of one size in pieces of equal length.
 
     Examples
     --------
-    >>> halves = iter([torch.arange(2), torch.arange(2, 6)])
-    >>> [a.tolist() for a, _ in in_step(halves, iter([torch.arange(3), torch.arange(3)]))]
+    >>> halves = iter([np.arange(2), np.arange(2, 6)])
+    >>> [a.tolist() for a, _ in in_step(halves, iter([np.arange(3), np.arange(3)]))]
     [[0, 1], [2], [3, 4, 5]]
     """
-    left = right = torch.empty(0)
+    left: Array = np.empty(0)
+    right = left
     while True:
-        left = left if left.numel() else next(one, left)
-        right = right if right.numel() else next(other, right)
-        if not (size := min(left.numel(), right.numel())):
+        left = left if left.size else next(one, left)
+        right = right if right.size else next(other, right)
+        if not (size := min(left.size, right.size)):
             return
         yield left[:size], right[:size]
         left, right = left[size:], right[size:]

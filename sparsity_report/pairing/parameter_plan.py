@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
-from sparsity_report.deferred import torch
+import numpy as np
+
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import roles
 from sparsity_report.pairing.align_units import align
@@ -131,7 +132,7 @@ def _match_by_values(
             continue
         sides = ((alignment.before.weights, known), (alignment.after.weights, parts))
         tables = [
-            torch.stack([w.tensor(p.parameter.name).detach().float().reshape(-1) for p in some])
+            np.stack([w.array(p.parameter.name).astype(np.float32).reshape(-1) for p in some])
             for w, some in sides
         ]
         projected = [project([table]) for table in tables]

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sparsity_report.counting.histogram import nonzero_flags
 from sparsity_report.counting.n_m_patterns import KNOWN, group_counts
 from sparsity_report.pairing.tally import SideCount, Tally
+from sparsity_report.weights.array_dtypes import array_dtype
+from sparsity_report.weights.tensor_slices import Array
 
 Values = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
 Patterns = npt.NDArray[np.int64]
@@ -25,17 +26,12 @@ Sums = tuple[int, int, int, int, float, float, float, float, float]
 
 # Values that NumPy compares, or that are converted to floats, at a time; a multiple of eight.
 _MADE = 2**15
-# Dtypes whose values float32 represents exactly.
-_SINGLE = {
-    torch.int8, torch.uint8, torch.int16, torch.bool, torch.bfloat16, torch.float16,
-    torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
-}  # fmt: skip
 # Complying groups for each N:M pattern and each pattern of nonzeros among eight weights.
 _EIGHTS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
 _COMPLYING = np.array([(_EIGHTS.reshape(256, -1, m).sum(2) <= n).sum(1) for n, m in KNOWN])
 # 16-bit dtypes that NumPy or numba lacks, as distinct integer dtypes.
-_HALVES = {torch.bfloat16: np.int16, torch.float16: np.uint16}
-_FLOATS = {torch.float32, torch.float64}
+_HALVES = {"bfloat16": "int16", "float16": "uint16"}
+_FLOATS = {"float32", "float64"}
 
 
 @cache
@@ -50,12 +46,12 @@ def compiled_compare() -> Callable[[Values, Values, Patterns], Sums] | None:
     return None if config.DISABLE_JIT else compiled_loops.compare
 
 
-def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> Tally:
+def tally_values(before: Array, after: Array, grouped: bool = False) -> Tally:
     """Compare values one by one.
 
     Parameters
     ----------
-    before, after : torch.Tensor
+    before, after : numpy.ndarray
         One-dimensional, of equal length and any dtype. NaN is not zero, and equal to NaN.
     grouped : bool
         True if the values are whole groups of eight along the input, to check N:M patterns.
@@ -63,11 +59,11 @@ def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = Fals
     Raises
     ------
     ValueError
-        The tensors differ in length or are not one-dimensional.
+        The arrays differ in length or are not one-dimensional.
 
     Examples
     --------
-    >>> sums = tally_values(torch.tensor([0.0, 0.0, 3.0, 4.0]), torch.tensor([0.0, 1.0, 0.0, 5.0]))
+    >>> sums = tally_values(np.array([0.0, 0.0, 3.0, 4.0]), np.array([0.0, 1.0, 0.0, 5.0]))
     >>> sums.kept, sums.revived, sums.new, sums.changed, sums.relative_change, sums.iou
     (1, 1, 1, 1, 0.25, 0.3333333333333333)
     """
@@ -77,7 +73,7 @@ def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = Fals
     if not rows:
         return Tally()
     nonzero, left, surviving, changed, *sums = map(sum, zip(*rows, strict=True))
-    total = before.numel()
+    total = before.size
     return Tally(
         _side(total, total - nonzero, patterns[:1]),
         _side(total, total - left, patterns[1:]),
@@ -90,15 +86,15 @@ def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = Fals
     )
 
 
-def count_values(values: torch.Tensor, grouped: bool = False) -> SideCount:
+def count_values(values: Array, grouped: bool = False) -> SideCount:
     """Count the weights of one model, see :func:`tally_values`.
 
     Examples
     --------
-    >>> count_values(torch.tensor([0.0, 2.0])).zeros
+    >>> count_values(np.array([0.0, 2.0])).zeros
     1
     """
-    flags, total = nonzero_flags(values), values.numel()
+    flags, total = nonzero_flags(values), values.size
     zeros = total - int(np.count_nonzero(flags))
     if not grouped:
         return SideCount(total, zeros)
@@ -115,37 +111,43 @@ def _side(total: int, zeros: int, patterns: Patterns) -> SideCount:
 
 
 @cache
-def compile_for(before: torch.dtype, after: torch.dtype) -> None:
-    """Compile the loop that compares values of two dtypes.
+def compile_for(before: str, after: str) -> None:
+    """Compile the loop that compares values of two dtypes, given by name.
 
     Call this before threads or processes start: a process that is forked while a thread compiles
     would wait forever.
     """
-    tally_values(torch.empty(1, dtype=before), torch.empty(1, dtype=after))
+    tally_values(np.empty(1, array_dtype(before)), np.empty(1, array_dtype(after)))
 
 
-def _readable(*sides: torch.Tensor) -> Iterator[list[Values]]:
+def _readable(*sides: Array) -> Iterator[list[Values]]:
     """Yield arrays that loops read, in chunks for NumPy and if the dtype must be converted."""
-    if len({side.shape for side in sides}) > 1 or sides[0].dim() != 1:
-        shapes = " and ".join(str(tuple(side.shape)) for side in sides)
+    if len({side.shape for side in sides}) > 1 or sides[0].ndim != 1:
+        shapes = " and ".join(str(side.shape) for side in sides)
         raise ValueError(f"shapes {shapes} are not one-dimensional and equal")
     size, is_compiled = len(sides[0]), compiled_compare() is not None
     bits = _HALVES if is_compiled else {}
-    readable = all(side.dtype in _FLOATS or side.dtype in bits for side in sides)
+    readable = all(side.dtype.name in {*_FLOATS, *bits} for side in sides)
     step = size if is_compiled and readable else _MADE
     for start in range(0, size, step):
-        yield [_read(side.detach()[start : start + step], bits) for side in sides]
+        yield [_read(side[start : start + step], bits) for side in sides]
 
 
-def _read(side: torch.Tensor, bits: Mapping[torch.dtype, type[np.integer[Any]]]) -> Values:
+def _read(side: Array, bits: Mapping[str, str]) -> Values:
     """Return values as float32 or float64, or the bits of a dtype that `bits` maps."""
-    values = side.resolve_neg().contiguous()
-    if values.dtype in bits:
-        halves: Values = values.view(torch.int16).numpy().view(bits[values.dtype])
-        return halves
-    if values.dtype not in _FLOATS:
-        values = values.to(torch.float32 if values.dtype in _SINGLE else torch.float64)
-    return values.numpy()
+    values, name = np.ascontiguousarray(side), side.dtype.name
+    if name in bits:
+        return values.view(bits[name])
+    if name.startswith("float8"):  # ml_dtypes converts one value at a time
+        return _float8_numbers(name).take(values.view(np.uint8))
+    # float32 represents all values of up to 16 bits exactly.
+    return values if name in _FLOATS else values.astype(f"float{32 if side.itemsize < 4 else 64}")
+
+
+@cache
+def _float8_numbers(name: str) -> npt.NDArray[np.float32]:
+    """Return the number of each byte."""
+    return np.arange(256, dtype=np.uint8).view(array_dtype(name)).astype(np.float32)
 
 
 @np.errstate(all="ignore")

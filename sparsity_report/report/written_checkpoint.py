@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,11 @@ def write_checkpoint(
 
 def _card(variant: Variant, layout: Layout, base_model: str | None) -> str:
     """Return the model card."""
-    import transformers
+    is_known = False  # without transformers, which would know
+    with suppress(ImportError):
+        import transformers
 
-    is_known = variant.weights.architecture in dir(transformers)  # its class is not imported
+        is_known = variant.weights.architecture in dir(transformers)  # its class is not imported
     home = home_of(variant.weights)
     return card(
         "\n\n".join(_text(variant, layout, is_known)) + "\n",

@@ -9,19 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 
-from sparsity_report.counting.histogram import Moments
+from sparsity_report.counting.histogram import Moments, nonzero_flags
 from sparsity_report.counting.matrix_counts import MatrixCount, dead_parts, head_sums, matrix_blocks
 from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.workers import unflushed
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.matrix_direction import Matrix
-from sparsity_report.weights.tensor_slices import pieces
+from sparsity_report.weights.tensor_slices import Array, pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
 # Weights that are read together, in whole rows, and rows that cut no block of any layout.
@@ -138,17 +137,17 @@ def _patterns(
     zeros = {key: MatrixCount(matrix, KNOWN, blocks=BLOCKS) for key in prunings}
     parts = pieces(weights.as_in_memory(parameter.name))
     # itertools.tee would keep dozens of blocks in memory.
-    waiting: dict[int, list[torch.Tensor]] = {key: [] for key in cuts}
+    waiting: dict[int, list[Array]] = {key: [] for key in cuts}
     masks_by_key = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items()}
-    for number, start, tensor in matrix_blocks(parts, matrix, step, torch.cat):
-        values[number].add(tensor)
-        nonzero = tensor != 0
+    for number, start, block in matrix_blocks(parts, matrix, step):
+        values[number].add(block)
+        nonzero = nonzero_flags(block)
         for key, count in zeros.items():
             mask = nonzero
             if key in masks_by_key:
-                waiting[key].append(tensor)
+                waiting[key].append(block)
                 mask = nonzero & next(masks_by_key[key])
-            count.add(number, start, mask.numpy())
+            count.add(number, start, mask)
     for masks in masks_by_key.values():
         next(masks, None)  # ends the generator
     rows_of: dict[int, list[dict[str, object]]] = {key: [] for key in prunings}
@@ -182,8 +181,8 @@ def _matrix(weights: Weights, parameter: Parameter) -> Matrix:
     return parameter.stack
 
 
-def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield the tensors of a queue that is filled meanwhile."""
+def _drained(queue: list[Array]) -> Iterator[Array]:
+    """Yield the blocks of a queue that is filled meanwhile."""
     while queue:
         yield queue.pop()
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -14,7 +14,6 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.kept_experts import KeptExperts
 from sparsity_report.counting.pruning import Basis, Pruning
-from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import LayerTable, csr_parameters, group_frame
@@ -24,6 +23,9 @@ from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.sentences import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, repr=False)
@@ -462,6 +464,8 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
 
 
 def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module:
+    from torch import nn
+
     from sparsity_report.sparse.csr_swap import convert_linears_to_csr_
     from sparsity_report.sparse.linear_csr import convert_experts_to_csr_
     from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from sparsity_report.deferred import nn
 from sparsity_report.errors import (
     SparsityReportError,
     check_options,
     explained,
+    need_torch,
     printable,
     within_memory,
 )
@@ -23,13 +24,20 @@ from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_c
 from sparsity_report.weights.sources.gguf_files import read_header, read_headers
 from sparsity_report.weights.sources.gguf_model import GGUFWeights
 from sparsity_report.weights.sources.hub import Remote, UnstreamableError, fetch, find
-from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
+from sparsity_report.weights.sources.model_files import (
+    check_allowed,
+    choose_files,
+    model_name,
+    read_in_parallel,
+)
 from sparsity_report.weights.sources.model_paths import HubPlace, find_model
-from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import Shards
 from sparsity_report.weights.tensor_slices import LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Reading(TypedDict, total=False):
@@ -116,7 +124,8 @@ def load(
         raise SparsityReportError(
             f"base= goes with the path or Hub id of an adapter, not with {type(model).__name__}"
         )
-    if not isinstance(model, nn.Module):
+    # Without torch there are no modules.
+    if "torch" not in sys.modules or not isinstance(model, sys.modules["torch"].nn.Module):
         raise SparsityReportError(
             f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or nothing"
         )
@@ -165,6 +174,7 @@ def _open(
 
 
 def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
+    need_torch(f"{model} and its base")
     from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 
     allow_pickle = options.allow_pickle
@@ -196,8 +206,11 @@ def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
         return GGUFWeights(headers, options, [*map(LocalFile.look_up, headers)])
     if kind == "pickle":
         check_allowed(path, options.allow_pickle)
-    read = read_pickle if kind == "pickle" else shards.read
-    return open_checkpoint(path, options, kind, shards.files, read)
+        need_torch(str(path))
+        from sparsity_report.weights.sources.pickles import read_pickle
+
+        return open_checkpoint(path, options, kind, shards.files, read_pickle)
+    return open_checkpoint(path, options, kind, shards.files, shards.read)
 
 
 def _find(place: HubPlace, options: ReaderOptions) -> Remote | Path:

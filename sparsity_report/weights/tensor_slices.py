@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted.gates import check_regular, open_file
+from sparsity_report.weights.array_dtypes import array_dtype, dtype_name
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 #: Dtypes of scales.
@@ -43,9 +44,6 @@ DTYPES = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "BOOL": "bool", "C64": "complex64",
 }  # fmt: skip
-
-# Floats that NumPy has.
-_NUMPY_FLOATS = ("float16", "float32", "float64")
 
 # Values of a slice, some tens of milliseconds of counting, and of a buffer.
 _SLICE = 2**24
@@ -87,24 +85,24 @@ class Slice(ABC):
     dtype: str
 
     @abstractmethod
-    def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the values in order, as one-dimensional tensors on the CPU."""
+    def pieces(self) -> Iterator[Array]:
+        """Yield the values in order, as one-dimensional arrays."""
 
-    def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
+    def within(self, first: int, last: int) -> Iterator[Array]:
         """Yield the values from `first` to before `last`; values before them may be read."""
         start = 0
         for piece in self.pieces():
             if start >= last:
                 return
             yield piece[max(first - start, 0) : last - start]
-            start += piece.numel()
+            start += piece.size
 
     @property
     def rounding(self) -> Rounding | None:
         """Rounding of a packed format; None where it is unknown."""
         return None
 
-    def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
+    def rounded(self) -> Iterator[tuple[Array, Floats]]:
         """Yield :meth:`pieces`, each with its rounding steps, which are not negative.
 
         Each step covers equally many values; consecutive ones where zero is not a level.
@@ -123,7 +121,7 @@ class Divisible(Slice):
     def part(self, start: int, total: int) -> Divisible:
         """Return a run of the values; packed ones start and end at whole blocks."""
 
-    def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
+    def within(self, first: int, last: int) -> Iterator[Array]:
         """Yield the values from `first` to before `last` and read no others."""
         return self.part(first, last - first).pieces()
 
@@ -140,34 +138,34 @@ class Divisible(Slice):
 
 @dataclass(frozen=True, eq=False)
 class HeldSlice(Divisible):
-    """Values in memory, on any device, as a one-dimensional tensor.
+    """Values in memory.
 
     Attributes
     ----------
-    values : torch.Tensor
+    values : numpy.ndarray
+        One-dimensional; a tensor in the subclass for live models.
     nbytes : int or None
         Bytes in the file; None for values in no file.
     """
 
-    values: torch.Tensor
+    values: Any
     nbytes: int | None = None
 
     packing: ClassVar[str] = ""
 
     @classmethod
-    def from_tensor(cls, tensor: torch.Tensor, nbytes: int | None = None) -> HeldSlice:
-        """Return the values of a tensor."""
-        flat = tensor.detach().reshape(-1)
-        return cls(flat.numel(), dtype_name(flat.dtype), flat, nbytes)
+    def from_array(cls, array: Array) -> HeldSlice:
+        """Return the values of an array."""
+        return cls(array.size, dtype_name(array.dtype), array.reshape(-1))
 
     def part(self, start: int, total: int) -> HeldSlice:
         """Return a run of the values, without a copy, with its share of the bytes."""
         share = self.nbytes and self.nbytes * total // self.total
-        return HeldSlice(total, self.dtype, self.values[start : start + total], share)
+        return replace(self, total=total, values=self.values[start : start + total], nbytes=share)
 
-    def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the values, without a copy where they are contiguous on the CPU."""
-        yield self.values.cpu().contiguous()
+    def pieces(self) -> Iterator[Array]:
+        """Yield the values, without a copy if they are contiguous."""
+        yield np.ascontiguousarray(self.values)
 
 
 class Origin(ABC):
@@ -314,9 +312,10 @@ class FileSlice(Divisible):
         """Return the values of bytes of the file, as an array whose bytes are theirs."""
         return raw
 
-    def decode(self, raw: Bytes) -> torch.Tensor:
+    def decode(self, raw: Bytes) -> Array:
         """Return the values of bytes of the file."""
-        return torch.from_numpy(self.unpack(raw)).view(torch_dtype(self.dtype))
+        values: Array = self.unpack(raw).view(array_dtype(self.dtype))
+        return values
 
     def sources(self) -> Sequence[FileSlice]:
         """Return the slice itself."""
@@ -327,7 +326,7 @@ class FileSlice(Divisible):
         """Bytes in the file."""
         return self.bytes_of(self.total)
 
-    def pieces(self) -> Iterator[torch.Tensor]:
+    def pieces(self) -> Iterator[Array]:
         """Yield the values as they are read."""
         return map(self.decode, self.raw())
 
@@ -344,24 +343,24 @@ class FileSlice(Divisible):
             yield self.file.read(self.offset + self.bytes_of(start), size)
 
 
-def memory_slices(tensor: torch.Tensor) -> Iterator[Slice]:
-    """Yield the values of a tensor in memory as slices of whole rows."""
-    return HeldSlice.from_tensor(tensor).cut(tuple(tensor.shape))
+def memory_slices(array: Array) -> Iterator[Slice]:
+    """Yield the values of an array as slices of whole rows."""
+    return HeldSlice.from_array(array).cut(array.shape)
 
 
-def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:
-    """Yield the values of slices in order, as one-dimensional tensors on the CPU."""
+def pieces(slices: Iterable[Slice]) -> Iterator[Array]:
+    """Yield the values of slices in order, as one-dimensional arrays."""
     return (piece for part in slices for piece in part.pieces())
 
 
-def join_slices(slices: Iterable[Slice], dtype: str, shape: Shape) -> torch.Tensor:
-    """Read slices into one tensor, the only copy in memory."""
-    tensor = torch.empty(math.prod(shape), dtype=torch_dtype(dtype))
+def join_slices(slices: Iterable[Slice], dtype: str, shape: Shape) -> Array:
+    """Read slices into one array, the only copy in memory."""
+    array = np.empty(math.prod(shape), array_dtype(dtype))
     start = 0
     for piece in pieces(slices):
-        tensor[start : start + piece.numel()] = piece
-        start += piece.numel()
-    return tensor.reshape(shape)
+        array[start : start + piece.size] = piece
+        start += piece.size
+    return array.reshape(shape)
 
 
 class Stored(Protocol):
@@ -413,7 +412,7 @@ class Entry:
     shape : tuple of int
     values : Stored
     kind : str
-        Name of a dtype that torch lacks; `values` are then its bytes.
+        Name of a dtype that is read as bytes, which are `values`.
     """
 
     key: str
@@ -446,8 +445,8 @@ class Entry:
         """Return the names of the packings of tensors; empty for plain values."""
         return ", ".join(sorted({entry.values.packing for entry in entries} - {""}))
 
-    def read(self) -> torch.Tensor:
-        """Return the values as one tensor."""
+    def read(self) -> Array:
+        """Return the values as one array."""
         return join_slices(self.slices(), self.values.dtype, self.shape)
 
     @property
@@ -467,8 +466,8 @@ class Entry:
         """Return the tensor with its bytes reinterpreted as another dtype."""
         if isinstance(self.values, FileSlice):
             return Entry(self.key, self.shape, replace(self.values, dtype=dtype))
-        tensor = self._read_tensor().view(torch_dtype(dtype))
-        return Entry(self.key, self.shape, HeldSlice.from_tensor(tensor))
+        held = HeldSlice.from_array(self._held().view(array_dtype(dtype)))
+        return Entry(self.key, self.shape, held)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Bytes:
         """Return the bytes of a range of rows, by default of all.
@@ -484,8 +483,8 @@ class Entry:
         if isinstance(self.values, FileSlice):
             raw = self.values.file.read(self.values.offset + start * size, (stop - start) * size)
             return raw.reshape(stop - start, size)
-        tensor = self._read_tensor().view(down, -1)[start:stop].contiguous()
-        return tensor.view(torch.uint8).numpy().reshape(stop - start, size)
+        rows = np.ascontiguousarray(self._held().reshape(down, -1)[start:stop])
+        return rows.view(np.uint8).reshape(stop - start, size)
 
     def columns(self, start: int, stop: int) -> Bytes:
         """Return the bytes of a range of columns of a matrix, row by row.
@@ -500,17 +499,13 @@ class Entry:
 
     def loaded(self) -> Entry:
         """Return the tensor with its values in memory."""
-        return Entry(self.key, self.shape, HeldSlice.from_tensor(self._tensor(self.rows())))
+        return Entry(self.key, self.shape, HeldSlice.from_array(self._values(self.rows())))
 
     def numbers(self, raw: Bytes | None = None) -> Floats:
         """Return bytes of the tensor as float32 numbers, by default all, flattened."""
         if raw is None:
             return self.numbers(self.rows()).reshape(-1)
-        if self.values.dtype == "bfloat16":
-            return (raw.view("<u2").astype("<u4") << 16).view(np.float32)
-        if self.values.dtype in _NUMPY_FLOATS:
-            return raw.view(self.values.dtype).astype(np.float32)
-        return self._tensor(raw).float().numpy()
+        return self._values(raw).astype(np.float32)
 
     def integers(self) -> npt.NDArray[np.int64]:
         """Return all numbers of a small integer tensor, flattened; refuse other dtypes."""
@@ -530,24 +525,13 @@ class Entry:
             )
         return values
 
-    def _tensor(self, raw: Bytes) -> torch.Tensor:
-        return torch.from_numpy(raw).view(torch_dtype(self.values.dtype))
+    def _values(self, raw: Bytes) -> Array:
+        return raw.view(array_dtype(self.values.dtype))
 
-    def _read_tensor(self) -> torch.Tensor:
+    def _held(self) -> Array:
         assert isinstance(self.values, HeldSlice)
-        return self.values.values.cpu()
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return the name of a torch dtype, e.g. ``"bfloat16"``."""
-    return str(dtype).removeprefix("torch.")
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """Return the torch dtype of a name."""
-    dtype = getattr(torch, name)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
+        (array,) = self.values.pieces()
+        return array
 
 
 def is_float(dtype: str) -> bool:
@@ -559,23 +543,6 @@ def is_float(dtype: str) -> bool:
     [True, True, False, False]
     """
     return dtype.startswith(("float", "bfloat"))
-
-
-def is_strided(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor is dense in memory."""
-    semi_structured = isinstance(tensor, torch.sparse.SparseSemiStructuredTensor)
-    return tensor.layout == torch.strided and not semi_structured
-
-
-def sparse_bytes(tensor: torch.Tensor) -> int:
-    """Return the bytes of the arrays of a sparse tensor, explicit zeros included."""
-    if tensor.layout == torch.sparse_coo:
-        arrays = [tensor._values(), tensor._indices()]
-    elif tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
-        arrays = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
-    else:
-        arrays = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
-    return sum(array.nbytes for array in arrays)
 
 
 def is_integer(dtype: str) -> bool:

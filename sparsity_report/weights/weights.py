@@ -10,6 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy.typing as npt
+
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
@@ -321,8 +323,30 @@ class Weights(ABC):
         return SparsityReportError(f"{self.name} {reason}")
 
     @abstractmethod
-    def tensor(self, name: str) -> torch.Tensor:
+    def array(self, name: str) -> npt.NDArray[Any]:
         """Return the values of one parameter, dense and in its dtype; do not modify them.
+
+        Parameters
+        ----------
+        name : str
+            Name of the parameter.
+
+        Returns
+        -------
+        numpy.ndarray
+            The values in the shape of the model in memory; bfloat16 and float8 have the dtypes of
+            the library ml_dtypes.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> weights.array("model.decoder.layers.0.fc1.weight").shape
+        (512, 128)
+        """
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the values of one parameter as a tensor of torch; do not modify them.
 
         Parameters
         ----------
@@ -342,6 +366,9 @@ class Weights(ABC):
         >>> weights.tensor("fc1.weight").shape
         torch.Size([2, 3])
         """
+        from sparsity_report.weights.torch_tensors import to_tensor
+
+        return to_tensor(self.array(name))
 
     def slices(self, name: str) -> Iterator[Slice]:
         """Yield the values of one parameter in order, as slices.
@@ -361,13 +388,13 @@ class Weights(ABC):
         >>> import sparsity_report as sr
         >>> from torch import nn
         >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
-        >>> [part.values.numel() for part in weights.slices("fc1.weight")]
+        >>> [part.total for part in weights.slices("fc1.weight")]
         [6]
         """
-        return memory_slices(self.tensor(name))
+        return memory_slices(self.array(name))
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
-        """Yield the values of one parameter in the order of :meth:`tensor`.
+        """Yield the values of one parameter in the order of :meth:`array`.
 
         Parameters
         ----------
@@ -384,7 +411,7 @@ class Weights(ABC):
         >>> import sparsity_report as sr
         >>> from torch import nn
         >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
-        >>> [part.values.numel() for part in weights.as_in_memory("fc1.weight")]
+        >>> [part.total for part in weights.as_in_memory("fc1.weight")]
         [6]
         """
         return self.slices(name)
@@ -449,12 +476,12 @@ class Weights(ABC):
         'OPTForCausalLM'
         """
 
-    def buffers(self) -> dict[str, torch.Tensor]:
+    def buffers(self) -> dict[str, npt.NDArray[Any]]:
         """Return the values that a checkpoint holds beside the parameters, by name.
 
         Returns
         -------
-        dict of str to torch.Tensor
+        dict of str to numpy.ndarray
             Buffers such as running means; empty for most Transformers.
 
         Examples

@@ -10,7 +10,7 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.counting import counts
 from sparsity_report.counting.histogram import bucket_of, count_slice, count_together, refine_slices
-from sparsity_report.weights.tensor_slices import memory_slices
+from sparsity_report.weights.torch_tensors import tensor_slices, to_array
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 FLOAT8 = [torch.float8_e4m3fn, torch.float8_e5m2]
@@ -19,7 +19,7 @@ INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
 
 def count_nonzero(tensor):
     """Count without a histogram, like a tensor that is not prunable."""
-    return sum(count_slice(part, False).nonzero for part in memory_slices(tensor))
+    return sum(count_slice(part, False).nonzero for part in tensor_slices(tensor))
 
 
 def awkward(dtype):
@@ -56,7 +56,7 @@ def test_counts_are_those_of_python(dtype):
                 v: c for (v, c), n in zip(by_hand.items(), numbers, strict=True) if n == bucket
             }
             assert sum(inside.values()) == size
-            values, counts = refine_slices({"": memory_slices(tensor)}, int(bucket), int(bucket))[
+            values, counts = refine_slices({"": tensor_slices(tensor)}, int(bucket), int(bucket))[
                 ""
             ]
             assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == inside
@@ -68,9 +68,9 @@ def test_small_tensors_counted_together_equal_each_alone(dtype):
     tensors = [odd.to(dtype), odd[:2].to(dtype), odd[6:7].to(dtype), torch.zeros(1, dtype=dtype)]
     tensors += [torch.randn(size).to(dtype) for size in (1, 7, 4096)]
     for histogram in (True, False):
-        together = [*count_together(tensors, histogram)]
+        together = [*count_together([*map(to_array, tensors)], histogram)]
         for tensor, tally in zip(tensors, together, strict=True):
-            (alone,) = (count_slice(part, histogram) for part in memory_slices(tensor))
+            (alone,) = (count_slice(part, histogram) for part in tensor_slices(tensor))
             for name in ("total", "nonzero", "nan", "exact", "infinite"):
                 assert getattr(tally, name) == getattr(alone, name)
             # Fingerprints cover the text of numbers.

@@ -16,7 +16,8 @@ from sparsity_report.counting.matrix_counts import count_entry, nonzero_blocks
 from sparsity_report.counting.n_m_patterns import KNOWN, Pattern, find_pattern
 from sparsity_report.weights.matrix_direction import Matrix, as_matrix, input_first
 from sparsity_report.weights.sources.safetensors import read_header
-from sparsity_report.weights.tensor_slices import Entry, HeldSlice
+from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.torch_tensors import TensorSlice
 
 FLOATS = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn,
@@ -31,7 +32,7 @@ def on_disk(folder, tensor):
 
 
 def held(tensor):
-    return Entry("w", tuple(tensor.shape), HeldSlice.from_tensor(tensor))
+    return Entry("w", tuple(tensor.shape), TensorSlice.from_tensor(tensor))
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)

@@ -12,6 +12,7 @@ import torch
 from sparsity_report.pairing import value_loops
 from sparsity_report.pairing.tally import SideCount
 from sparsity_report.pairing.value_loops import count_values, tally_values
+from sparsity_report.weights.torch_tensors import to_array
 
 COMPILED = value_loops.compiled_compare()
 
@@ -19,6 +20,10 @@ COMPILED = value_loops.compiled_compare()
 @pytest.fixture(params=[COMPILED, None], ids=["numba", "numpy"])
 def loops(request, monkeypatch):
     monkeypatch.setattr(value_loops, "compiled_compare", lambda: request.param)
+
+
+def tally(before, after, grouped=False):
+    return tally_values(to_array(before), to_array(after), grouped)
 
 
 BOTH = pytest.mark.usefixtures("loops")
@@ -35,21 +40,21 @@ def test_every_half_is_the_number_that_torch_has_for_it(dtype):
     halves = patterns(dtype)
     for wide in (torch.float32, torch.float64):
         for result in (
-            tally_values(halves, halves.to(wide)), tally_values(halves.to(wide), halves),
+            tally(halves, halves.to(wide)), tally(halves.to(wide), halves),
         ):  # fmt: skip
             assert (result.kept, result.revived, result.new, result.changed) == (2, 0, 0, 0)
             assert result.before.zeros == result.after.zeros == 2
         doubles = halves.to(wide)
         doubled = torch.where(doubles.isfinite(), doubles * 2, doubles)
         finite = int((doubles.isfinite() & doubles.ne(0)).sum())
-        assert tally_values(halves, doubled).changed == finite
+        assert tally(halves, doubled).changed == finite
 
 
 @BOTH
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8])
 def test_every_byte_is_the_number_that_torch_has_for_it(dtype):
     values = torch.arange(256, dtype=torch.uint8).view(dtype)
-    result = tally_values(values, values.double())
+    result = tally(values, values.double())
     assert result.untouched
     assert result.before.zeros == result.kept == int((values.double() == 0).sum())
 
@@ -57,8 +62,8 @@ def test_every_byte_is_the_number_that_torch_has_for_it(dtype):
 @BOTH
 def test_large_integers_are_not_rounded_together():
     before = torch.tensor([2**24, 2**40, 2**52], dtype=torch.int64)
-    assert tally_values(before, before + 1).changed == 3
-    assert tally_values(before.int()[:1], before.int()[:1] + 1).changed == 1
+    assert tally(before, before + 1).changed == 3
+    assert tally(before.int()[:1], before.int()[:1] + 1).changed == 1
 
 
 @BOTH
@@ -77,7 +82,7 @@ def test_small_changes_keep_their_digits(size, one, other):
     bits[torch.rand(size, generator=generator) < 0.01] += 1
     bits[0] += 1
     a, b = before.double().numpy(), after.to(other).double().numpy()
-    result = tally_values(before, after.to(other))
+    result = tally(before, after.to(other))
     assert result.changed == int((a != b).sum()) > 0
     due = np.linalg.norm(b - a) / np.linalg.norm(a)
     assert result.relative_change == pytest.approx(due, rel=1e-11)
@@ -93,14 +98,12 @@ def test_infinity_and_nan_stay_what_they_are():
         after = before.clone()
         after[100] = value
         for one, other in ((before, after), (after, before)):
-            result = tally_values(one, other)
+            result = tally(one, other)
             assert result.changed == 1
             assert result.relative_change is None
             assert result.before.zeros == result.after.zeros == 0
-        assert tally_values(after, after).untouched
-    assert (
-        tally_values(torch.tensor([float("inf"), 1]), torch.tensor([float("inf"), 1])).change == 0
-    )
+        assert tally(after, after).untouched
+    assert tally(torch.tensor([float("inf"), 1]), torch.tensor([float("inf"), 1])).change == 0
 
 
 @BOTH
@@ -120,22 +123,22 @@ def test_groups_count_where_few_others_are_zero():
             tuple(int(some.sum()) for some in (four <= 1, eight <= 2, four <= 2, eight <= 4))
         )
     assert due[0] != due[1]
-    result = tally_values(*sides, True)
+    result = tally(*sides, True)
     assert [result.before.groups, result.after.groups] == due
     assert (result.before.n_m, result.after.n_m) == ("2:4", None)
-    assert tally_values(*(side.to(torch.int8) for side in sides), True) == result
+    assert tally(*(side.to(torch.int8) for side in sides), True) == result
     assert result.before.grouped == result.after.grouped == values.numel()
     for flat, shown in zip(sides, due, strict=True):
-        alone = count_values(flat, grouped=True)
+        alone = count_values(to_array(flat), grouped=True)
         zeros = int((flat == 0).sum())
         assert alone == SideCount(flat.numel(), zeros, shown, flat.numel())
-    assert tally_values(*sides).before.grouped == tally_values(*sides).after.grouped == 0
-    assert count_values(sides[0]).grouped == 0
+    assert tally(*sides).before.grouped == tally(*sides).after.grouped == 0
+    assert count_values(to_array(sides[0])).grouped == 0
 
 
 @BOTH
 def test_rows_that_do_not_belong_together_are_refused():
-    for one, other in ((torch.ones(16), torch.ones(8)), (torch.ones(2, 8), torch.ones(2, 8))):
+    for one, other in ((np.ones(16), np.ones(8)), (np.ones((2, 8)), np.ones((2, 8)))):
         for sides in ((one, other), (other, one)):
             with pytest.raises(ValueError, match="not one-dimensional and equal"):
                 tally_values(*sides)
@@ -143,15 +146,11 @@ def test_rows_that_do_not_belong_together_are_refused():
 
 @BOTH
 def test_views_are_read_as_what_they_are():
-    values = torch.arange(-8.0, 8, requires_grad=True)
-    one = torch.complex(values, values).detach()
-    for some in (values, values[::2], one.conj().imag):
-        result = tally_values(some, some.detach().clone())
+    values = np.arange(-8.0, 8)
+    for some in (values, values[::2], (values * (1 + 1j)).imag):
+        result = tally_values(some, some.copy())
         assert result.untouched
         assert result.before.zeros == 1
-    # The view of a single number is contiguous and only flagged as negative.
-    assert one[:1].conj().imag.is_neg()
-    assert tally_values(one[:1].conj().imag, -values[:1]).untouched
 
 
 FORKED = """
@@ -213,14 +212,14 @@ def test_numpy_counts_as_compiled_loops_do(dtype, odd, monkeypatch):
         grouped, counts, sums = size % 8 == 0, [], []
         for loop in (COMPILED, None):
             monkeypatch.setattr(value_loops, "compiled_compare", lambda loop=loop: loop)
-            tally = tally_values(before, after, grouped)
-            sums.append([getattr(tally, name) for name in SUMS])
-            counts.append(replace(tally, **dict.fromkeys(SUMS, 0.0)))
+            result = tally(before, after, grouped)
+            sums.append([getattr(result, name) for name in SUMS])
+            counts.append(replace(result, **dict.fromkeys(SUMS, 0.0)))
         assert counts[0] == counts[1]
-        assert counts[0].after == count_values(after, grouped)
+        assert counts[0].after == count_values(to_array(after), grouped)
         assert sums[0] == pytest.approx(sums[1], rel=1e-12, nan_ok=True)
         wide = before.double().numpy(), after.double().numpy()
-        assert tally.kept == int(((wide[0] == 0) & (wide[1] == 0)).sum())
+        assert result.kept == int(((wide[0] == 0) & (wide[1] == 0)).sum())
 
 
 def test_numpy_compares_where_numba_is_missing_or_may_not_compile(monkeypatch):

@@ -20,6 +20,7 @@ from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.pairing.paired_reading import PairedSlice
 from sparsity_report.study.files.value_bounds import check_study
 from sparsity_report.weights.tensor_slices import HeldSlice
+from sparsity_report.weights.torch_tensors import to_array
 from sparsity_report.words.sentences import say
 
 
@@ -125,8 +126,7 @@ def test_prunings_of_one_model(demo):
     prunings = sr.global_magnitude(demo, 0.5), sr.n_m(demo, 2, 4)
     pair = sr.compare_checkpoints(prunings[0], sr.masked(prunings[1]))
     masks = [
-        np.concatenate([p.mask(each.name).numpy().ravel() for each in demo.prunable])
-        for p in prunings
+        np.concatenate([p.mask(each.name).ravel() for each in demo.prunable]) for p in prunings
     ]
     whole = pair.survival.iloc[0]
     assert whole["kept"] == (~masks[0] & ~masks[1]).sum()
@@ -202,7 +202,7 @@ def test_zeros_that_rounding_makes_and_destroys(tmp_path, way):
 
 
 def cut(values, sizes):
-    return tuple(map(HeldSlice.from_tensor, values.split(sizes)))
+    return tuple(HeldSlice.from_array(to_array(part)) for part in values.split(sizes))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -137,7 +137,7 @@ def test_fewer_zeros_do_not_win():
     """Of two masks of 50.0 %, the one with 300 zeros less beats none; with the lead it may."""
     weights = sr.load()
     half = sr.global_magnitude(weights, 0.5)
-    masks = {name: half.mask(name).numpy() for name in half.cuts}
+    masks = {name: half.mask(name) for name in half.cuts}
     first = next(iter(masks))
     masks[first].reshape(-1)[np.flatnonzero(~masks[first])[:300]] = True
     names = ("Dense", "Imported", "Global")

@@ -28,7 +28,7 @@ from sparsity_report.counting import counts as counting
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import count_slices
 from sparsity_report.weights.sources import checkpoint
-from sparsity_report.weights.tensor_slices import memory_slices
+from sparsity_report.weights.torch_tensors import tensor_slices
 
 IN_CI = os.environ.get("CI") == "true"
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -242,4 +242,4 @@ def models(draw):
 
 def count(tensor):
     """Return the nonzeros and the histogram of a tensor."""
-    return count_slices({"": memory_slices(tensor)})[""]
+    return count_slices({"": tensor_slices(tensor)})[""]

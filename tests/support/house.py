@@ -18,7 +18,7 @@ PACKAGE = "sparsity_report"
 WINGS = (
     "__main__", "cli", "api", "report", "viewer", "draw", "findings",
     "measure", "study", "pairing", "counting", "weights", "sparse", "words", "untrusted", "files",
-    "errors", "deferred", "version",
+    "errors", "version",
 )  # fmt: skip
 SHOWING = {
     "anywidget", "ipywidgets", "jinja2", "markupsafe", "typer", "typst", "vl_convert",

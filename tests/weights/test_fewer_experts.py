@@ -110,9 +110,9 @@ def test_packed_experts_stay_packed(way, tmp_path):
     # The first block lost 0 and 4, so its third expert was the fourth.
     third = {key for key in held if ".layers.0." in key and ".experts.2." in key}
     for key in third:
-        assert torch.equal(held[key], whole[key.replace(".experts.2.", ".experts.3.")])
+        assert np.array_equal(held[key], whole[key.replace(".experts.2.", ".experts.3.")])
     assert len(third) == {"fp8": 9, "int4": 12, "mxfp4": 0}[way]
-    sizes = [sum(t.numel() * t.element_size() for t in each.values()) for each in (held, whole)]
+    sizes = [sum(values.nbytes for values in each.values()) for each in (held, whole)]
     routers = [key for key in whole if key.endswith(ROUTED)]
     stacked = [key for key in whole if ".experts." in key] + routers
     assert sizes[1] - sizes[0] == sum(whole[key].nbytes for key in stacked) // 4

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from sparsity_report.counting.allocation import Allocation, compute_quotas
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import CountedCut
+from sparsity_report.counting.histogram import Values
+from sparsity_report.counting.n_m_patterns import Flags
 from sparsity_report.counting.policies.magnitude_policies import check_values
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Inputs, Policy, Pruning
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Weights
@@ -69,16 +70,16 @@ class RandomCut(CountedCut):
     lot: int
     ties: int
 
-    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[Values]) -> Iterator[tuple[Values, Flags]]:
         generator, ties = np.random.Philox(key=self.key), self.ties
         for part in parts:
-            lots: Words = generator.random_raw(part.numel())
+            lots: Words = generator.random_raw(part.size)
             kept = lots >= np.uint64(self.lot)
             if ties:
                 on_it = np.flatnonzero(lots == np.uint64(self.lot))[:ties]
                 kept[on_it] = False
                 ties -= len(on_it)
-            yield part, torch.from_numpy(kept).reshape(part.shape).to(part.device)
+            yield part, kept.reshape(part.shape)
 
 
 @with_bar("pruning")
@@ -150,7 +151,7 @@ def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
     Examples
     --------
     >>> cut = random_cut(0, "fc1.weight", 10, 3)
-    >>> cut.mask(torch.ones(2, 5)).int().tolist()
+    >>> cut.mask(np.ones((2, 5))).astype(int).tolist()
     [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
     """
     key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")

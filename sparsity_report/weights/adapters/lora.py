@@ -12,9 +12,14 @@ from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.packed.format_detection import check_weights
-from sparsity_report.weights.sources.model_files import ADAPTER_LEAF, CONFIG, base_name, read_text
+from sparsity_report.weights.sources.model_files import (
+    ADAPTER_LEAF,
+    CONFIG,
+    base_name,
+    check_allowed,
+    read_text,
+)
 from sparsity_report.weights.sources.model_paths import hub_id
-from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import FLOATS, Entry
 from sparsity_report.words.sentences import say
@@ -242,6 +247,8 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
         entries = read_header(file)
     else:
         check_allowed(file, allow_pickle)
+        from sparsity_report.weights.sources.pickles import read_pickle
+
         entries = read_pickle(file)
     check_weights(*entries)
     settings = AdapterSettings(config, file)

@@ -1,21 +1,24 @@
 """A model with a LoRA adapter, merged as PEFT's ``merge_and_unload`` does."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+import numpy as np
+import numpy.typing as npt
 
 from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
-from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
+from sparsity_report.weights.array_dtypes import array_dtype, cast, dtype_name
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.model_files import CONFIG
 from sparsity_report.weights.tensor_slices import (
+    Array,
     Bytes,
     Entry,
     FileSlice,
@@ -23,37 +26,40 @@ from sparsity_report.weights.tensor_slices import (
     Shape,
     Slice,
     join_slices,
-    torch_dtype,
 )
 from sparsity_report.weights.weights import Parameter, Tokenizer, Weights
 from sparsity_report.words.sentences import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Values of a slice that are computed at a time.
 _BUFFER = 2**19
 
 
-def _add(pair: Pair, values: torch.Tensor, start: int) -> torch.Tensor:
+def _add(pair: Pair, values: Array, start: int) -> Array:
     """Return values of a weight, which begin at `start`, with ``scaling · B · A`` added.
 
     As in PEFT, the sum is rounded once; for an embedding the product is rounded before.
     """
     a, b, width = pair.a, pair.b, pair.shape[1]
-    first, last = start // width, math.ceil((start + values.numel()) / width)
+    first, last = start // width, math.ceil((start + values.size) / width)
     if pair.transposed:
         left, right = _floats(a, a.columns(first, last)).T, _floats(b, b.rows(0, width)).T
     else:
         left, right = _floats(b, b.rows(first, last)), _floats(a, a.rows())
     # Rounded sums in float64 do not depend on the rows that are computed together.
-    wide = torch.promote_types(values.dtype, torch.float32)
-    product = (left @ right).to(wide).mul_(pair.scaling).reshape(-1)
-    product = product[start - first * width :][: values.numel()]
-    if pair.embedding:
-        product = product.to(values.dtype).to(wide)
-    return product.add_(values).to(values.dtype)
+    name, wide = dtype_name(values.dtype), np.promote_types(values.dtype, np.float32)
+    with np.errstate(all="ignore"):
+        product = (left @ right).astype(wide).reshape(-1) * wide.type(pair.scaling)
+        product = product[start - first * width :][: values.size]
+        if pair.embedding:
+            product = cast(product, name).astype(wide)
+        return cast(product + values.astype(wide), name)
 
 
-def _floats(part: Entry, raw: Bytes) -> torch.Tensor:
-    return torch.from_numpy(raw).view(torch_dtype(part.values.dtype)).double()
+def _floats(part: Entry, raw: Bytes) -> npt.NDArray[np.float64]:
+    return raw.view(array_dtype(part.values.dtype)).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +87,14 @@ class AdaptedSlice(Slice):
         slices = self.values.sources()
         return [*slices, *files] if slices and len(files) == len(parts) else ()
 
-    def pieces(self) -> Iterator[torch.Tensor]:
+    def pieces(self) -> Iterator[Array]:
         """Yield the changed values."""
         place = self.start
         for piece in self.values.pieces():
-            for part in piece.split(_BUFFER):
-                values = part.to(torch_dtype(self.dtype))
+            for first in range(0, piece.size, _BUFFER):
+                values = cast(piece[first : first + _BUFFER], self.dtype)
                 yield values if self.pair is None else _add(self.pair, values, place)
-                place += part.numel()
+                place += values.size
 
 
 @dataclass(frozen=True)
@@ -148,13 +154,13 @@ class AdaptedWeights(Weights):
             yield AdaptedSlice(part.total, dtype, part, start, change.pair)
             start += part.total
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def array(self, name: str) -> Array:
         """Return the values of a parameter."""
         if name not in self._changes:
-            return self.base.tensor(name)
+            return self.base.array(name)
         return join_slices(self.slices(name), self[name].dtype, self[name].shape)
 
-    def buffers(self) -> dict[str, torch.Tensor]:
+    def buffers(self) -> dict[str, Array]:
         """Return the buffers of the base."""
         return self.base.buffers()
 
@@ -166,9 +172,10 @@ class AdaptedWeights(Weights):
         """Open the tokenizer of the base."""
         return self.base.tokenizer()
 
-    @torch.no_grad()
     def module(self) -> nn.Module:
         """Return the base as a runnable model with the changed values."""
+        from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
+
         model = self.base.module()
         places = locate(walk(model))
         for name in self._changes:

@@ -25,6 +25,9 @@ _KINDS = tuple(
         (".*", -1, limits.WIDTH),
     )
 )  # fmt: skip
+# Parameters allowed per tensor in the files, and a constant for buffers, fused experts, computed or
+# tied parts, and small models.
+_PER_TENSOR, _BESIDES = 16, 1000
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
 
@@ -73,6 +76,17 @@ def has_usual_sizes(settings: Mapping[str, Any]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def parameters_for(tensors: int) -> int:
+    """Return the most parameters allowed for a model whose files hold a number of tensors.
+
+    Examples
+    --------
+    >>> parameters_for(300)
+    5800
+    """
+    return min(_PER_TENSOR * tensors + _BESIDES, limits.PARAMETERS)
 
 
 def _numbers(value: Any) -> Iterator[int]:

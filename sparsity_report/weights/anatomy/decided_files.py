@@ -66,7 +66,8 @@ _INNER = (
 )  # fmt: skip
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads")
 _HEAD_DIM = ("head_dim", "d_kv")
-_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+#: Names of the number of experts in configurations.
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 # Blocks of one tower: the text before their number, the number, and the rest.
 _BLOCK = re.compile(
     r"(?P<tower>(?:[A-Za-z_]+\.)*(?:h|layers?|blocks?))\.(?P<number>\d{1,9})\.(?P<rest>.+)"
@@ -349,7 +350,7 @@ class _File:
         stacks = expert_stacks(self.shapes)
         per_token = first_count(self.config, *EXPERTS_PER_TOKEN)
         announced = {
-            self.config[key] for key in _EXPERT_COUNTS if isinstance(self.config.get(key), int)
+            self.config[key] for key in EXPERT_COUNTS if isinstance(self.config.get(key), int)
         }
         routers = [p.shape for _, p in self.named if self.kinds[p.name] == "router"]
         chosen = [shape for shape in routers if len(shape) == 2 and shape[0] in announced]
@@ -394,7 +395,8 @@ class _File:
         # Transformers writes every setting of a class, and names its version. Older configurations
         # name none, but no class with a table of positions has the setting `sliding_window`.
         has_positions = not all(is_of_tokens(name, (1, 1)) for name in self.shapes)
-        is_written = has_positions or "transformers_version" in self.config
+        named = {"sliding_window", "transformers_version"}
+        is_written = has_positions or not named.isdisjoint(self.config)
         if "window_size" in self.config or not is_written:  # GPT-Neo has local attention
             return 0
         is_alternating = any("pre_feedforward" in name for name in self.shapes)

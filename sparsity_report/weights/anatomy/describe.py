@@ -30,7 +30,8 @@ from sparsity_report.weights.anatomy.names_only import (
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
 from sparsity_report.weights.anatomy.parameter_uses import Behavior, Usage, trace_uses
 from sparsity_report.weights.matrix_direction import as_matrix
-from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided, sparse_bytes
+from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.torch_tensors import is_strided, sparse_bytes, tensor_dtype
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, in_order
 from sparsity_report.words.sentences import say
 
@@ -80,7 +81,7 @@ def describe(
                 is_lent = name in read and rule.shape is None
                 usage = rule if usage is None or is_lent else unread
             facts = _facts(place, leaf, usage)
-            here = {"dtype": dtype_name(tensor.dtype), "known": not tensor.is_meta}
+            here = {"dtype": tensor_dtype(tensor.dtype), "known": not tensor.is_meta}
             stored = here if parts is None else on_disk(parts[name])
             prunable = (
                 may_prune

@@ -38,9 +38,6 @@ _OTHERS = (
     "PreTraining", "MaskedLM", "ImageTextToText", "SpeechSeq2Seq", "SequenceClassification",
     "TokenClassification",
 )  # fmt: skip
-# Parameters allowed per tensor in the files, and a constant for buffers, fused experts, computed or
-# tied parts, and small models.
-_PER_TENSOR, _BESIDES = 16, 1000
 # Keys, at any depth, that name code or send transformers to other packages or files.
 _CODE = {
     "auto_map", "attn_implementation", "_attn_implementation", "experts_implementation",
@@ -213,17 +210,6 @@ def plain_folder(directory: Path, patterns: Iterable[str]) -> Iterator[Path]:
             elif not file.name.endswith("config.json"):
                 shutil.copyfile(file, plain / file.name)
         yield plain
-
-
-def parameters_for(tensors: int) -> int:
-    """Return the most parameters allowed for a model whose files hold a number of tensors.
-
-    Examples
-    --------
-    >>> parameters_for(300)
-    5800
-    """
-    return min(_PER_TENSOR * tensors + _BESIDES, limits.PARAMETERS)
 
 
 @contextmanager

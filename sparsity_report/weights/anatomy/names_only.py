@@ -292,6 +292,15 @@ def describe_names(
     return Description(in_order(modules), None, notes, frozenset(unsettled), undecided)
 
 
+def incomplete(name: str, missing: Sequence[str]) -> SparsityReportError:
+    """Return the error for a model whose files lack tensors of parameters."""
+    return SparsityReportError(
+        f"{name}: {len(missing)} tensor(s) are missing from the checkpoint, "
+        f"first {missing[0]!r}; download the whole checkpoint. If it is complete, config.json "
+        "names another class than the saved one"
+    )
+
+
 def shape_of(name: str, entries: Sequence[Entry]) -> Shape:
     """Return the shape of a parameter: that of its tensor, or of the experts stacked in it.
 

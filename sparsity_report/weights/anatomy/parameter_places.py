@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.linear_csr import ExpertCSR, ExpertsCSR, LinearCSR
-from sparsity_report.weights.tensor_slices import is_strided
+from sparsity_report.weights.torch_tensors import is_strided
 
 # torch.compile and PEFT wrap modules under these names, which are not part of the model.
 _WRAPPER_WORDS = {"_orig_mod", "base_layer"}

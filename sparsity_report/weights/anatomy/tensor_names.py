@@ -6,7 +6,7 @@ other conversions run transformers' own operation on whole tensors in memory, on
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,19 +16,18 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
+from sparsity_report.weights.anatomy.converted_values import Converted
 from sparsity_report.weights.anatomy.names_only import is_buffer, is_padding
-from sparsity_report.weights.tensor_slices import (
-    Entry,
-    FileSlice,
-    HeldSlice,
-    Slice,
-    dtype_name,
+from sparsity_report.weights.tensor_slices import Array, Entry, FileSlice, HeldSlice
+from sparsity_report.weights.torch_tensors import (
+    TensorSlice,
+    tensor_dtype,
+    to_array,
+    to_tensor,
     torch_dtype,
 )
 from sparsity_report.words.sentences import say
 
-# Values of a converted slice yielded at a time.
-_CHUNK = 2**19
 # Limit on computed parameters, whose size comes from a config only.
 _MOST_COMPUTED = 2**24
 
@@ -66,7 +65,7 @@ def memory_parts(
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
             tensor = _compute(model, name)
-            parts[name] = [Entry(name, tuple(tensor.shape), HeldSlice.from_tensor(tensor, 0))]
+            parts[name] = [Entry(name, tuple(tensor.shape), TensorSlice.from_tensor(tensor, 0))]
     extra = {
         key: name
         for key, name in extra.items()
@@ -219,7 +218,7 @@ class Conversion:
         for (name, result), total in zip(results.items(), totals, strict=True):
             if (rows := self._rows(outlines, result)) is None:
                 span = done, done + total, sum(totals)
-                values = Converted(total, dtype_name(result.dtype), self, name, span)
+                values = Converted(total, tensor_dtype(result.dtype), self, name, span)
                 rows = Entry(self.sources[0][1].key, tuple(result.shape), values)
             entries[name] = [rows]
             done += total
@@ -249,6 +248,10 @@ class Conversion:
         results = results[0] if isinstance(results, tuple) else results
         return {name: r[0] if isinstance(r, list) else r for name, r in results.items()}
 
+    def values(self, name: str) -> Array:
+        """Return the values of a parameter, flattened."""
+        return to_array(self.run(lambda entry: to_tensor(entry.read()))[name].reshape(-1))
+
     def _stacked(self) -> list[Entry] | None:
         """Return the tensors in the order of their values if the rule only stacks them."""
         lists: dict[str, list[Entry]] = defaultdict(list)
@@ -274,42 +277,3 @@ class Conversion:
             if isinstance(values, FileSlice | HeldSlice):
                 return replace(entry, shape=shape, values=values.part(start, total))
         return None
-
-
-@dataclass(frozen=True, eq=False)
-class Converted(Slice):
-    """Values of a parameter as converted by transformers, all at once.
-
-    Attributes
-    ----------
-    conversion : Conversion
-    name : str
-        Name of the parameter.
-    span : tuple of int
-        Start, stop and total among the values that the conversion makes.
-    """
-
-    conversion: Conversion
-    name: str
-    span: tuple[int, int, int]
-
-    @property
-    def nbytes(self) -> int | None:
-        """Share of the bytes of all combined tensors."""
-        size = Entry.file_bytes(entry for _, entry in self.conversion.sources)
-        start, stop, total = self.span
-        return None if size is None else size * stop // total - size * start // total
-
-    @property
-    def packing(self) -> str:
-        """Packing of the source tensors."""
-        return Entry.packings(entry for _, entry in self.conversion.sources)
-
-    def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:  # noqa: ARG002
-        """Yield the values in one slice, since the conversion makes all at once."""
-        if self.total:
-            yield self
-
-    def pieces(self) -> Iterator[torch.Tensor]:
-        """Read the tensors, convert them and yield the values of the parameter."""
-        yield from self.conversion.run(Entry.read)[self.name].reshape(-1).split(_CHUNK)

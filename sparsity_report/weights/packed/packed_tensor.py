@@ -10,8 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparsity_report.deferred import torch
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, Floats, Rounding, Slice
+from sparsity_report.weights.tensor_slices import Array, Entry, FileSlice, Floats, Rounding, Slice
 
 # Values of a slice, and values decoded at a time.
 _SLICE, _BUFFER = 2**24, 2**20
@@ -117,14 +116,14 @@ class PackedSlice(Slice):
         """Rounding levels of the whole tensor."""
         return self.packed.rounding
 
-    def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
+    def rounded(self) -> Iterator[tuple[Array, Floats]]:
         """Yield each piece with the steps of its groups."""
         for packed, first, last in self._runs():
             with np.errstate(all="ignore"):
                 steps = packed.steps(first, last)
             yield _decoded(packed, first, last), steps
 
-    def pieces(self) -> Iterator[torch.Tensor]:
+    def pieces(self) -> Iterator[Array]:
         """Yield the decoded values."""
         return (_decoded(*run) for run in self._runs())
 
@@ -138,10 +137,10 @@ class PackedSlice(Slice):
             yield packed, start, min(start + step, last)
 
 
-def _decoded(packed: Packed, first: int, last: int) -> torch.Tensor:
+def _decoded(packed: Packed, first: int, last: int) -> Array:
     # Products of extreme scales may overflow, which is not an error here.
     with np.errstate(all="ignore"):
-        return torch.from_numpy(packed.values(first, last)).reshape(-1)
+        return packed.values(first, last).reshape(-1)
 
 
 def grouped(width: int, shape: tuple[int, int]) -> str:

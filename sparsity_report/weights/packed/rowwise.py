@@ -9,9 +9,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from sparsity_report.deferred import torch
+from sparsity_report.weights.array_dtypes import array_dtype
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.tensor_slices import Bytes, Entry, Floats, Rounding, torch_dtype
+from sparsity_report.weights.tensor_slices import Bytes, Entry, Floats, Rounding
 
 #: Values of the sixteen codes of a 4-bit float: a sign, two exponent bits, one fraction bit.
 #: OCP Microscaling Formats (MX) Specification 1.0, table 5: E2M1.
@@ -234,7 +234,7 @@ class Rowwise(Packed):
 @lru_cache
 def _levels(dtype: str) -> tuple[float, ...]:
     """Return the numbers that an 8-bit dtype represents."""
-    return tuple(torch.arange(256).to(torch.uint8).view(torch_dtype(dtype)).float().tolist())
+    return tuple(np.arange(256).astype(np.uint8).view(array_dtype(dtype)).astype(float).tolist())
 
 
 def nearest_to_zero(levels: Iterable[float]) -> Rounding | None:

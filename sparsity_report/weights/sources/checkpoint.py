@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sparsity_report.deferred import nn, torch
-from sparsity_report.errors import SparsityReportError, first_line
+from sparsity_report.errors import SparsityReportError, first_line, need_torch
 from sparsity_report.weights.anatomy.decided_files import decide
 from sparsity_report.weights.anatomy.names_only import (
     Description,
@@ -30,6 +29,7 @@ from sparsity_report.weights.packed.quantization_config import read_scheme, read
 from sparsity_report.weights.sources.model_files import gather_entries
 from sparsity_report.weights.sources.model_paths import DEFAULTS
 from sparsity_report.weights.tensor_slices import (
+    Array,
     Entry,
     FileSlice,
     LocalFile,
@@ -40,7 +40,11 @@ from sparsity_report.weights.tensor_slices import (
 from sparsity_report.weights.weights import Parameter, Tokenizer, Weights, float8_notes
 from sparsity_report.words.sentences import say
 
+if TYPE_CHECKING:
+    from torch import nn
+
 T = TypeVar("T", bound=Path | Origin)
+_FACTS = "names, shapes and config.json"
 _NOTHING = Description((), None)
 
 
@@ -157,7 +161,7 @@ class CheckpointWeights(Weights):
         for entry in self.entries(name):
             yield from self.cut(entry)
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def array(self, name: str) -> Array:
         """Return the values of a parameter, stacked if several tensors make it up on disk."""
         dtype = self.entries(name)[0].values.dtype
         return join_slices(self.slices(name), dtype, self[name].shape)
@@ -177,6 +181,7 @@ class CheckpointWeights(Weights):
 
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer beside the weights or in a GGUF file, without running code."""
+        need_torch(f"{self.name}: its tokenizer")
         from sparsity_report.weights.sources.tokenizer import open_tokenizer
 
         return open_tokenizer(self.directory, self.path if self.source == "gguf" else None)
@@ -191,23 +196,28 @@ class CheckpointWeights(Weights):
         is_packed = any(isinstance(entry.values, Packed) for entry in self.unpacked.values())
         if is_packed or self.source == "gguf":
             return self.filled_module()
-        dtype = torch.float32 if float8_notes(self.modules) else "auto"
+        dtype = "float32" if float8_notes(self.modules) else "auto"
         if self.settings is None and _is_default(self.path, self.source):
             return self._load(self.directory, dtype=dtype)
         # transformers would look for its default file names and perhaps load other weights.
-        values = {key: entry.read() for key, entry in self.unpacked.items()}
+        from sparsity_report.weights.torch_tensors import to_tensor
+
+        values = {key: to_tensor(entry.read()) for key, entry in self.unpacked.items()}
         return self._load(None, dtype=dtype, state_dict=values)
 
     def filled_module(self) -> nn.Module:
         """Return a runnable model in float32 with the counted values."""
         self.require_runnable()
-        values = {p.name: self.tensor(p.name).float() for p in self.stored}
-        return self._load(None, dtype=torch.float32, state_dict=values | self.buffers())
+        from sparsity_report.weights.torch_tensors import to_tensor
 
-    def buffers(self) -> dict[str, torch.Tensor]:
+        values = {p.name: self.tensor(p.name).float() for p in self.stored}
+        values |= {name: to_tensor(array) for name, array in self.buffers().items()}
+        return self._load(None, dtype="float32", state_dict=values)
+
+    def buffers(self) -> dict[str, Array]:
         """Return the values of the saved buffers."""
         model, parts = self._matched
-        values: dict[str, torch.Tensor] = {}
+        values: dict[str, Array] = {}
         for name, buffer in [] if model is None else model.named_buffers():
             if (entries := parts.get(name)) is None:
                 continue
@@ -233,13 +243,12 @@ class CheckpointWeights(Weights):
         contents = self.contents
         if contents.model is not None or not self.architecture:
             return contents.model, contents.parts
-        from sparsity_report.weights.sources.class_match import match_class
-
-        count = len(self.raw)
         try:
-            model, parts, _ = match_class(self.directory, self.unpacked, count, self.settings)
+            model, parts = self.match_class()
         except SparsityReportError as error:
             raise self.wrong(f"can be counted but not run: {error}") from error
+        if model is None:
+            return None, contents.parts
         shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
         named = {p.name: p.shape for p in self.parameters}
         if other := sorted(shapes.items() ^ named.items()):
@@ -248,6 +257,13 @@ class CheckpointWeights(Weights):
                 f"{type(model).__name__}; download the whole checkpoint with its config.json"
             )
         return model, parts
+
+    def match_class(self) -> tuple[nn.Module | None, Mapping[str, list[Entry]]]:
+        """Return the model on the meta device and its tensors by asking the class."""
+        need_torch(self.name)
+        from sparsity_report.weights.sources.class_match import match_class
+
+        return match_class(self.directory, self.unpacked, len(self.raw), self.settings)[:2]
 
     def configuration(self) -> dict[str, Any]:
         """Return the content of ``config.json``."""
@@ -272,23 +288,32 @@ class CheckpointWeights(Weights):
                 f"{self.name}: {len(bad)} tensor(s) missing or mis-shaped on loading, "
                 f"first {bad[0]}; download the whole checkpoint"
             )
-        assert isinstance(model, nn.Module)
-        return model.eval()
+        runnable: nn.Module = model.eval()
+        return runnable
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether names describe the model of a known class."""
+        return self.contents.model is None and bool(self.architecture)
 
     def require_runnable(self) -> nn.Module:
         """Return the model on the meta device; refuse one without class or copy on disk."""
-        entries = self.unpacked.values()
-        if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
-            raise self.wrong(
-                "is streamed from the Hub, so it can be counted but not run; load it without "
-                "stream, which keeps a copy on this disk"
-            )
+        self.require_local()
         if (model := self._matched[0]) is None:
             raise self.wrong(
                 "can be counted but not run: transformers has no class for it; load it with that "
                 "class and pass the nn.Module"
             )
         return model
+
+    def require_local(self) -> None:
+        """Refuse a model without a copy on this disk."""
+        entries = self.unpacked.values()
+        if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
+            raise self.wrong(
+                "is streamed from the Hub, so it can be counted but not run; load it without "
+                "stream, which keeps a copy on this disk"
+            )
 
 
 def open_checkpoint(
@@ -334,7 +359,7 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
         if decided := decide(contents.entries, options, config):
             return contents.with_modules(*decided, architecture=config["architectures"][0])
         return _of_class(contents, folder, options)
-    except (SparsityReportError, ImportError) as error:
+    except SparsityReportError as error:
         if not options.only_counted:
             raise
         reason = first_line(error)
@@ -343,6 +368,7 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
 
 def _of_class(contents: Contents, folder: Path, options: ReaderOptions) -> Contents:
     """Return contents with the modules of their class."""
+    need_torch(options.name, "" if options.only_counted else _FACTS)
     from sparsity_report.weights.sources.class_match import describe_class, match_class
 
     settings, count = contents.settings, len(contents.raw or contents.entries)

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.anatomy.config_sizes import parameters_for
 from sparsity_report.weights.anatomy.describe import describe
-from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
-from sparsity_report.weights.anatomy.names_only import Description, ReaderOptions
+from sparsity_report.weights.anatomy.meta_model import read_config, without_head
+from sparsity_report.weights.anatomy.names_only import Description, ReaderOptions, incomplete
 from sparsity_report.weights.anatomy.parameter_places import walk
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.format_detection import check_weights
@@ -90,11 +92,7 @@ def _complete(
     """Return the tensors of each parameter, tied ones included; refuse missing tensors."""
     twins = _twins(model)
     if missing := without_tensor(model, parts):
-        raise SparsityReportError(
-            f"{name}: {len(missing)} tensor(s) are missing from the checkpoint, "
-            f"first {missing[0]!r}; download the whole checkpoint. If it is complete, config.json "
-            "names another class than the saved one"
-        )
+        raise incomplete(name, missing)
     complete: dict[str, list[Entry]] = {}
     for parameter, names in twins.items():
         entries = next(parts[twin] for twin in names if twin in parts)
@@ -140,6 +138,4 @@ def _equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
         return False
     values = (pieces(part for e in entries for part in e.slices()) for entries in (one, other))
     pairs = zip(*values, strict=True)
-    return all(
-        torch.equal(left.view(torch.uint8), right.view(torch.uint8)) for left, right in pairs
-    )
+    return all(np.array_equal(left.view(np.uint8), right.view(np.uint8)) for left, right in pairs)

@@ -4,6 +4,8 @@ The number of experts is the setting whose change shortens the parameters that h
 nothing else. These parameters lead to their tensors on disk, and those to the scales beside them.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections import ChainMap
@@ -11,19 +13,21 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from math import prod
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
-from sparsity_report.weights.anatomy.tensor_names import Converted
+from sparsity_report.weights.anatomy.config_sizes import parameters_for
+from sparsity_report.weights.anatomy.converted_values import Converted
+from sparsity_report.weights.anatomy.decided_files import EXPERT_COUNTS
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, match_entries
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, JoinedRuns, LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say, says
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Number of an expert, after the name of its stack.
 _NUMBER = re.compile(r"\.(0|[1-9]\d*)(?=\.|$)")
@@ -98,8 +102,20 @@ def _smaller(
 
     Other parameters that change with the setting do not fit the files and are refused later.
     """
-    model: Any = weights.require_runnable()
+    weights.require_local()
     settings, most = weights.configuration(), parameters_for(len(weights.raw))
+    keys = [key for key in EXPERT_COUNTS if settings.get(key) == count]
+    if weights.is_decided and len(keys) == 1:
+        shapes = {
+            p.name: (p.shape, 0)
+            for module in weights.modules
+            for p in module.parameters
+            if module.name in kept or (module.group == "router" and p.shape[0] == count)
+        }
+        return {**settings, keys[0]: size}, shapes
+    model: Any = weights.require_runnable()
+    from sparsity_report.weights.anatomy.meta_model import read_config, without_head
+
     configs = (model.config, *vars(model.config).values())
     aliases = ChainMap(*(getattr(config, "attribute_map", {}) for config in configs))
     names = {key: aliases.get(key, key) for key in _settings(settings, count)}
@@ -192,9 +208,12 @@ class _Selection:
 
     def _picks(self, parameter: str) -> tuple[int, ...]:
         """Return the kept experts of the module that is nearest by its name, ties included."""
-        tensors = self.weights.require_runnable().state_dict(keep_vars=True)
+        names = [parameter]
+        if not self.weights.is_decided:
+            tensors = self.weights.require_runnable().state_dict(keep_vars=True)
+            names = [name for name, tensor in tensors.items() if tensor is tensors[parameter]]
         nearest: set[str] = set()
-        for name in (name for name, tensor in tensors.items() if tensor is tensors[parameter]):
+        for name in names:
             words = name.split(".")
             shared = {module: len(_shared([module.split("."), words])) for module in self.kept}
             nearest |= {module for module in shared if shared[module] == max(shared.values())}

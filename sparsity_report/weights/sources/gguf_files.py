@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
 from sparsity_report.weights.tensor_slices import (
     DTYPES,
+    Array,
     Bytes,
     Entry,
     FileSlice,
@@ -99,7 +99,7 @@ class BlockSlice(FileSlice):
         """Rounding of these blocks."""
         return ROUNDINGS.get(self.packing)
 
-    def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
+    def rounded(self) -> Iterator[tuple[Array, Floats]]:
         """Yield each chunk of values with the rounding steps of its blocks."""
         _, size = _BLOCKS[self.packing]
         for raw in self.raw():

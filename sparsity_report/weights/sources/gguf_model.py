@@ -1,6 +1,7 @@
 """Weights of GGUF files, in one or several shards, dequantized as they are read.
 
-For counting, the names of llama.cpp describe a model without torch.
+For counting, the names of llama.cpp describe a model without torch. Metadata and names also decide
+complete models of some architectures, for which no class is asked.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsity_report.deferred import torch
-from sparsity_report.errors import SparsityReportError, explained, printable
+from sparsity_report.errors import SparsityReportError, explained, need_torch, printable
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.names_only import (
@@ -26,6 +26,7 @@ from sparsity_report.weights.anatomy.names_only import (
     experts_per_token,
 )
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
+from sparsity_report.weights.sources.gguf_decided import InterleavedRows, decided_contents
 from sparsity_report.weights.sources.gguf_files import (
     ARCHITECTURE,
     TOKENS,
@@ -34,8 +35,11 @@ from sparsity_report.weights.sources.gguf_files import (
     read_model,
 )
 from sparsity_report.weights.sources.model_files import check_tensors
-from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, memory_slices
+from sparsity_report.weights.tensor_slices import Array, Entry, Origin, Slice, memory_slices
 from sparsity_report.words.sentences import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Smaller tensors may hold converted values in the file; larger ones are at most rearranged.
 _UNCHANGED_SIZE = 2**16
@@ -81,13 +85,18 @@ class GGUFWeights(CheckpointWeights):
         check_tensors(path, entries)
         types = {entry.values.packing for entry in entries.values()} - {""}
         self._processor: Any = None
+        self._metadata = metadata
         if options.only_counted:
             contents = _named_contents(entries, metadata, options)
+        elif not options.config:
+            contents = _unmatched(options, entries, metadata, "config=False (--by-names) was given")
+        elif decided := decided_contents(entries, metadata, options):
+            contents, self._processor = decided
         else:
             contents, self._processor = _match(path, options, entries, metadata)
-            if types:
-                note = say("note.gguf_blocks", kinds=sorted(types))
-                contents = replace(contents, notes=(*contents.notes, note))
+        if types and not options.only_counted:
+            note = say("note.gguf_blocks", kinds=sorted(types))
+            contents = replace(contents, notes=(*contents.notes, note))
         super().__init__(path, options, "gguf", replace(contents, files=tuple(files)))
 
     def cut(self, entry: Entry) -> Iterable[Slice]:
@@ -98,16 +107,16 @@ class GGUFWeights(CheckpointWeights):
             return entry.slices()
         return memory_slices(self._in_memory(entry))
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def array(self, name: str) -> Array:
         """Return the values of a parameter as the model in memory arranges them."""
         entries = self.entries(name)
         if len(entries) > 1:  # gate and up of each expert, stacked in memory
-            return torch.cat([self._in_memory(entry) for entry in entries], dim=1)
+            return np.concatenate([self._in_memory(entry) for entry in entries], axis=1)
         return self._in_memory(entries[0]).reshape(self[name].shape)
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
         """Yield the values of a parameter as the model in memory arranges them."""
-        return self.slices(name) if self.gives_some(name) else memory_slices(self.tensor(name))
+        return self.slices(name) if self.gives_some(name) else memory_slices(self.array(name))
 
     def gives_some(self, name: str) -> bool:
         """Return True if the values in memory are those of one tensor in the file."""
@@ -116,7 +125,19 @@ class GGUFWeights(CheckpointWeights):
 
     def _is_unchanged(self, entry: Entry) -> bool:
         """Return True if transformers uses a tensor as it is in the file, as it does experts."""
-        return self._processor is None or "_exps" in entry.key
+        if self._processor is None or "_exps" in entry.key:
+            return True
+        return isinstance(self._processor, InterleavedRows) and not self._processor.turns(entry.key)
+
+    def buffers(self) -> dict[str, Array]:
+        """Return the values of the saved buffers; a model that names decide has none."""
+        return super().buffers() if self.contents.model else {}
+
+    def match_class(self) -> tuple[nn.Module | None, Mapping[str, list[Entry]]]:
+        """Return the model on the meta device and its tensors by asking the class."""
+        need_torch(self.name)
+        contents, _ = _match(self.path, self.options, self.unpacked, self._metadata)
+        return contents.model, contents.parts
 
     def configuration(self) -> dict[str, Any]:
         """Return the configuration that transformers reads from the header, or its metadata."""
@@ -126,12 +147,12 @@ class GGUFWeights(CheckpointWeights):
 
         return settings_of(model)
 
-    def _in_memory(self, entry: Entry) -> torch.Tensor:
+    def _in_memory(self, entry: Entry) -> Array:
         values = entry.read()
         if self._is_unchanged(entry):
             return values
-        # NumPy has no bfloat16; float32 represents all of its values.
-        array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        # Transformers converts float32, which represents all values of bfloat16.
+        array = values.astype(np.float32) if entry.dtype == "bfloat16" else values
 
         def explain(error: Exception) -> str:
             return (
@@ -142,16 +163,18 @@ class GGUFWeights(CheckpointWeights):
         with np.errstate(all="ignore"), explained(explain, ValueError, ZeroDivisionError):
             into: dict[str, Any] = {"tensors": {}}
             processed = self._processor.process(array, entry.key, parsed_parameters=into)
-        return torch.from_numpy(np.ascontiguousarray(processed.weights)).to(values.dtype)
+        return np.ascontiguousarray(processed.weights).astype(values.dtype, copy=False)
 
 
 def _match(
     path: Path, options: ReaderOptions, entries: Mapping[str, Entry], metadata: Metadata
 ) -> tuple[Contents, Any]:
     """Match tensors with the model of transformers; return them and its value converter."""
+    need_torch(options.name, "names and metadata")
     from transformers import modeling_gguf_pytorch_utils as utils
 
-    from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
+    from sparsity_report.weights.anatomy.config_sizes import parameters_for
+    from sparsity_report.weights.anatomy.meta_model import meta_model
     from sparsity_report.weights.sources.class_match import describe_class
 
     try:

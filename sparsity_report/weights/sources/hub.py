@@ -14,9 +14,13 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE
 from sparsity_report.weights.sources.gguf_files import shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
-from sparsity_report.weights.sources.model_files import choose_model, listed, read_in_parallel
+from sparsity_report.weights.sources.model_files import (
+    check_allowed,
+    choose_model,
+    listed,
+    read_in_parallel,
+)
 from sparsity_report.weights.sources.model_paths import PICKLES, STREAMED, TOKENIZER_FILES, HubPlace
-from sparsity_report.weights.sources.pickles import check_allowed
 from sparsity_report.weights.sources.safetensors import SINGLE, index_name
 from sparsity_report.words.sentences import say
 

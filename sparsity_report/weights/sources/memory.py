@@ -1,8 +1,10 @@
 """Weights of an ``nn.Module`` in memory."""
 
 import json
+from collections.abc import Iterator
 from typing import Any, cast
 
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.utils import prune
@@ -10,6 +12,8 @@ from torch.nn.utils import prune
 from sparsity_report.weights.anatomy.describe import describe
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.anatomy.parameter_places import copied, locate, value, walk
+from sparsity_report.weights.tensor_slices import Slice
+from sparsity_report.weights.torch_tensors import tensor_slices, to_array
 from sparsity_report.weights.weights import Weights, float8_notes
 
 _DEFAULT = ReaderOptions()
@@ -39,12 +43,20 @@ class ModuleWeights(Weights):
             raise self.wrong(f"has no values of {name}, which is on the meta device; load them")
         return tensor
 
-    def buffers(self) -> dict[str, torch.Tensor]:
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """Return the values of the live tensor on the CPU."""
+        return to_array(self.tensor(name))
+
+    def slices(self, name: str) -> Iterator[Slice]:
+        """Yield the values of the live tensor, moved to the CPU when they are read."""
+        return tensor_slices(self.tensor(name))
+
+    def buffers(self) -> dict[str, npt.NDArray[Any]]:
         """Return the buffers that torch saves, pruning masks left out."""
         saved = self._model.state_dict(keep_vars=True)
         masks = {f"{name[:-5]}_mask" for name in saved if name.endswith("_orig")}
         known = dict(self._model.named_buffers()).keys() - masks
-        return {name: values for name, values in saved.items() if name in known}
+        return {name: to_array(saved[name]) for name in saved if name in known}
 
     def configuration(self) -> dict[str, Any]:
         """Return the configuration of a transformers model."""

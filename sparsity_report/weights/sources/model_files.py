@@ -212,6 +212,15 @@ def _refusal(path: Path, folder: Path) -> SparsityReportError:
     )
 
 
+def check_allowed(path: Path, allow_pickle: bool) -> None:
+    """Refuse a pickle unless pickles are allowed."""
+    if not allow_pickle:
+        raise SparsityReportError(
+            f"{path}: PyTorch pickles are opened only on request; convert to safetensors, or "
+            "trust it with allow_pickle=True (--allow-pickle)"
+        )
+
+
 def base_name(config: Path) -> str:
     """Return the base model that the configuration of an adapter names; empty if unknown."""
     return read_text(config, "base_model_name_or_path")

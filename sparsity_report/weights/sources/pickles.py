@@ -1,7 +1,5 @@
 """Weights in PyTorch pickles, opened only on request and never allowed to run code."""
 
-from __future__ import annotations
-
 import pickle
 import struct
 import sys
@@ -12,7 +10,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from sparsity_report.deferred import torch
+import torch
+from torch.overrides import TorchFunctionMode
+
 from sparsity_report.errors import (
     SparsityReportError,
     explained,
@@ -22,28 +22,16 @@ from sparsity_report.errors import (
 )
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_name
-from sparsity_report.weights.tensor_slices import (
-    Entry,
-    FileSlice,
-    HeldSlice,
-    LocalFile,
-    Stored,
-    dtype_name,
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Stored
+from sparsity_report.weights.torch_tensors import (
+    TensorSlice,
     is_strided,
     sparse_bytes,
+    tensor_dtype,
 )
 
 # Beginnings of a local header in an archive and of the 22 bytes at its end.
 _LOCAL, _END = b"PK\3\4", b"PK\5\6\0\0\0\0"
-
-
-def check_allowed(path: Path, allow_pickle: bool) -> None:
-    """Refuse a pickle unless pickles are allowed."""
-    if not allow_pickle:
-        raise SparsityReportError(
-            f"{path}: PyTorch pickles are opened only on request; convert to safetensors, or "
-            "trust it with allow_pickle=True (--allow-pickle)"
-        )
 
 
 def read_pickle(file: Path) -> list[Entry]:
@@ -71,7 +59,7 @@ def read_pickle(file: Path) -> list[Entry]:
         values: dict[str, Stored] = {}
         for key, tensor in outline.items():
             if (place := _place(tensor, records)) is not None:
-                dtype = dtype_name(tensor.dtype)
+                dtype = tensor_dtype(tensor.dtype)
                 values[key] = FileSlice(tensor.numel(), dtype, origin, place)
         if others := [key for key in outline if key not in values]:
             values |= _read_held(file, outline, others)
@@ -103,7 +91,6 @@ def _outline(file: Path) -> tuple[Any, dict[int, tuple[int, int]]]:
     records : dict
         Offset and size in the file of each record, by its offset in the copy.
     """
-    from torch.overrides import TorchFunctionMode
 
     class Unchecked(TorchFunctionMode):
         def __torch_function__(
@@ -183,7 +170,7 @@ def _place(tensor: torch.Tensor, records: Mapping[int, tuple[int, int]]) -> int 
 
 def _read_held(
     file: Path, outline: Mapping[str, torch.Tensor], keys: Sequence[str]
-) -> dict[str, HeldSlice]:
+) -> dict[str, TensorSlice]:
     """Return tensors whose bytes in the file differ from memory, unfolded.
 
     Raises
@@ -202,9 +189,9 @@ def _read_held(
     return {key: _held(state[key]) for key in keys}
 
 
-def _held(tensor: torch.Tensor) -> HeldSlice:
+def _held(tensor: torch.Tensor) -> TensorSlice:
     """Return values in memory, with the bytes that they take in the file."""
     if is_strided(tensor):
         size = min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
-        return HeldSlice.from_tensor(tensor.clone(), size)
-    return HeldSlice.from_tensor(tensor.to_dense(), sparse_bytes(tensor))
+        return TensorSlice.from_tensor(tensor.clone(), size)
+    return TensorSlice.from_tensor(tensor.to_dense(), sparse_bytes(tensor))
