@@ -232,9 +232,9 @@ def test_a_number_that_does_not_run_is_refused(tmp_path):
 
 
 def test_a_router_of_several_modules_keeps_the_same_experts(tmp_path):
-    saved(tmp_path, "Mixtral")
+    saved(tmp_path, "GptOss")
     weights = sr.load(tmp_path)
-    first, second = (layer.mlp.gate for layer in weights.require_runnable().model.layers)
+    first, second = (layer.mlp.router for layer in weights.require_runnable().model.layers)
     second.weight = first.weight
     with pytest.raises(sr.SparsityReportError, match=r"has one .* which would keep different"):
         sr.without_experts(keep(weights))
