@@ -154,17 +154,17 @@ def action():
     return described["runs"]["steps"], defaults
 
 
-def test_the_action_installs_a_light_list(programs):
+def test_the_action_installs_into_a_separate_environment(programs):
     (install, _), defaults = action()
-    path = str(ACTION.parent)
-    assert shell(install, programs, defaults, GITHUB_ACTION_PATH=path).returncode == 0
-    package, others = (programs / "lines").read_text().splitlines()
-    assert package == f"-m pip install --quiet --no-deps {path}/../../.."
-    assert (Path(package.split()[-1]) / "pyproject.toml").is_file()
-    assert others.split(" -- ")[1].split() == defaults["requirements"].split()
-    (programs / "lines").unlink()
-    assert shell(install, programs, {**defaults, "requirements": ""}).returncode == 0
-    assert not (programs / "lines").exists()
+    path, place = str(ACTION.parent), {"GITHUB_ACTION_PATH": str(ACTION.parent), "RUNNER_TEMP": "t"}
+    more = {**defaults, "requirements": "torch peft>=0.14"}
+    for inputs, others in ((defaults, ""), (more, " torch peft>=0.14")):
+        assert shell(install, programs, inputs, **place).returncode == 0
+        environment, package = (programs / "lines").read_text().splitlines()
+        assert environment == "-m venv t/sparsity-report"
+        assert package == f"-m pip install --quiet -- {path}/../../..{others}"
+        (programs / "lines").unlink()
+    assert (ACTION.parent / "../../.." / "pyproject.toml").is_file()
 
 
 def test_the_action_checks(pruned, programs, tmp_path):
