@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -24,6 +25,8 @@ _NAMED = 3
 # Dtypes and number of small tensors that are counted together.
 _TOGETHER = ("float64", "float32", "bfloat16", "float16")
 _BATCH = 1024
+# Values whose histograms torch's loop speeds up by more than the import of torch takes.
+_MANY = 2**30
 
 
 @dataclass
@@ -103,6 +106,9 @@ def count_weights(
         for name in list(so_far)
         for part in weights.slices(name)
     )
+    if executor is None and sum(stored[name].total for name in so_far) > _MANY:
+        with suppress(ImportError, OSError):
+            import torch  # noqa: F401
     with bar("counting", given=progress) as show:
         for name, part, tally in in_order(jobs, executor):
             so_far[name] += tally

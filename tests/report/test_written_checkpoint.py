@@ -145,7 +145,7 @@ def test_float8_bits_of_kept_weights_stay(tmp_path):
     assert headers(tmp_path / "out") == headers(source)
     for name in pruning.changed:
         after = tensors(tmp_path / "out")[name]
-        kept = pruning.mask(name)
+        kept = torch.from_numpy(pruning.mask(name))
         assert torch.equal(after.view(torch.uint8), given[name].view(torch.uint8) * kept)
 
 
@@ -298,4 +298,5 @@ def test_neighbors_of_a_single_file_are_not_copied(tmp_path):
     folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "out")
     assert {file.name for file in folder.iterdir()} == {"README.md", "model.safetensors"}
     for name in pruning.changed:
-        assert torch.equal(tensors(folder)[name], weights.tensor(name) * pruning.mask(name))
+        due = weights.array(name) * pruning.mask(name)
+        np.testing.assert_array_equal(tensors(folder)[name], due)

@@ -6,6 +6,7 @@ import signal
 import sys
 from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from faults import calls, fail, tree
@@ -125,7 +126,7 @@ def test_written_zeros_are_counted(variant, tmp_path, monkeypatch):
 
     def wrong(values, stays):
         kept = real(values, stays)
-        kept.reshape(-1)[stays.reshape(-1).logical_not().nonzero()[0]] = 1.0
+        kept.reshape(-1)[np.flatnonzero(~stays)[0]] = 1.0
         return kept
 
     monkeypatch.setattr(checkpoint_writer, "masked_copy", wrong)

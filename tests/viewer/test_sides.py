@@ -169,7 +169,7 @@ def test_shared_zeros_of_levels_of_magnitude(page, demo, state):
     b = make(demo, other)
     names = [p.name for p in demo.prunable]
     both = np.mean([(~a.mask(n) & ~b.mask(n)).sum().item() for n in names])
-    share = both / np.mean([a.mask(n).numel() for n in names])
+    share = both / np.mean([a.mask(n).size for n in names])
     assert shown["least"] - 1e-9 <= share <= shown["most"] + 1e-9
     assert shown["most"] - shown["least"] < 0.01
     zeros = np.sum([(~a.mask(n)).sum().item() for n in names])
