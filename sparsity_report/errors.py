@@ -4,8 +4,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,12 +24,6 @@ _MARKS = 4
 _JOINERS, _EMOJI_STYLE = "\u200c\u200d", "\ufe0f"
 _SPACES = re.compile("[ \t\r\n\u00a0\u202f]+")
 _Error = TypeVar("_Error", bound=Exception)
-# Libraries of the extra [torch], each with its oldest version that works.
-_TORCH = {"torch": "2.13", "transformers": "5.24"}
-#: Advice that names the libraries, since an index may serve another package by our name.
-TORCH_COMMAND = "run pip install {} (the extra [torch])".format(
-    " ".join(f"'{name}>={oldest}'" for name, oldest in _TORCH.items())
-)
 # Errors of reading a file that is missing or damaged.
 _DAMAGED = (OSError, ValueError, LookupError, OverflowError, RecursionError)
 
@@ -137,38 +129,6 @@ def first_line(error: BaseException) -> str:
     first, *more = str(error).strip().splitlines() or [type(error).__name__]
     # "… for validator 'validate_architecture':" precedes the reason.
     return f"{first} {more[0].strip()}" if more and first.endswith(":") else first
-
-
-def need_torch(where: str, facts: str = "") -> None:
-    """Import torch and transformers, or refuse in one line with the command to run.
-
-    Parameters
-    ----------
-    where : str
-        Model or option that needs the libraries.
-    facts : str
-        Facts that do not decide the model, so that its class is needed.
-
-    Raises
-    ------
-    SparsityReportError
-        A library is not installed, too old or broken.
-    """
-    reason = f", and {facts} do not decide the model" if facts else ""
-    instead = ", or take groups from names (--by-names or config=False)" if facts else ""
-    for name, oldest in _TORCH.items():
-        try:
-            import_module(name)
-            found = version(name)
-        except (ImportError, OSError) as error:
-            if ran_out(error):
-                raise
-            is_missing = isinstance(error, ModuleNotFoundError) and error.name == name
-            broken = f"cannot be imported ({first_line(error)}), so install it again"
-            fault = f"{name} {'is not installed' if is_missing else broken}{reason}"
-            raise SparsityReportError(f"{where}: {fault}; {TORCH_COMMAND}{instead}") from error
-        if [*map(int, re.findall(r"\d+", found)[:2])] < [*map(int, oldest.split("."))]:
-            raise SparsityReportError(f"{where}: {name} {found} is too old; {TORCH_COMMAND}")
 
 
 def check_options(function: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -7,14 +7,14 @@ import sys
 import tomllib
 import venv
 from pathlib import Path
-from unittest import mock
 
 import pytest
+import transformers
 from helpers import need
 from zoo.cases import CASES
 
 import sparsity_report as sr
-from sparsity_report import errors
+from sparsity_report.weights import torch_extra
 
 ROOT = Path(__file__).parents[1]
 # Steps with the names of the paths; `study` and `pair` are files, `out` is a folder.
@@ -159,28 +159,32 @@ def test_options_that_run_a_model_name_the_extra(option, tmp_path):
     assert line.startswith(f"sparsity-report: {name}: torch is not installed; run pip install ")
 
 
-@pytest.mark.parametrize(
-    ("fault", "match"),
-    [
-        (OSError("libcudart.so: cannot open"), r"x: torch cannot be imported \(libcudart"),
-        (ModuleNotFoundError("no", name="torch"), "x: torch is not installed; run pip install 't"),
-    ],
-)
-def test_broken_libraries_are_named(fault, match, monkeypatch):
-    monkeypatch.setattr(errors, "import_module", mock.Mock(side_effect=fault))
-    with pytest.raises(sr.SparsityReportError, match=match):
-        errors.need_torch("x")
+class Broken:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "torch":
+            raise OSError("libcudart.so: cannot open")
+
+
+def test_broken_and_missing_libraries_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(sr.SparsityReportError, match="x: torch is not installed; run pip install"):
+        torch_extra.need_torch("x")
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    with pytest.raises(sr.SparsityReportError, match=r"x: torch cannot be imported \(libcudart"):
+        torch_extra.need_torch("x")
 
 
 def test_old_libraries_are_named(monkeypatch):
-    monkeypatch.setattr(errors, "version", {"torch": "2.13.0", "transformers": "4.57"}.get)
+    monkeypatch.setattr(transformers, "__version__", "4.57")
     with pytest.raises(sr.SparsityReportError, match=r"transformers 4\.57 is too old"):
-        errors.need_torch("x")
+        torch_extra.need_torch("x")
 
 
 def test_the_extra_has_the_versions_that_are_checked():
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = [f"{name}>={oldest}" for name, oldest in errors._TORCH.items()]
+    named = [f"{name}>={oldest}" for name, oldest in torch_extra.OLDEST.items()]
     assert extra["optional-dependencies"]["torch"] == named
 
 

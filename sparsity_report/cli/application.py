@@ -17,7 +17,8 @@ from sparsity_report.cli.pair_command import pair
 from sparsity_report.cli.prune_command import expand, prune
 from sparsity_report.cli.run_command import render, run
 from sparsity_report.cli.terminal import flush, print_line, print_warning
-from sparsity_report.errors import TORCH_COMMAND, SparsityReportError, within_memory
+from sparsity_report.errors import SparsityReportError, within_memory
+from sparsity_report.weights.torch_extra import TORCH_COMMAND
 
 app = typer.Typer(
     name="sparsity-report",
@@ -46,7 +47,7 @@ class _PanelCommand(typer.core.TyperCommand):
             _name_policies(parameter)
             rest = "Arguments" if parameter.param_type_name == "argument" else "Help"
             panel = getattr(parameter, "rich_help_panel", None) or rest
-            name, text = parameter.get_help_record(ctx)
+            name, text = parameter.get_help_record(ctx) or ("", "")
             panels[panel].append((name.partition(" <")[0] if rest == "Arguments" else name, text))
         for title, records in panels.items():
             if records:

@@ -24,8 +24,9 @@ from sparsity_report.cli.options import (
 )
 from sparsity_report.cli.outputs import check_outputs, write
 from sparsity_report.cli.terminal import print_warning, quiet_libraries
-from sparsity_report.errors import SparsityReportError, need_torch, printable
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.filesystem import file_digest
+from sparsity_report.weights.torch_extra import need_torch
 
 if TYPE_CHECKING:
     import pandas as pd

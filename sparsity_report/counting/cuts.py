@@ -281,7 +281,7 @@ def group_ranks(scores: Values) -> Integers:
     for i, one in enumerate(columns):
         ranks[:i] += one < columns[:i]
         ranks[i + 1 :] += one <= columns[i + 1 :]
-    return ranks.T
+    return ranks.T  # type: ignore[return-value]
 
 
 def _blocks(array: Values) -> Iterator[Values]:
@@ -298,10 +298,10 @@ def _blocks(array: Values) -> Iterator[Values]:
 def magnitude(array: Values, threshold: float = 0.0) -> Values:
     """Return magnitudes in a dtype that represents them and the threshold exactly."""
     if np.iscomplexobj(array):
-        return np.abs(array)
+        return np.asarray(np.abs(array))
     wide = array.itemsize > 4 or float(np.float32(threshold)) != threshold
     numbers = array.astype(np.float64 if wide or array.dtype == np.int32 else np.float32)
-    return np.abs(numbers, out=numbers)
+    return np.asarray(np.abs(numbers, out=numbers))
 
 
 def _comparable(part: Values, threshold: float) -> tuple[Values, Any]:

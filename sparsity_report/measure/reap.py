@@ -12,9 +12,10 @@ from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, e
 from sparsity_report.counting.matrix_counts import matrix_blocks
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis, Calibration
-from sparsity_report.errors import SparsityReportError, need_torch
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import pieces
+from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.weights.weights import Parameter, Weights
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@
 - `weights`: the interface of an opened model
 - `module_order`: one order of modules for all sources, from their names
 - `tensor_slices`: tensors read slice by slice; `matrix_direction`: outputs or inputs first
+- `array_dtypes`: NumPy dtypes by name; `torch_tensors`: arrays as tensors; `torch_extra`: torch or
+  the line that refuses without it
 - `sources`: safetensors, GGUF, pickles, the Hub, models in memory
 - `adapters`: LoRA adapters, merged into a base
 - `packed`: formats that pack several values, such as GPTQ and bitsandbytes

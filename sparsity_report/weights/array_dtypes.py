@@ -6,11 +6,14 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+Array = npt.NDArray[Any]
+DType = np.dtype[Any]
+
 # Largest number of a float8 that has no infinity, to which torch rounds larger ones.
 _LARGEST = {"float8_e4m3fn": 448.0}
 
 
-def array_dtype(name: str) -> np.dtype[Any]:
+def array_dtype(name: str) -> DType:
     """Return the dtype of a name.
 
     Examples
@@ -21,7 +24,7 @@ def array_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
-def dtype_name(dtype: np.dtype[Any]) -> str:
+def dtype_name(dtype: DType) -> str:
     """Return the name of a dtype, e.g. ``"bfloat16"``.
 
     Examples
@@ -32,7 +35,7 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return str(dtype.name)
 
 
-def cast(values: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+def cast(values: Array, name: str) -> Array:
     """Return values in another dtype, rounded as torch rounds them.
 
     Examples

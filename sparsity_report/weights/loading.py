@@ -13,7 +13,6 @@ from sparsity_report.errors import (
     SparsityReportError,
     check_options,
     explained,
-    need_torch,
     printable,
     within_memory,
 )
@@ -33,6 +32,7 @@ from sparsity_report.weights.sources.model_files import (
 from sparsity_report.weights.sources.model_paths import HubPlace, find_model
 from sparsity_report.weights.sources.safetensors import Shards
 from sparsity_report.weights.tensor_slices import LocalFile
+from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 

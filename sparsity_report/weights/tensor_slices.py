@@ -21,11 +21,10 @@ import numpy.typing as npt
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted.gates import check_regular, open_file
-from sparsity_report.weights.array_dtypes import array_dtype, dtype_name
+from sparsity_report.weights.array_dtypes import Array, array_dtype, dtype_name
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 #: Dtypes of scales.

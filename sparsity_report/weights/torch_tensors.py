@@ -8,10 +8,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from sparsity_report.weights.array_dtypes import array_dtype, dtype_name
+from sparsity_report.weights.array_dtypes import Array, array_dtype, dtype_name
 from sparsity_report.weights.tensor_slices import HeldSlice, Slice
 
 # Integers of as many bytes as a float that NumPy lacks, in both libraries.
@@ -21,7 +20,7 @@ _BITS: dict[int, tuple[torch.dtype, Any]] = {
 }
 
 
-def to_array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+def to_array(tensor: torch.Tensor) -> Array:
     """Return the values of a dense tensor, without a copy if they are on the CPU."""
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     name = tensor_dtype(tensor.dtype)
@@ -30,7 +29,7 @@ def to_array(tensor: torch.Tensor) -> npt.NDArray[Any]:
     return tensor.view(_BITS[tensor.itemsize][0]).numpy().view(array_dtype(name))
 
 
-def to_tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+def to_tensor(array: Array) -> torch.Tensor:
     """Return the values of an array, without a copy."""
     name = dtype_name(array.dtype)
     if not hasattr(ml_dtypes, name):
@@ -60,7 +59,7 @@ class TensorSlice(HeldSlice):
         flat = tensor.detach().reshape(-1)
         return cls(flat.numel(), tensor_dtype(flat.dtype), flat, nbytes)
 
-    def pieces(self) -> Iterator[npt.NDArray[Any]]:
+    def pieces(self) -> Iterator[Array]:
         """Yield the values, without a copy if they are contiguous on the CPU."""
         yield np.ascontiguousarray(to_array(self.values))
 

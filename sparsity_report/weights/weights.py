@@ -10,12 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy.typing as npt
-
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.module_order import positions
 from sparsity_report.weights.tensor_slices import Entry, LazyValues, Origin, Slice, memory_slices
@@ -323,7 +322,7 @@ class Weights(ABC):
         return SparsityReportError(f"{self.name} {reason}")
 
     @abstractmethod
-    def array(self, name: str) -> npt.NDArray[Any]:
+    def array(self, name: str) -> Array:
         """Return the values of one parameter, dense and in its dtype; do not modify them.
 
         Parameters
@@ -476,7 +475,7 @@ class Weights(ABC):
         'OPTForCausalLM'
         """
 
-    def buffers(self) -> dict[str, npt.NDArray[Any]]:
+    def buffers(self) -> dict[str, Array]:
         """Return the values that a checkpoint holds beside the parameters, by name.
 
         Returns

@@ -1,5 +1,5 @@
 """Structure of a model: groups, parameters, and a run on the meta device that traces their use.
 
-Modules: `config_sizes`, `decided_files`, `describe`, `groups`, `meta_model`, `names_only`,
-`parameter_places`, `parameter_uses`, `tensor_names`.
+Modules: `config_sizes`, `converted_values`, `decided_files`, `describe`, `groups`, `meta_model`,
+`names_only`, `parameter_places`, `parameter_uses`, `tensor_names`.
 """

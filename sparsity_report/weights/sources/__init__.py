@@ -7,6 +7,7 @@
 - `model_files`: files that make up a model, and their headers; `model_paths`: local paths
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``
+- `gguf_decided`: GGUF models that names and metadata describe
 - `gguf_model`: a GGUF model with the class of its metadata, or described by names
 - `tokenizer`: the tokenizer of a checkpoint
 """

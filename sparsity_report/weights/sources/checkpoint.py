@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sparsity_report.errors import SparsityReportError, first_line, need_torch
+from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.weights.anatomy.decided_files import decide
 from sparsity_report.weights.anatomy.names_only import (
     Description,
@@ -37,6 +37,7 @@ from sparsity_report.weights.tensor_slices import (
     Slice,
     join_slices,
 )
+from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.weights.weights import Parameter, Tokenizer, Weights, float8_notes
 from sparsity_report.words.sentences import say
 
@@ -293,7 +294,7 @@ class CheckpointWeights(Weights):
 
     @property
     def is_decided(self) -> bool:
-        """Whether names describe the model of a known class."""
+        """True if names describe the model of a known class."""
         return self.contents.model is None and bool(self.architecture)
 
     def require_runnable(self) -> nn.Module:

@@ -103,20 +103,22 @@ def configuration_of(metadata: Metadata) -> dict[str, Any] | None:
     # Transformers asks another class for a Llama of this name.
     if kind not in _CLASSES or metadata.get("general.name") == "mistral":
         return None
-    own = {k.removeprefix(f"{kind}."): v for k, v in metadata.items() if k.startswith(f"{kind}.")}
-    sizes = {name: own.get(key) for key, name in _SIZES.items()}
-    sizes["vocab_size"] = own.get("vocab_size", metadata.get(TOKENS))
+    settings = {
+        k.removeprefix(f"{kind}."): v for k, v in metadata.items() if k.startswith(f"{kind}.")
+    }
+    sizes = {name: settings.get(key) for key, name in _SIZES.items()}
+    sizes["vocab_size"] = settings.get("vocab_size", metadata.get(TOKENS))
     if any(type(size) is not int or size <= 0 for size in sizes.values()):
         return None
     usual = sizes["hidden_size"] // sizes["num_attention_heads"]
-    rotated = own.get("rope.dimension_count", usual) if kind == "llama" else usual
-    head_dim = own.get("attention.key_length", None if kind == "qwen3" else rotated)
+    rotated = settings.get("rope.dimension_count", usual) if kind == "llama" else usual
+    head_dim = settings.get("attention.key_length", None if kind == "qwen3" else rotated)
     if type(head_dim) is not int or head_dim <= 0 or (kind == "qwen2" and head_dim != usual):
         return None
     known = {"architectures": [_CLASSES[kind]], "model_type": kind, "sliding_window": None, **sizes}
     if kind != "qwen2":
         known["head_dim"] = head_dim
-    further = {name: own.get(key) for key, name in _FURTHER.items()}
+    further = {name: settings.get(key) for key, name in _FURTHER.items()}
     for word, name in _TOKEN_IDS.items():
         further[f"{name}_token_id"] = metadata.get(f"tokenizer.ggml.{word}_token_id")
     return known | {name: value for name, value in further.items() if value is not None}

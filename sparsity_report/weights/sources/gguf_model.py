@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsity_report.errors import SparsityReportError, explained, need_torch, printable
+from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.names_only import (
@@ -36,6 +36,7 @@ from sparsity_report.weights.sources.gguf_files import (
 )
 from sparsity_report.weights.sources.model_files import check_tensors
 from sparsity_report.weights.tensor_slices import Array, Entry, Origin, Slice, memory_slices
+from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:

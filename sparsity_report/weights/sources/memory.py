@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.utils import prune
@@ -12,6 +11,7 @@ from torch.nn.utils import prune
 from sparsity_report.weights.anatomy.describe import describe
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.anatomy.parameter_places import copied, locate, value, walk
+from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.torch_tensors import tensor_slices, to_array
 from sparsity_report.weights.weights import Weights, float8_notes
@@ -43,7 +43,7 @@ class ModuleWeights(Weights):
             raise self.wrong(f"has no values of {name}, which is on the meta device; load them")
         return tensor
 
-    def array(self, name: str) -> npt.NDArray[Any]:
+    def array(self, name: str) -> Array:
         """Return the values of the live tensor on the CPU."""
         return to_array(self.tensor(name))
 
@@ -51,7 +51,7 @@ class ModuleWeights(Weights):
         """Yield the values of the live tensor, moved to the CPU when they are read."""
         return tensor_slices(self.tensor(name))
 
-    def buffers(self) -> dict[str, npt.NDArray[Any]]:
+    def buffers(self) -> dict[str, Array]:
         """Return the buffers that torch saves, pruning masks left out."""
         saved = self._model.state_dict(keep_vars=True)
         masks = {f"{name[:-5]}_mask" for name in saved if name.endswith("_orig")}
