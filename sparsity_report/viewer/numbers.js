@@ -13,8 +13,9 @@ export const clip = (text,
 // Round half to even, as Python does; toFixed rounds ties up.
 function fixed(value, digits) {
   const [up, exact] = [digits, Math.min(100, digits + 60)].map((to) => Math.abs(value).toFixed(to));
-  const isTie = new RegExp(`\\.\\d{${digits}}50*$`).test(exact);
-  const down = exact.slice(0, exact.indexOf(".") + (digits && digits + 1));
+  const end = exact.indexOf(".") + 1 + digits;
+  const isTie = /^50*$/.test(exact.slice(end));
+  const down = exact.slice(0, digits ? end : end - 1);
   return (value < 0 ? "-" : "") + (isTie && Number(up.at(-1)) % 2 ? down : up);
 }
 

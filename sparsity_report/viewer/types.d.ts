@@ -28,6 +28,9 @@ export type Traits = Omit<State, "selection" | "detail" | "panel"> & { selection
 export type Layout = "csr" | "bitmask" | "dense";
 export type Numbers = Float64Array;
 
+/** A figure of a module. */
+type Value = (i: number) => number;
+
 export interface Metric {
   key: string;
   label: string;
@@ -37,14 +40,13 @@ export interface Metric {
   root: boolean;
   ofParts?: boolean;
   parts?: string[];
-  amounts?: Numbers;
-  sizes?: Numbers | null;
-  errors?: Numbers | null;
+  amount?: Value;
+  size?: Value | null;
+  error?: Value | null;
 }
 
 /** A metric with the places of its arrays. */
-export type PayloadMetric = Omit<Metric, "amounts" | "sizes"> & { amounts?: number;
-  sizes?: number };
+export type PayloadMetric = Omit<Metric, "amount" | "size"> & { amounts?: number; sizes?: number };
 
 /** Counts of a variant by module, NaN where it lacks the module. */
 export interface Variant {
