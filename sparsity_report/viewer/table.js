@@ -5,7 +5,7 @@ import { known } from "./numbers.js";
 const clamped = (place, last) => Math.max(0, Math.min(last, place));
 
 // Height of a row, and rows beyond the edges.
-const [ROW, BEYOND] = [26, 4];
+const [ROW, BEYOND] = [26, 1];
 
 // Titles of figures of both sides beside each other.
 const OF_SIDES = { sparsity: "of_a", sparsity_b: "of_b", difference: "a_minus_b", total: "",
