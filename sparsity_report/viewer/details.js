@@ -320,8 +320,7 @@ export function costs(figures, state, width) {
     shapes.push({ t: "circle", x: cx, y: cy, r: 5, fill: "ink" },
       beside(cx, cy - 7, label, now.share > 0.6, { weight: 600 }));
   }
-  return { ...plan, description: text.say("cost_curve", { layout }),
-    at: (place) => (place - x(0)) / (x(1) - x(0)) };
+  return { ...plan, description: text.say("cost_curve", { layout }) };
 }
 
 // Quality against bytes of the measured variants; the level in view has bytes only.

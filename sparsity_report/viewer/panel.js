@@ -78,16 +78,11 @@ export class Panel {
     return plan ? [this.drawn(plan), note(plan.note)] : [note(this.figures.text.say("no_levels"))];
   }
 
-  // Draw a picture in its element. A pull moves the slider where the picture is a curve of levels.
+  // Draw a picture in its element.
   drawn(plan, k = 0) {
     const svg = this.svgs[k] ??= element("svg", { role: "img" });
     svg.setAttribute("aria-label", plan.description);
     draw(svg, plan);
-    svg.onpointerdown = svg.onpointermove = plan.at && ((event) => {
-      const { left, width } = svg.getBoundingClientRect();
-      const x = ((event.clientX - left) / width) * plan.width;
-      if (event.buttons & 1) this.store.set({ sparsity: plan.at(x) });
-    });
     return svg;
   }
 
