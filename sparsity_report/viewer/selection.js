@@ -33,13 +33,8 @@ export class Selection {
     this.clear.hidden = !length;
     this.add.hidden = !figures.isLevel(state);
     this.compare.hidden = isDifference;
-    const key = length
-      ? (isPair ? "selected" : "selected_sums")
-      : isDifference
-      ? ""
-      : matchMedia("(pointer: coarse)").matches
-      ? "select_touch"
-      : "select_hint";
+    const hint = isDifference ? "" : "select_hint";
+    const key = length ? (isPair ? "selected" : "selected_sums") : hint;
     const sums = length && !isPair ? figures.written(state, selection) : {};
     // The panel says the zeros that one layer shares.
     const shown = state.panel === "layer" ? state.detail : "";
