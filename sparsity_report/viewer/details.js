@@ -1,13 +1,11 @@
 // The panel beside the map: one layer closely, bars of groups, costs against sparsity.
-import { grouped, ratio } from "./figures.js";
+import { ratio } from "./figures.js";
 import { clip, known } from "./numbers.js";
 import { inside, uncounted } from "./parts.js";
-import { beside, colorOf, line, rect, small, words } from "./pictures.js";
+import { beside, line, rect, small, words } from "./pictures.js";
 
 // Height of a row of bars; greatest one, and height of all bars, where they fill the panel.
 const [BAR, TALL, BARS] = [15, 26, 240];
-// Most squares of a row.
-const MOST = 1024;
 
 // Return the place of the threshold in a histogram and its text, or null. Layers pruned to one
 // share have different thresholds, which the histogram places.
@@ -98,45 +96,6 @@ export function layoutBars(figures, state, i, width) {
   return { ...plan, height: plan.height + 14 };
 }
 
-// Return rows of squares under titles, one per head or expert; those in `gone` are struck out.
-function squares(groups, description, width, fill, write) {
-  const shapes = [];
-  let y = 0;
-  for (const group of groups) {
-    const title = clip(group.title, Math.floor(width / 6.8));
-    shapes.push(words(4, y += 20, title, { weight: 600 }));
-    for (const { name, values, gone = [] } of group.rows) {
-      const room = Math.floor((width - 100) / Math.min(values.length, 64)) - 1;
-      const size = Math.max(3, Math.min(14, room));
-      const across = Math.floor((width - 100) / (size + 1));
-      shapes.push(words(4, y + 19, clip(name, 14)));
-      values.slice(0, MOST).forEach((value, k) => {
-        const x = 96 + (k % across) * (size + 1);
-        const top = y + 9 + Math.floor(k / across) * (size + 1);
-        const tip = write && `${name} ${k}: ${write(value)}`;
-        shapes.push(rect(x, top, size, size, fill(value, group), { tip }));
-        const ink = known(value) ? "#1c1d20" : "ink";
-        if (gone.includes(k)) shapes.push(line(x, top, x + size, top + size, ink));
-      });
-      const deep = Math.ceil(Math.min(MOST, values.length) / across);
-      y += Math.max(15, 8 + deep * (size + 1));
-    }
-  }
-  return { shapes, width, height: y + 12, description };
-}
-
-// Sentence on the zeros that layers have on both sides.
-export function sharedZeros(figures, state, members) {
-  const { text } = figures;
-  const shared = figures.overlap(state, members);
-  if (!shared) return "";
-  const { isNested, least, most, share, error, part, partError } = shared;
-  const isKnown = isNested || least === most;
-  return text.say(isKnown ? "overlap" : "overlap_range", { least: text.percent(least),
-    most: text.percent(most), share: text.value(share, "share", error),
-    part: text.value(part, "share", partError) });
-}
-
 // Sentence on the zeros of a layer in a variant or at a level.
 function zerosOf(figures, state, i) {
   const { text } = figures;
@@ -157,9 +116,7 @@ function why(figures, state, i) {
   const { of } = figures.counts(state);
   const [a, b] = figures.views(state).map((side) => zerosOf(figures, side, i));
   const difference = figures.write(figures.metric(state), [i]);
-  const lines = b
-    ? [text.say("layer_sides", { a, b, difference }), sharedZeros(figures, state, [i])]
-    : [a];
+  const lines = [b ? text.say("layer_sides", { a, b, difference }) : a];
   const spread = of.isFirst && known(of.total[i]) ? figures.deviation[i] : NaN;
   const mean = figures.value(figures.metric({ ...state, metric: "deviation" }),
     figures.scope("prunable", state));
@@ -226,26 +183,6 @@ function pairLayer(figures, i, width) {
   );
   return { lines, list, reason: all ? "" : text.say("not_shared"),
     pictures: all ? [bars(rows, text.say("overlap_title"), width, { most: 1 })] : [] };
-}
-
-// Removed blocks, experts and heads, each as a square among those that stay.
-export function removed({ text, data }, state, width) {
-  const row = ({ name, among, gone }) => ({ name,
-    values: Array.from({ length: among }, (_, k) => gone.includes(k)) });
-  const kinds = grouped(data.removed, ({ label }) => label);
-  const groups = kinds.map(([title, members]) => ({ title, rows: members.map(row) }));
-  const fill = (isGone) => (isGone ? "accent" : "line");
-  return squares(groups, text.say("panel_removed"), width, fill);
-}
-
-// Use of experts by the router: a square per expert, a row per module; removed ones are struck out.
-// Colors of squares are those of both themes, but that of an unknown figure.
-export function experts({ text, data }, state, width) {
-  const share = (times, high) => (times < 1 ? times : 1 + (times - 1) / (high - 1)) / 2;
-  const fill = (times, { high }) => (known(times) ? colorOf(share(times, high), true) : "line");
-  const write = (times) => text.times(times);
-  return { ...squares(data.experts, text.say("panel_experts"), width, fill, write),
-    note: text.say("experts_note") };
 }
 
 // Bars of the metric by group, projection or block.

@@ -502,44 +502,6 @@ export class Figures {
     return [...rows, { key: "two_four", bytes, fits, value: ratio(bytes, base), error: 0 }];
   }
 
-  /**
-   * Share of weights that are zero on both sides, and of the zeros of A that are, each with its
-   * error; a range where the weights that are zero are not those of the smallest magnitudes.
-   * @param {State} state @param {number[]} members
-   */
-  overlap(state, members) {
-    const sides = [state, this.other(state)];
-    const [one, other] = sides.map((side) => this.counts(side));
-    const isMagnitude = one === other || sides.every((side) => this.isMagnitude(side));
-    let [least, most, shared, fewest, zeros, all, isNested] = [0, 0, 0, 0, 0, 0, true];
-    let isInB = true;
-    for (const i of members) {
-      const n = one.weights[i];
-      if (!n || !one.of.prunable[i]) continue;
-      if (other.weights[i] !== n || Number.isNaN(one.left[i] + other.left[i])) return null;
-      const [low, high] = [-1, 1].map((sign) =>
-        [one, other].map(({ left, slack }) => n - left[i] + sign * (slack?.[i] ?? 0))
-      );
-      // Magnitudes are in one order within a matrix, not over several in a module.
-      const isOne = one === other || one.of.shapes[i]?.reduce((x, y) => x * y, 1) === n;
-      const isExact = isMagnitude && isOne;
-      isNested &&= isExact;
-      isInB &&= isExact && (one === other || high[0] <= low[1]);
-      least += Math.max(0, isExact ? Math.min(...low) : low[0] + low[1] - n);
-      most += Math.min(n, ...high);
-      shared += n - Math.max(one.left[i], other.left[i]);
-      fewest += Math.max(0, low[0]);
-      zeros += n - one.left[i];
-      all += n;
-    }
-    if (!all) return null;
-    const [error, part] = [Math.max(most - shared, shared - least), ratio(shared, zeros)];
-    // All zeros of A are in B, whatever their number.
-    const ends = isInB ? [part] : [least / (2 * zeros - fewest), Math.min(1, most / fewest)];
-    return { isNested, least: least / all, most: most / all, share: shared / all,
-      error: error / all, part, partError: Math.max(...ends.map((end) => Math.abs(end - part))) };
-  }
-
   // True if the smallest magnitudes of each matrix of the first model are zero.
   isMagnitude(state) {
     const { of, slack } = this.counts(state);

@@ -4,10 +4,10 @@ import { grouped } from "./figures.js";
 import { clip } from "./numbers.js";
 import { channels, colorOf, draw, lowered, rect, small, words } from "./pictures.js";
 
-/** @typedef {{ i: number, cell: number[], x: number, y: number, w: number, h: number }} Mark */
+/** @typedef {{ i: number, x: number, y: number, w: number, h: number }} Mark */
 
-// Most cells drawn as elements; narrowest column; smallest cell to click; width of letters.
-const [ELEMENTS, COLUMN, CLICKABLE, LETTER] = [2000, 3, 6, 6.3];
+// Most cells drawn as elements; narrowest column; width of letters.
+const [ELEMENTS, COLUMN, LETTER] = [2000, 3, 6.3];
 // Least range that colors are fitted to, as a share of the full scale; largest one by default.
 const [NARROW, WIDE] = [0.02, 0.5];
 // Parts of a state on which the full scale depends: not the sparsity, so that it stays.
@@ -49,7 +49,7 @@ export function layout(figures, members, width, height) {
       const across = Math.ceil(part.length / deep);
       const [w, h] = [step / across, high / deep];
       part.forEach((i, k) => {
-        marks.push({ i, cell: part, x: left + column * step + (k % across) * w,
+        marks.push({ i, x: left + column * step + (k % across) * w,
           y: y + Math.floor(k / across) * h, w: gap(w), h: gap(h) });
       });
     }
@@ -122,22 +122,17 @@ export class HeatMap {
   width = 0;
   pointed = -1;
   rests = 0;
-  /** Layers of the cell that is shown alone. @type {number[] | null} */
-  zoomed = null;
   /** Places of the cells. @type {ReturnType<typeof layout>} */
   plan = undefined;
 
   constructor(place, figures, store, redraw) {
     this.figures = figures;
     this.store = store;
-    this.redraw = redraw;
     // The color of cells without a value.
     this.canvas = make("canvas", { style: "color: var(--sv-line)" });
     this.svg = element("svg", { "aria-hidden": "true" });
     this.box = make("div", { className: "sv-map", tabIndex: 0, role: "application" }, this.canvas,
       this.svg);
-    this.back = make("button", { type: "button", className: "sv-back", hidden: true,
-      textContent: figures.text.say("all_blocks"), on: { click: () => this.zoom(null) } });
     this.legend = element("svg", { class: "sv-legend", "aria-hidden": "true" });
     this.tip = make("div", { className: "sv-tip", role: "status" });
     this.box.append(this.tip);
@@ -145,8 +140,7 @@ export class HeatMap {
     const choices = ["auto", "fitted", "full"].map(named);
     this.colors = menu("sv-colors", figures.text.say("colors"), choices,
       (colors) => store.set({ colors }));
-    place.append(this.box,
-      make("div", { className: "sv-caption" }, this.back, this.legend, this.colors));
+    place.append(this.box, make("div", { className: "sv-caption" }, this.legend, this.colors));
     this.listen();
     // While the slider moves, the scale may grow; it is fitted again where the slider rests.
     store.onRest.push(() => {
@@ -156,30 +150,19 @@ export class HeatMap {
     });
   }
 
-  members(state) {
-    return this.zoomed ?? this.figures.scope(state.modules, state);
-  }
-
-  zoom(cell) {
-    this.zoomed = cell;
-    this.pointed = -1;
-    this.redraw();
-  }
-
   measure() {
     this.width = this.box.clientWidth;
     this.height = this.box.clientHeight;
     this.room = this.legend.clientWidth;
     this.blank = getComputedStyle(this.canvas).color;
-    return [this.width, this.height, this.room, window.devicePixelRatio, this.blank, this.zoomed,
-      this.rests];
+    return [this.width, this.height, this.room, window.devicePixelRatio, this.blank, this.rests];
   }
 
   // Place all cells anew for the width of the page.
   arrange(state) {
     const { width, height } = this;
-    const members = this.members(state);
-    const key = `${width} ${height} ${state.modules} ${this.zoomed?.[0]} ${this.zoomed?.length}`;
+    const members = this.figures.scope(state.modules, state);
+    const key = `${width} ${height} ${state.modules}`;
     if (this.arranged === key && this.drawn === members) return;
     this.arranged = key;
     this.drawn = members;
@@ -204,7 +187,6 @@ export class HeatMap {
   }
 
   update(state) {
-    this.back.hidden = !this.zoomed;
     if (!this.width) return;
     const { figures } = this;
     this.arrange(state);
@@ -291,12 +273,9 @@ export class HeatMap {
     return this.plan.marks.findIndex(isOver);
   }
 
-  // Open a cell of many small ones, or select a layer.
   choose(place, more) {
     const mark = this.plan.marks[place];
-    if (!mark) return;
-    if (mark.cell.length > 1 && Math.min(mark.w, mark.h) < CLICKABLE && !more) this.zoom(mark.cell);
-    else this.store.select([mark.i], more);
+    if (mark) this.store.select([mark.i], more);
   }
 
   listen() {
@@ -360,7 +339,7 @@ export class HeatMap {
 
   // Return the map as a picture of a width, with a title and its scale.
   picture(state, width, title) {
-    const members = this.members(state);
+    const members = this.figures.scope(state.modules, state);
     const shown = scale(this.figures, state, members);
     const plan = layout(this.figures, members, width, Math.min(0.62 * width, 300));
     const lines = title.split(" ").reduce(

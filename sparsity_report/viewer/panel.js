@@ -1,7 +1,7 @@
 // The panel beside the map: tabs for one layer, groups, costs, experts and removed parts.
-import { costs, experts, groups, layer, quality, removed } from "./details.js";
+import { costs, groups, layer, quality } from "./details.js";
 import { element, make, menu, show } from "./elements.js";
-import { squares } from "./parts.js";
+import { overview, squares } from "./parts.js";
 import { draw } from "./pictures.js";
 
 const note = (text) => text && make("p", { className: "sv-note", textContent: text, title: text });
@@ -48,10 +48,20 @@ export class Panel {
     this.grouping.hidden = state.panel !== "groups";
     this.curve.hidden = state.panel !== "costs" || !this.figures.data.quality || !this.hasLevels;
     [this.grouping.value, this.curve.value] = [state.grouping, state.curve];
-    const parts = state.panel === "layer" ? this.layerParts(state) : this.pictureParts(state);
+    const parts = this.parts(state);
     const name = this.details.querySelector(".sv-parts :focus")?.getAttribute("name");
     show(this.details, ...parts);
     if (name) this.details.querySelector(`[name="${CSS.escape(name)}"]:checked`)?.focus();
+  }
+
+  parts(state) {
+    const { figures, figures: { text } } = this;
+    if (state.panel === "layer") return this.layerParts(state);
+    if (["experts", "removed"].includes(state.panel)) {
+      return figures.once(state.panel, () => overview(figures, state.panel));
+    }
+    const plan = this.picture(state);
+    return plan ? [this.drawn(plan), note(plan.note)] : [note(text.say("no_levels"))];
   }
 
   layerParts(state) {
@@ -73,11 +83,6 @@ export class Panel {
     });
   }
 
-  pictureParts(state) {
-    const plan = this.picture(state);
-    return plan ? [this.drawn(plan), note(plan.note)] : [note(this.figures.text.say("no_levels"))];
-  }
-
   // Draw a picture in its element.
   drawn(plan, k = 0) {
     const svg = this.svgs[k] ??= element("svg", { role: "img" });
@@ -90,9 +95,9 @@ export class Panel {
   picture(state, width = this.width) {
     const { figures } = this;
     const isQuality = figures.data.quality && (state.curve === "quality" || !this.hasLevels);
-    const plans = { groups, experts, removed, costs: isQuality ? quality : costs };
-    if (plans[state.panel]) return plans[state.panel](figures, state, width);
-    return layer(figures, state, width).pictures[0] ?? null;
+    const plans = { groups, costs: isQuality ? quality : costs,
+      layer: () => layer(figures, state, width).pictures[0] };
+    return plans[state.panel]?.(figures, state, width) ?? null;
   }
 
   // Arrow keys move through the tabs.

@@ -1,5 +1,4 @@
 // The line above the table: figures of the selected layers, and buttons for them.
-import { sharedZeros } from "./details.js";
 import { make, show } from "./elements.js";
 import { button } from "./tools.js";
 
@@ -28,7 +27,7 @@ export class Selection {
 
   update(state) {
     const { figures, figures: { isPair, text } } = this;
-    const { modules, selection, selection: { length } } = state;
+    const { selection, selection: { length } } = state;
     const isDifference = figures.compares(state);
     this.clear.hidden = !length;
     this.add.hidden = !figures.isLevel(state);
@@ -36,11 +35,6 @@ export class Selection {
     const hint = isDifference ? "" : "select_hint";
     const key = length ? (isPair ? "selected" : "selected_sums") : hint;
     const sums = length && !isPair ? figures.written(state, selection) : {};
-    // The panel says the zeros that one layer shares.
-    const shown = state.panel === "layer" ? state.detail : "";
-    const members = length ? selection : figures.scope(modules, state);
-    const parts = [text.say(key, { n: text.count(length), ...sums }),
-      isDifference && `${members}` !== `${shown}` && sharedZeros(figures, state, members)];
-    show(this.sum, parts.filter(Boolean).join(" "));
+    show(this.sum, text.say(key, { n: text.count(length), ...sums }));
   }
 }

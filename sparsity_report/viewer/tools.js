@@ -2,7 +2,7 @@
 import { command } from "./copied_code.js";
 import { choices, copyText, download, fileName, make, menu, raster, show } from "./elements.js";
 import { clip } from "./numbers.js";
-import { colorsOf, lowered, small, svgText } from "./pictures.js";
+import { lowered, small, svgText } from "./pictures.js";
 import { savedPage } from "./saved_page.js";
 import { asText, sorted } from "./table.js";
 
@@ -126,7 +126,7 @@ export class Tools {
     table.arrange();
     // A page of LaTeX or a text editor shows an SVG file in the size of its points.
     const unit = kind === "svg" ? "pt" : "";
-    const drawn = svgText(this.picture(state, SIZES[size]), colorsOf(this.box), unit);
+    const drawn = svgText(this.picture(state, SIZES[size]), this.box, unit);
     if (kind === "page") return savedPage(this.viewer, drawn);
     return kind === "svg" ? drawn : raster(drawn, SCALE);
   }

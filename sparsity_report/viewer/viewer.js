@@ -49,7 +49,6 @@ class Viewer {
     this.build();
     this.store.onChange.push((state, before) => {
       this.tools.forget(state, before);
-      if (before.modules !== state.modules) this.map.zoomed = null;
       this.redraw();
     });
     this.store.onRest.push((state) => {

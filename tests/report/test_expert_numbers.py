@@ -161,9 +161,9 @@ def test_the_explorer_strikes_out_removed_experts(written, chromium):
     page = chromium.new_page()
     page.goto((written / "page.html").as_uri())
     page.locator('[data-panel="experts"]').click()
-    panel = browser.drawn(page).locator(".sv-details svg")
-    tips = panel.locator("rect title").all_text_contents()
-    assert panel.locator("line").count() == 2 * BLOCKS
+    panel = browser.drawn(page).locator(".sv-details")
+    tips = panel.locator("i").evaluate_all("squares => squares.map((one) => one.title)")
+    assert panel.locator(".sv-gone").count() == 2 * BLOCKS
     page.close()
     figures = [*relative("gate_mass").items()], [*relative("saliency").items()]
     due = [

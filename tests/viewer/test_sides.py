@@ -1,7 +1,6 @@
 """Two sides beside each other, A − B: variants and levels, against masks of the weights."""
 
 import json
-import re
 from itertools import product
 from types import SimpleNamespace
 
@@ -144,49 +143,6 @@ def page(chromium, study, tmp_path):
     yield SimpleNamespace(page=page, run=run, show=show, text=text)
     page.close()
     assert complaints == []
-
-
-SHARE = re.compile(r"([\d.]+)(?: ± ([\d.]+))? %")
-LEVELS = [
-    beside(SIDES["layerwise"][0], {"policy": "layerwise_magnitude", "sparsity": 0.2}),
-    beside({"variant": "Masked30Layerwise"}, SIDES["layerwise"][0]),
-    beside(SIDES["layerwise"][0], {"policy": "global_magnitude", "sparsity": 0.3}),
-]
-
-
-@pytest.mark.tools
-@pytest.mark.parametrize("state", LEVELS, ids=str)
-def test_shared_zeros_of_levels_of_magnitude(page, demo, state):
-    """They are those of the masks, up to the error of levels of float32."""
-    page.show(**state)
-    shown = page.run(
-        "viewer.figures.overlap(viewer.store.state, "
-        "viewer.figures.scope('prunable', viewer.store.state))"
-    )
-    a = sr.layerwise_magnitude(demo, 0.3 if "variant" in state else state["sparsity"])
-    other = state["against_sparsity"]
-    make = getattr(sr, state["against_policy"])
-    b = make(demo, other)
-    names = [p.name for p in demo.prunable]
-    both = np.mean([(~a.mask(n) & ~b.mask(n)).sum().item() for n in names])
-    share = both / np.mean([a.mask(n).numel() for n in names])
-    assert shown["least"] - 1e-9 <= share <= shown["most"] + 1e-9
-    assert shown["most"] - shown["least"] < 0.01
-    zeros = np.sum([(~a.mask(n)).sum().item() for n in names])
-    wanted = [100 * share, 100 * both * len(names) / zeros]
-    text = page.text(".sv-sum")
-    assert "zero in both" in text
-    for real, (value, error) in zip(wanted, SHARE.findall(text), strict=True):
-        assert abs(real - float(value)) <= float(error or 0) + 0.05
-    page.show(selection=[names[0].removesuffix(".weight")])
-    assert "zero in both" not in page.text(".sv-sum")  # the panel says it
-    assert "zero in both" in page.text(".sv-details")
-    page.show(selection=[])
-    if make is sr.layerwise_magnitude:
-        assert shown["least"] == shown["most"] == pytest.approx(share)
-        assert f"{percent(share, space=' ')} of the weights are zero in both" in page.text(
-            ".sv-sum"
-        )
 
 
 @pytest.mark.tools
