@@ -3,11 +3,8 @@ import { example, solve } from "./budget.js";
 import { element, make, menu, show } from "./elements.js";
 import { AT_LEVEL, LAYOUTS, SIDES } from "./figures.js";
 import { clip, known } from "./numbers.js";
-import { draw } from "./pictures.js";
+import { beside, draw, line } from "./pictures.js";
 import { button } from "./tools.js";
-
-// Milliseconds until a level is shown that the kernel has not counted.
-const PATIENCE = 3000;
 
 const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
 
@@ -155,26 +152,20 @@ export class Controls {
     this.sentence.title = data.packed ?? "";
   }
 
-  // Name both sides with their figures, and the difference of all and of single layers.
+  // Name both sides with their figures and their difference.
   compare(state) {
     const { figures, text } = this;
     const metric = figures.metric(state);
     const [a, b] = [state, figures.other(state)].map((side) => ({ name: figures.shown(side),
       score: figures.score(side), ...figures.sums(side) })
     );
-    const members = figures.matching(state);
-    const values = members.map((i) => [figures.value(metric, [i]), i]);
-    const inside = values.filter(([value]) => known(value)).sort(([x], [y]) => x - y);
-    const [least, most] = [0, -1].map((k) =>
-      inside.length && figures.write(metric, [inside.at(k)[1]])
-    );
-    const unknown = members.length - inside.length;
+    const isUnknown = (i) => figures.value(metric, [i]) === null;
+    const unknown = figures.matching(state).filter(isUnknown).length;
     const points = known(a.share) && known(b.share) ? a.share - b.share : null;
     const parts = [
       text.say("sentence_sides", { a: a.name, b: b.name, share_a: text.percent(a.share),
         share_b: text.percent(b.share), prunable: text.scaled(a.prunable),
         difference: text.points(points) }),
-      least !== most && text.say("sides_range", { least, most }),
       unknown && text.say("sides_unknown", { n: text.count(unknown) }),
       a.score && b.score && capital(text.say("score_sides", { ...a.score, other: b.score.score })),
     ];
@@ -199,17 +190,16 @@ export class Controls {
     for (const [k, share] of data.marks ?? []) {
       ticks.push([share, "soft", figures.variants[k].label]);
     }
-    const shapes = ticks.map(([share, stroke, tip]) => ({ t: "line", x1: x(share), x2: x(share),
-      y1: 0, y2: 6, stroke, width: 2, tip })
+    const shapes = ticks.map(([share, stroke, tip]) =>
+      line(x(share), 0, x(share), 6, stroke, { width: 2, tip })
     );
     const even = figures.breakEven(state.layout);
     if (even !== null && even <= last) {
-      const key = Math.max(x(even), width - x(even)) > 220 ? "break_even" : "break_even_short";
+      const at = x(even);
+      const key = Math.max(at, width - at) > 220 ? "break_even" : "break_even_short";
       const words = { layout: text.say(`layout_${state.layout}`), share: text.percent(even) };
-      const end = x(even) > width / 2;
-      shapes.push({ t: "line", x1: x(even), x2: x(even), y1: -4, y2: 10, stroke: "dense",
-        width: 2 }, { t: "text", x: x(even) + (end ? -5 : 5), y: 17, anchor: end ? "end" : "start",
-        size: 11, fill: "dense", text: text.say(key, words) });
+      shapes.push(line(at, -4, at, 10, "dense", { width: 2 }),
+        beside(at, 17, text.say(key, words), at > width / 2, { size: 11, fill: "dense" }));
     }
     return draw(this.marks, { shapes, width, height: 20 });
   }
@@ -237,39 +227,20 @@ export class Controls {
     if (!(sparsity < 1)) {
       return viewer.tools.tell(text.say("level_unread", { content: clip(content, 40) }), side);
     }
-    const policy = figures.policyOf({ policy: store.state[key] });
-    const nearest = policy.levels[figures.place(policy, sparsity)];
-    const isKept = Math.abs(nearest - sparsity) < 1e-9;
-    let seen = store.state;
-    // A longer payload has another viewer. What was done meanwhile is the later wish.
-    const settle = (to, said = "") => {
-      const { tools, store: current } = viewer.root.viewer;
-      if (side.some((name) => current.state[name] !== seen[name])) return;
-      current.set({ [key]: policy.key, [share]: to });
-      seen = current.state;
-      if (said) tools.tell(said, null, "kernel");
-      else tools.tell(isKept ? "" : this.nearest(policy, sparsity), side);
-    };
-    const canCount = viewer.kernel && figures.data.hasWeights && !policy.patterns;
-    if (isKept || !canCount) return settle(nearest);
-    const late = setTimeout(settle, PATIENCE, nearest);
-    const message = { type: "level", level: { policy: policy.key, sparsity } };
-    const { type, text: said } = await viewer.ask(message);
-    clearTimeout(late);
-    return type === "error" || settle(sparsity, said);
-  }
-
-  // Tell which levels are shown for those of an address that are not there.
-  tellNearest(traits) {
-    const { figures, store: { state }, viewer: { tools } } = this;
-    for (const [shown, key, share] of SIDES) {
-      const sparsity = traits[share];
-      const isOther = state[shown] === AT_LEVEL && Math.abs(state[share] - sparsity) > 1e-9;
-      if (Number.isFinite(sparsity) && isOther) {
-        tools.tell(this.nearest(figures.policyOf({ policy: state[key] }), sparsity), [shown, key,
-          share]);
-      }
+    const before = store.state;
+    const policy = figures.policyOf({ policy: before[key] });
+    let level = policy.levels[figures.place(policy, sparsity)];
+    let said = Math.abs(level - sparsity) < 1e-9 ? "" : this.nearest(policy, sparsity);
+    if (said && viewer.kernel && figures.data.hasWeights && !policy.patterns) {
+      const answer = await viewer.ask({ type: "level", level: { policy: policy.key, sparsity } });
+      if (answer.type === "error") return;
+      [level, said] = [sparsity, answer.text];
     }
+    // A longer payload has another viewer. What was done meanwhile is the later wish.
+    const { tools, store: current } = viewer.root.viewer;
+    if (side.some((name) => current.state[name] !== before[name])) return;
+    current.set({ [key]: policy.key, [share]: level });
+    tools.tell(said, side);
   }
 
   // Say which level is shown for one that is not there.

@@ -34,6 +34,16 @@ const KINDS = { f8: [({ length }) => 8 * length, (bytes, { length }) => shuffled
   u1: [({ length }) => length, (bytes) => bytes],
   levels: [({ rows, columns, planes }) => rows * columns * planes, levels] };
 
+// Return what this window keeps by a key, after storing a value; null in frames without storage.
+export function stored(key, value = undefined) {
+  try {
+    if (value !== undefined) sessionStorage.setItem(key, JSON.stringify(value));
+    return JSON.parse(sessionStorage.getItem(key));
+  } catch {
+    return null;
+  }
+}
+
 // Show a sentence in place of a viewer, above what was in its place before it.
 export function fail(root, error) {
   root.viewer?.close();

@@ -238,10 +238,10 @@ export function costs(figures, state, width) {
   const layout = text.say(`as_${state.layout}`);
   const names = [[text.say("bytes_as", { layout }), "ink"]];
   if (flops.length) names.push([text.say("flops_line"), "accent"]);
-  const plan = frame(width, 44, 1, [0, most],
-    [0, 0.25, 0.5, 0.75, 1].map((share) => [share, text.percent(share, 0)]),
-    ticks.map((value) => [value, text.figures(value, 1)]), [text.say("share_axis"),
-    text.say("cost_axis")], names);
+  const xTicks = [0, 0.25, 0.5, 0.75, 1].map((share) => [share, text.percent(share, 0)]);
+  const yTicks = ticks.map((value) => [value, text.figures(value, 1)]);
+  const titles = [text.say("share_axis"), text.say("cost_axis")];
+  const plan = frame(width, 44, 1, [0, most], xTicks, yTicks, titles, names);
   const { x, y, shapes } = plan;
   const curve = (ends, stroke, dash) => ({ t: "path", stroke, dash, width: 2,
     points: ends.map(([share, value]) => [x(share), y(value)]) });
@@ -276,30 +276,18 @@ export function quality(figures, state, width) {
     return [at, text.significant(isLog ? 10 ** at : at, 3)];
   });
   const arrow = { true: " ↑", false: " ↓" }[moreIsBetter] ?? "";
-  const plan = frame(width, 52, most, [low, high],
-    [0, most / 2, most].map((bytes) => [bytes, text.scaled(bytes, "B")]), yTicks, [
-    text.say("smallest_bytes_axis"),
-    name + arrow,
-  ]);
+  const xTicks = [0, most / 2, most].map((bytes) => [bytes, text.scaled(bytes, "B")]);
+  const titles = [text.say("smallest_bytes_axis"), name + arrow];
+  const plan = frame(width, 52, most, [low, high], xTicks, yTicks, titles);
   const { x, shapes } = plan;
   const y = (value) => plan.y(scaled(value));
   const labels = [];
-  // Earlier intervals are wider where intervals overlap.
-  const spans = points.filter(({ ends }) => ends);
-  const meet = (one, other) =>
-    Math.abs(x(one.bytes) - x(other.bytes)) < 6 && one.ends[0] <= other.ends[1]
-    && other.ends[0] <= one.ends[1];
-  for (const point of points) {
-    const { variants: members, value, ends, text: score } = point;
-    const at = x(point.bytes);
+  for (const { variants: members, value, ends, text: score, bytes } of points) {
+    const at = x(bytes);
     const names = members.map((k) => variants[k].label);
     const isNow = members.some((k) => variants[k].name === state.variant);
     const color = isNow ? "accent" : "ink";
-    if (ends) {
-      const later = spans.slice(spans.indexOf(point) + 1).filter((other) => meet(point, other));
-      const look = { width: 1 + 3 * later.length, opacity: 0.6 };
-      shapes.push(line(at, y(ends[0]), at, y(ends[1]), color, look));
-    }
+    if (ends) shapes.push(line(at, y(ends[0]), at, y(ends[1]), color, { opacity: 0.6 }));
     shapes.push({ t: "circle", x: at, y: y(value), r: isNow ? 6 : 4, fill: color,
       tip: `${names.join(", ")}: ${score}` });
     // A label that would lie on another one, above or below its point, is left to the tooltip.
@@ -310,7 +298,7 @@ export function quality(figures, state, width) {
     labels.push([at, height]);
     shapes.push(beside(at, height, clip(names[0], 20), at > 0.7 * width, { size: 11 }));
   }
-  const notes = [subject, spans.length && text.say("interval_note"),
+  const notes = [subject, points.some(({ ends }) => ends) && text.say("interval_note"),
     leftOut.length && text.say("left_out", { names: leftOut.join(", ") })];
   return { ...plan, note: notes.filter(Boolean).join(" · "),
     description: text.say("quality_curve", { measure: name }) };

@@ -61,7 +61,7 @@ function painted(shape, color) {
 // Elements of the shapes of a picture, with what was set in each.
 const drawn = new WeakMap();
 
-// Draw shapes as elements; names of colors are those of the style sheet, for both themes. Only what changed is set.
+// Draw shapes as elements; their colors follow the theme of the page. Only what changed is set.
 export function draw(svg, { shapes, width, height }) {
   const color = (name) => (name.startsWith("#") ? name : `var(--sv-${name})`);
   const before = drawn.get(svg) ?? [];

@@ -1,7 +1,7 @@
 // The viewer: one screen over a payload; a kernel is asked only for what the payload cannot hold.
 import { Controls } from "./controls.js";
 import { code } from "./copied_code.js";
-import { fail, open } from "./data.js";
+import { fail, open, stored } from "./data.js";
 import { make } from "./elements.js";
 import { AT_LEVEL, Figures, SIDES } from "./figures.js";
 import { holdFocus, listenToKeys } from "./keyboard.js";
@@ -12,9 +12,6 @@ import { Selection } from "./selection.js";
 import { Store } from "./state.js";
 import { Table } from "./table.js";
 import { Tools } from "./tools.js";
-
-// Start of the names under which the browser keeps states.
-const PREFIX = "sparsity-viewer ";
 
 // True for a value of a trait that its control offers.
 function isOffered({ data: { metrics, start }, figures, panel, root }, name, value) {
@@ -87,11 +84,7 @@ class Viewer {
 
   // Keep what was last seen of an explorer, for its page without a kernel and after a reload.
   keep() {
-    try {
-      if (this.key) sessionStorage.setItem(PREFIX + this.key, JSON.stringify(this.kept));
-    } catch {
-      // Some frames have no storage.
-    }
+    if (this.key) stored(`sparsity-viewer ${this.key}`, this.kept);
   }
 
   // Show traits that were kept, if they are values of the controls.
@@ -100,7 +93,6 @@ class Viewer {
     const known = Object.entries(traits).filter((trait) => isOffered(this, ...trait));
     if (!known.length) return;
     store.show(store.settled({ ...store.state, ...store.internal(Object.fromEntries(known)) }));
-    this.controls.tellNearest(traits);
   }
 
   code(state) {

@@ -283,16 +283,6 @@ def test_patterns_have_no_other_levels(opened):
     assert notice == "N:4 patterns have no level of 60 %; the nearest is 2:4."
 
 
-def test_a_level_of_an_address_is_named_if_another_is_shown(opened):
-    opened.run(
-        "viewer.recall({ variant: 'at level', policy: 'global_magnitude', sparsity: 0.637 })"
-    )
-    assert opened.state["sparsity"] == 0.64
-    assert opened.page.locator(".sv-notice").inner_text() == (
-        "63.7 % is not kept on this page; the nearest level is 64 %."
-    )
-
-
 def test_a_level_becomes_no_variant_without_a_kernel(opened):
     opened.set(variant="at level", sparsity=0.3)
     button = opened.page.locator(".sv-add")
@@ -390,7 +380,7 @@ def test_a_score_stands_beside_that_of_dense(chromium, tmp_path, demo):
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
 def test_intervals_of_the_quality_curve(chromium, tmp_path, demo, width, scheme):
-    """Lines from the low to the high end on their dots, of other widths where they overlap."""
+    """Lines from the low to the high end on their dots."""
     names = ("Dense", "Masked50", "Layerwise", "M90")
     half = [prune(demo, 0.5) for prune in (sr.global_magnitude, sr.layerwise_magnitude)]
     prunings = dict(zip(names[1:], (*half, sr.global_magnitude(demo, 0.9)), strict=True))
@@ -402,7 +392,7 @@ def test_intervals_of_the_quality_curve(chromium, tmp_path, demo, width, scheme)
     with Page(chromium, tmp_path, study_payload(scored), width, color_scheme=scheme) as page:
         page.set(panel="costs", curve="quality")
         drawn = page.page.locator(".sv-details svg").last
-        keys = ["x1", "x2", "y1", "y2", "cx", "cy", "stroke-width"]
+        keys = ["x1", "x2", "y1", "y2", "cx", "cy"]
         read = f"all => all.map(e => {keys}.map(key => +e.getAttribute(key)))"
         dots = drawn.locator("circle").evaluate_all(read)
         lines = drawn.locator("line").evaluate_all(read)
@@ -427,12 +417,10 @@ def test_intervals_of_the_quality_curve(chromium, tmp_path, demo, width, scheme)
         ends.append((start + slope * high, start + slope * low))
     drawn_ends = sorted(tuple(sorted(line[2:4])) for line in upright)
     assert np.array(drawn_ends) == pytest.approx(np.array(sorted(ends)), abs=0.1)
-    # Those at 50 % overlap.
-    places = sorted((line[0], line[6]) for line in upright)
+    places = sorted(line[0] for line in upright)
     dot_50, dot_90 = dots[1][4], dots[3][4]
     assert dots[2][4] == pytest.approx(dot_50, abs=0.1)
-    expected = [(dot_90, 1), (dot_50, 1), (dot_50, 4)]
-    assert np.array(places) == pytest.approx(np.array(expected), abs=0.1)
+    assert places == pytest.approx([dot_90, dot_50, dot_50], abs=0.1)
 
 
 def p_of(sums):
