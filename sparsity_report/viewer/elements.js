@@ -114,6 +114,19 @@ export async function copyText(value, ariaLabel, place) {
   return true;
 }
 
+const CONTROLS = /(?![\t\n\r])\p{Cc}/gu;
+
+// Return pictures as the text of one SVG file.
+export function svgFile(svgs,
+  { description, width, height, fill, font = "", style = "", unit = "" })
+{
+  const file = element("svg", { width: `${width}${unit}`, height: `${height}${unit}`,
+    viewBox: `0 0 ${width} ${height}`, "font-family": font, role: "img" },
+    element("title", {}, description), element("style", {}, style),
+    element("rect", { width, height, fill }), ...svgs);
+  return new XMLSerializer().serializeToString(file).replace(CONTROLS, "");
+}
+
 // Return the text of an SVG file as a PNG, with `scale` pixels per unit.
 export async function raster(text, scale) {
   const image = new Image();

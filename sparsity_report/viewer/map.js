@@ -2,7 +2,7 @@
 import { element, isMore, make, menu, setAttributes } from "./elements.js";
 import { grouped } from "./figures.js";
 import { clip } from "./numbers.js";
-import { channels, colorOf, draw, lowered, rect, small, words } from "./pictures.js";
+import { channels, colorOf, draw, rect, small, words } from "./pictures.js";
 
 /** @typedef {{ i: number, x: number, y: number, w: number, h: number }} Mark */
 
@@ -352,14 +352,14 @@ export class HeatMap {
     const top = 8 + 16 * lines.length;
     // The scale begins at the edge of the cells, where it has room.
     const left = Math.max(4, Math.min(plan.marks[0]?.x ?? 0, width - 230));
-    const cells = plan.marks.map(({ i, x, y, w, h }) => rect(x, y, w, h, shown.color(i) ?? "line"));
-    const key = legend(this.figures.text, shown, width - left).shapes.map((shape) => ({ ...shape,
-      x: shape.x + left, y: shape.y + plan.height + top + 6 })
+    plan.shapes.push(
+      ...plan.marks.map(({ i, x, y, w, h }) => rect(x, y, w, h, shown.color(i) ?? "line")),
     );
-    const heading = lines.map((text, k) => words(2, 14 + 16 * k, text.trim(), { weight: 600 }));
+    const shapes = lines.map((text, k) => words(2, 14 + 16 * k, text.trim(), { weight: 600 }));
+    const heading = { width, height: top, shapes };
+    const key = legend(this.figures.text, shown, width - left);
     return { width, height: plan.height + top + 34, description: title,
-      shapes: [...heading, ...[...plan.shapes, ...cells].map((shape) => lowered(shape, top)),
-        ...key] };
+      parts: [[heading, 0, 0], [plan, 0, top], [key, left, plan.height + top + 6]] };
   }
 }
 

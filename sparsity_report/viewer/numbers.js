@@ -10,6 +10,20 @@ export const thousands = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, 
 export const clip = (text,
   most) => (text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text);
 
+/**
+ * Return members in the order of their values, with unknown ones last. Zeros before numbers sort
+ * block 2 before block 10, as in_view of view_state.py does.
+ */
+export function ordered(members, valueOf, isRising = true) {
+  const pad = (digits) => digits.padStart(9, "0");
+  const key = (value) => (typeof value === "string" ? value.replace(/[0-9]+/g, pad) : value);
+  const order = ([a], [b]) =>
+    known(a) && known(b)
+      ? (isRising ? 1 : -1) * (Number(a > b) - Number(a < b))
+      : Number(known(b)) - Number(known(a));
+  return members.map((one) => [key(valueOf(one)), one]).sort(order).map(([, one]) => one);
+}
+
 // Round half to even, as Python does; toFixed rounds ties up.
 function fixed(value, digits) {
   const [up, exact] = [digits, Math.min(100, digits + 60)].map((to) => Math.abs(value).toFixed(to));

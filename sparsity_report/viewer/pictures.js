@@ -1,6 +1,6 @@
 // Pictures as lists of shapes, drawn as elements of the page, SVG or PNG.
 import palette from "../draw/palette.json" with { type: "json" };
-import { element, make } from "./elements.js";
+import { element, make, svgFile } from "./elements.js";
 
 const FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif";
 
@@ -90,28 +90,23 @@ export function draw(svg, { shapes, width, height }) {
   }
 }
 
-// Return a shape moved down.
-export function lowered(shape, down) {
-  const next = { ...shape };
-  for (const key of ["y", "y1", "y2"]) if (key in shape) next[key] = shape[key] + down;
-  if (shape.points) next.points = shape.points.map(([x, y]) => [x, y + down]);
-  return next;
-}
-
-const CONTROLS = /(?![\t\n\r])\p{Cc}/gu;
-
-// Return a picture as the text of an SVG file, in the colors of an element.
-export function svgText(plan, place, unit = "") {
-  const { width, height, description } = plan;
-  const svg = element("svg", { width: `${width}${unit}`, height: `${height}${unit}`,
-    "font-family": FONT, role: "img" });
-  draw(svg, { ...plan, shapes: [rect(0, 0, width, height, "paper"), ...plan.shapes] });
-  svg.prepend(element("title", {}, description));
+/**
+ * Return pictures below one another as the text of an SVG file, in the colors of an element.
+ * @param {any} picture Its parts are plans with their places.
+ */
+export function svgText({ parts, ...about }, place, unit = "") {
+  const svgs = parts.map(([plan, x, y]) => {
+    const { width, height } = plan;
+    const svg = element("svg", { x, y, width, height, overflow: "visible" });
+    draw(svg, plan);
+    return svg;
+  });
   const probe = place.appendChild(make("span"));
-  const text = new XMLSerializer().serializeToString(svg).replace(/var\(.+?\)/g, (color) => {
+  const text = svgFile(svgs, { ...about, fill: "var(--sv-paper)", font: FONT, unit });
+  const painted = text.replace(/var\(.+?\)/g, (color) => {
     probe.style.color = color;
     return getComputedStyle(probe).color;
   });
   probe.remove();
-  return text.replace(CONTROLS, "");
+  return painted;
 }

@@ -1,6 +1,6 @@
 // The table of layers: rows exist only where they are seen.
 import { inert, isMore, isTextSelected, make, quoted, show } from "./elements.js";
-import { known } from "./numbers.js";
+import { known, ordered } from "./numbers.js";
 
 const clamped = (place, last) => Math.max(0, Math.min(last, place));
 
@@ -36,19 +36,11 @@ function columns(figures, state) {
   return ["module", ...keys].map((key) => columnOf(figures, state, key));
 }
 
-// Return layers in the order of the state, "-" for descending; unknown values are last.
+// Return layers in the order of the state, "-" for descending.
 export function sorted(figures, state, members) {
   if (!state.sort) return members;
   const { value } = columnOf(figures, state, state.sort.replace("-", ""));
-  const up = state.sort.startsWith("-") ? -1 : 1;
-  const order = ([a], [b]) =>
-    known(a) && known(b)
-      ? up * (Number(a > b) - Number(a < b))
-      : Number(known(b)) - Number(known(a));
-  // Zeros before numbers sort block 2 before block 10, as in_view of view_state.py does.
-  const padded = (name) => name.replace(/[0-9]+/g, (digits) => digits.padStart(9, "0"));
-  const key = (one) => (typeof one === "string" ? padded(one) : one);
-  return members.map((i) => [key(value(i)), i]).sort(order).map(([, i]) => i);
+  return ordered(members, value, !state.sort.startsWith("-"));
 }
 
 // Names that `explorer.layers()` gives to columns; its `sparsity` counts biases too.

@@ -2,7 +2,7 @@
 import { command } from "./copied_code.js";
 import { choices, copyText, download, fileName, make, menu, raster, show } from "./elements.js";
 import { clip } from "./numbers.js";
-import { lowered, small, svgText } from "./pictures.js";
+import { small, svgText } from "./pictures.js";
 import { savedPage } from "./saved_page.js";
 import { asText, sorted } from "./table.js";
 
@@ -140,15 +140,13 @@ export class Tools {
       : controls.shown(state);
     const title = text.say("picture_title", { title: figures.data.title,
       metric: figures.metric(state).label, shown });
-    const top = map.picture(state, width, title);
+    const { height, parts, ...top } = map.picture(state, width, title);
     const below = panel.picture(state, width);
-    const name = state.panel === "layer" && below
-      ? clip(figures.nameOf(state.detail), width / 6)
-      : "";
-    const start = top.height + (name ? 20 : 4);
-    const shapes = (below?.shapes ?? []).map((shape) => lowered(shape, start));
-    if (name) shapes.push(small(4, top.height + 12, name));
-    const height = start + (below ? below.height + 4 : 0);
-    return { ...top, shapes: [...top.shapes, ...shapes], height };
+    if (!below) return { ...top, height, parts };
+    const name = state.panel === "layer" ? clip(figures.nameOf(state.detail), width / 6) : "";
+    const heading = { width, height: 20, shapes: [small(4, 12, name)] };
+    const start = height + (name ? 20 : 4);
+    return { ...top, parts: [...parts, [heading, 0, height], [below, 0, start]],
+      height: start + below.height + 4 };
   }
 }

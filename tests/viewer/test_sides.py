@@ -211,7 +211,10 @@ def test_a_layer_shows_both_thresholds(page, demo):
 @pytest.mark.parametrize("width", [244, 505])
 def test_a_saved_picture_names_both_sides_and_the_layer(page, width):
     page.show(**beside(SIDES["layerwise"][0], SIDES["global"][0]))
-    shapes = page.run(f"viewer.tools.picture(viewer.store.state, {width}).shapes")
+    shapes = page.run(
+        f"viewer.tools.picture(viewer.store.state, {width})"
+        ".parts.flatMap(([{ shapes }, x]) => shapes.map((one) => ({ ...one, x: one.x + x })))"
+    )
     texts = [shape for shape in shapes if shape["t"] == "text"]
     title = " ".join(shape["text"] for shape in texts if shape.get("weight") == 600)
     title = title.replace("\u202f", " ").replace("\xa0", " ")
