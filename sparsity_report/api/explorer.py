@@ -142,7 +142,6 @@ class Explorer(anywidget.AnyWidget):
         - ``grouping``: unit of the bars, ``"group"``, ``"projection"`` or ``"block"``.
         - ``sort``: ``"module"`` or a metric, with ``-`` before it for descending; empty in the
           order of the model. ``"sparsity_b"`` and ``"stored_bytes_b"`` are those of side B.
-        - ``curve``: figure that the curve shows over sparsity, ``"bytes"`` or ``"quality"``.
         - ``search``: words, each in the name, the group or the place of a layer, for the table.
           ``"attention block 1"`` finds the attention of block 1, and not of block 10.
         - ``selection``: names of the selected modules.

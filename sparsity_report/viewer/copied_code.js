@@ -19,8 +19,7 @@ export function code(figures, store, state) {
   const isLeftOut = (name) =>
     figures.variants.some((one) => one.name === now[name] && !one.isRepeated);
   // Measurements are not repeated.
-  const isMissing = (name) =>
-    now[name] === { metric: "sensitivity", curve: "quality" }[name] || isLeftOut(name);
+  const isMissing = (name) => now[name] === "sensitivity" || isLeftOut(name);
   const lines = wanted.map((name) =>
     `    ${isMissing(name) ? "# not in this study: " : ""}${name}=${literal(now[name])},`
   );

@@ -118,7 +118,7 @@ export function scale(figures, state, members, held = [Infinity, -Infinity]) {
 
 export class HeatMap {
   // Values of the state that the map does not show.
-  unused = ["sort", "panel", "grouping", "curve"];
+  unused = ["sort", "panel", "grouping"];
   width = 0;
   pointed = -1;
   rests = 0;

@@ -1,5 +1,5 @@
 // The panel beside the map: tabs for one layer, groups, costs, experts and removed parts.
-import { costs, groups, layer, quality } from "./details.js";
+import { costs, groups, layer } from "./details.js";
 import { element, make, menu, show } from "./elements.js";
 import { overview, squares } from "./parts.js";
 import { draw } from "./pictures.js";
@@ -16,9 +16,9 @@ export class Panel {
     this.figures = figures;
     this.store = store;
     const { data, text } = figures;
-    this.hasLevels = figures.policies.some(({ disabled }) => !disabled);
-    const panels = ["layer", "groups", (this.hasLevels || data.quality) && "costs",
-      data.experts?.length && "experts", data.removed?.length && "removed"];
+    const hasLevels = figures.policies.some(({ disabled }) => !disabled);
+    const panels = ["layer", "groups", hasLevels && "costs", data.experts?.length && "experts",
+      data.removed?.length && "removed"];
     this.tabs = panels.filter(Boolean).map((panel) =>
       make("button", { type: "button", textContent: text.say(`panel_${panel}`), role: "tab",
         attributes: { "data-panel": panel }, on: { click: () =>
@@ -28,11 +28,9 @@ export class Panel {
       menu(`sv-${name}`, text.say(name), keys.map((key) => [key, text.say(`${word}_${key}`)]),
         (value) => store.set({ [name]: value }));
     this.grouping = choice("grouping", "by", ["group", "projection", "block"]);
-    this.curve = choice("curve", "curve", ["quality", "bytes"]);
     this.details = make("div", { className: "sv-details", tabIndex: 0, role: "tabpanel" });
     const tabs = make("div", { role: "tablist", ariaLabel: text.say("panels") }, ...this.tabs);
-    place.append(make("div", { className: "sv-tabs" }, tabs, this.grouping, this.curve),
-      this.details);
+    place.append(make("div", { className: "sv-tabs" }, tabs, this.grouping), this.details);
   }
 
   measure() {
@@ -46,8 +44,7 @@ export class Panel {
       tab.tabIndex = isShown ? 0 : -1;
     }
     this.grouping.hidden = state.panel !== "groups";
-    this.curve.hidden = state.panel !== "costs" || !this.figures.data.quality || !this.hasLevels;
-    [this.grouping.value, this.curve.value] = [state.grouping, state.curve];
+    this.grouping.value = state.grouping;
     const parts = this.parts(state);
     const name = this.details.querySelector(".sv-parts :focus")?.getAttribute("name");
     show(this.details, ...parts);
@@ -94,9 +91,7 @@ export class Panel {
   // Return the picture of the panel, or null.
   picture(state, width = this.width) {
     const { figures } = this;
-    const isQuality = figures.data.quality && (state.curve === "quality" || !this.hasLevels);
-    const plans = { groups, costs: isQuality ? quality : costs,
-      layer: () => layer(figures, state, width).pictures[0] };
+    const plans = { groups, costs, layer: () => layer(figures, state, width).pictures[0] };
     return plans[state.panel]?.(figures, state, width) ?? null;
   }
 

@@ -4,7 +4,7 @@ import { button } from "./tools.js";
 
 export class Selection {
   // Values of the state that the line does not show.
-  unused = ["grouping", "curve", "colors", "sort", "search"];
+  unused = ["grouping", "colors", "sort", "search"];
 
   constructor(viewer) {
     const { figures, figures: { data, isPair, text }, kernel, store } = viewer;

@@ -23,8 +23,8 @@ export class Store {
     /** @type {State} */
     this.state = this.settled({ variant: "", policy: "", sparsity: 0, layout: "csr", metric: "",
       against: "", against_policy: "", against_sparsity: 0, modules: "prunable", colors: "auto",
-      grouping: "group", sort: "", curve: "bytes", search: "", detail: -1, selection: [],
-      panel: "layer", ...this.internal(start) });
+      grouping: "group", sort: "", search: "", detail: -1, selection: [], panel: "layer",
+      ...this.internal(start) });
     if (this.state.detail < 0) this.state = { ...this.state, detail: figures.extreme(this.state) };
     this.history = history;
     history.first ??= this.state;

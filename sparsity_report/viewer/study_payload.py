@@ -465,20 +465,14 @@ def _two_four(
 
 
 def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, Any]:
-    """Return quality against bytes, and the perplexities of levels."""
+    """Return the scores of variants, and the perplexities of levels."""
     quality, tradeoff = None, study.tradeoff
     if tradeoff is not None:
         quality = {
             "name": measure_name(tradeoff),
-            "subject": clip(tradeoff.subject, 40),
-            "moreIsBetter": tradeoff.more_is_better,
-            "leftOut": [short_name(name) for name in tradeoff.left_out],
             "points": [
                 {
                     "variants": [positions[name] for name in point.variants],
-                    "bytes": point.place.bytes,
-                    "value": point.value,
-                    "ends": study.facts.score_ends(point.variants[0], point.value),
                     "text": score_text(tradeoff, point, study.facts.vocabulary(point.variants[0])),
                 }
                 for point in tradeoff.points
@@ -527,7 +521,6 @@ def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
         "colors": "auto",
         "grouping": "group",
         "sort": "",
-        "curve": "quality" if header["quality"] else "bytes",
         "search": "",
         "detail": None,
         "selection": [],

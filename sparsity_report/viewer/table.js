@@ -60,7 +60,7 @@ export function asText(columnList, members, separator) {
 
 export class Table {
   // Values of the state that the table does not show.
-  unused = ["panel", "grouping", "curve", "colors"];
+  unused = ["panel", "grouping", "colors"];
   top = 0;
   room = 0;
 

@@ -14,7 +14,6 @@ export interface State {
   colors: "auto" | "fitted" | "full";
   grouping: "group" | "projection" | "block";
   sort: string;
-  curve: "bytes" | "quality";
   search: string;
   detail: number;
   selection: number[];
@@ -105,14 +104,6 @@ export interface Counts {
   more?: Counts | null;
 }
 
-interface Point {
-  variants: number[];
-  bytes: number;
-  value: number;
-  ends: [number, number] | null;
-  text: string;
-}
-
 /** The header of a payload; of two checkpoints it has no variants and policies. */
 export interface Payload {
   format: number;
@@ -142,8 +133,7 @@ export interface Payload {
   baseline?: number;
   marks?: [number, number][];
   packed?: string | null;
-  quality?: { name: string; subject: string; moreIsBetter: boolean | null; leftOut: string[];
-    points: Point[] } | null;
+  quality?: { name: string; points: { variants: number[]; text: string }[] } | null;
   scores?: { level: number; value: number; text: string; policy: string }[];
   code?: string;
   command?: string | null;

@@ -37,7 +37,6 @@ _CHOICES = {
     "layout": ("csr", "bitmask", "dense"),
     "grouping": ("group", "projection", "block"),
     "colors": ("auto", "fitted", "full"),
-    "curve": ("bytes", "quality"),
 }
 # A place that is not between two digits.
 _WHOLE = "(?!(?<=[0-9])(?=[0-9]))"

@@ -14,11 +14,10 @@ import experts as mixtures
 import hostile as names
 import numpy as np
 import pytest
-import scipy.stats
 import smaller_mixtures
 import torch
 from browser import drawn, violations
-from measurements import mean_ends, put_in, quality, with_losses
+from measurements import put_in, quality
 from pairs import gone, two_policies
 from torch import nn
 
@@ -365,10 +364,8 @@ def test_a_score_stands_beside_that_of_dense(chromium, tmp_path, demo):
     scores = quality(((0.0, 10.0), (0.3, 12.5), (0.9, 99.0)), names)
     scored = put_in(plain, quality=scores.assign(perplexity=[10.0, 12.5, math.inf]))
     with Page(chromium, tmp_path, study_payload(scored)) as page:
-        page.set(variant="Masked30", panel="costs", curve="quality")
+        page.set(variant="Masked30")
         assert "12.5 (dense 10.0)" in page.sentence
-        note = page.page.locator(".sv-details .sv-note").inner_text()
-        assert "left out, without a finite score or known bytes: M90" in note
         page.set(sparsity=0.3)
         assert page.state["variant"] == "at level"
         assert "12.5 (dense 10.0)" in page.sentence
@@ -376,58 +373,6 @@ def test_a_score_stands_beside_that_of_dense(chromium, tmp_path, demo):
         assert "was not scored" in page.sentence
         page.set(policy="layerwise_magnitude", sparsity=0.3)
         assert "was not scored" in page.sentence
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
-def test_intervals_of_the_quality_curve(chromium, tmp_path, demo, width, scheme):
-    """Lines from the low to the high end on their dots."""
-    names = ("Dense", "Masked50", "Layerwise", "M90")
-    half = [prune(demo, 0.5) for prune in (sr.global_magnitude, sr.layerwise_magnitude)]
-    prunings = dict(zip(names[1:], (*half, sr.global_magnitude(demo, 0.9)), strict=True))
-    plain = sr.compare(sr.dense(demo), *(sr.masked(p, name=n) for n, p in prunings.items()))
-    noise = np.random.default_rng(2).normal(size=(4, 100))
-    sums = [16 * mean + n for mean, n in zip((2, 2.1, 2.1, 2.4), noise, strict=True)]
-    scores = quality([(share, 1.0) for share in (0.0, 0.5, 0.5, 0.9)], names)
-    scored = put_in(plain, quality=with_losses(scores, sums))
-    with Page(chromium, tmp_path, study_payload(scored), width, color_scheme=scheme) as page:
-        page.set(panel="costs", curve="quality")
-        drawn = page.page.locator(".sv-details svg").last
-        keys = ["x1", "x2", "y1", "y2", "cx", "cy"]
-        read = f"all => all.map(e => {keys}.map(key => +e.getAttribute(key)))"
-        dots = drawn.locator("circle").evaluate_all(read)
-        lines = drawn.locator("line").evaluate_all(read)
-        upright = sorted((line for line in lines if line[0] == line[1]), key=lambda line: line[2])
-        texts = page.page.locator(".sv-details .sv-note").inner_text()
-    assert "95 % interval" in texts
-    # Dots are at known perplexities, which gives the logarithmic scale.
-    known = np.array([np.sum(each) / 1600 for each in sums])
-    (slope, start), (rest, *_), *_ = np.polyfit(known, [dot[5] for dot in dots], 1, full=True)
-    assert rest < 0.01
-    # Four comparisons; each is with dense or of the two at 50 %.
-    gaps = {name: np.subtract(each, sums[0]) for name, each in zip(names, sums, strict=True)}
-    gaps["rivals"] = np.subtract(sums[1], sums[2])
-    del gaps["Dense"]
-    p_values = {name: p_of(gap) for name, gap in gaps.items()}
-    order = sorted(p_values, key=p_values.get)
-    assert order[-1] == "rivals"
-    assert p_values[order[2]] < 0.05 / 2
-    ends = []
-    for rank, name in enumerate(order[:3]):
-        _, low, high = known[0] + mean_ends(gaps[name], 1 - 0.05 / (4 - rank))
-        ends.append((start + slope * high, start + slope * low))
-    drawn_ends = sorted(tuple(sorted(line[2:4])) for line in upright)
-    assert np.array(drawn_ends) == pytest.approx(np.array(sorted(ends)), abs=0.1)
-    places = sorted(line[0] for line in upright)
-    dot_50, dot_90 = dots[1][4], dots[3][4]
-    assert dots[2][4] == pytest.approx(dot_50, abs=0.1)
-    assert places == pytest.approx([dot_90, dot_50, dot_50], abs=0.1)
-
-
-def p_of(sums):
-    """The p-value of a mean of zero, from the width of its interval."""
-    mean, low, _ = mean_ends(sums)
-    error = (mean - low) / scipy.stats.t.ppf(0.975, 9)
-    return 2 * scipy.stats.t.sf(abs(mean) / error, 9)
 
 
 def test_levels_that_fit_two_of_four(opened, demo):
@@ -470,9 +415,7 @@ def test_flops_of_the_cost_curve_are_as_csr_beside_bytes_of_any_layout(opened, s
 @pytest.mark.parametrize("layout", ["csr", "bitmask"])
 def test_texts_of_the_cost_curve_do_not_overlap(opened, layout):
     for sparsity in (0.05, 0.3, 0.5, 0.67, 0.95):
-        opened.set(
-            panel="costs", curve="bytes", variant="at level", sparsity=sparsity, layout=layout
-        )
+        opened.set(panel="costs", variant="at level", sparsity=sparsity, layout=layout)
         boxes = opened.page.locator(".sv-details svg text").evaluate_all(
             "all => all.map((one) => one.getBBox()).map(({ x, y, width, height }) => "
             "({ x, y, width, height }))"
