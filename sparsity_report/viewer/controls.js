@@ -1,9 +1,8 @@
-// The bar above the map: what is in view, the slider and its marks, the sentence and the budget.
+// The bar above the map: what is in view, the slider, the sentence and the budget.
 import { example, solve } from "./budget.js";
-import { element, make, menu, show } from "./elements.js";
+import { make, menu, show } from "./elements.js";
 import { AT_LEVEL, LAYOUTS, SIDES } from "./figures.js";
 import { clip, known } from "./numbers.js";
-import { beside, draw, line } from "./pictures.js";
 import { button } from "./tools.js";
 
 const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
@@ -16,7 +15,6 @@ function stepOf({ levels }) {
 
 export class Controls {
   unused = [];
-  width = 0;
 
   constructor(viewer) {
     const { figures, store } = viewer;
@@ -43,7 +41,7 @@ export class Controls {
     if (!figures.isPair) this.buildLevel(say, set);
     const bar = figures.isPair
       ? [this.metric, this.scope, this.search]
-      : [this.sides[0].variant, make("div", { className: "sv-track" }, this.slider, this.marks),
+      : [this.sides[0].variant, make("div", { className: "sv-track" }, this.slider),
         this.sides[0].level, this.layout, this.metric, this.search];
     this.bar = make("div", { className: "sv-bar" }, ...bar);
     this.said = make("div", { className: "sv-said" }, this.versus, this.sentence, this.budget);
@@ -76,7 +74,6 @@ export class Controls {
       ariaLabel: say("slider"), step: "any",
       on: { input: move, keydown: (event) => this.walk(event),
         pointerdown: () => store.state.variant === AT_LEVEL || move() } });
-    this.marks = element("svg", { class: "sv-marks", "aria-hidden": "true" });
     const layouts = LAYOUTS.map((key) => [key, say(`as_${key}`)]);
     this.layout = menu("sv-layout", say("layout"), layouts, set("layout"));
     // Enter answers again for another view, where the text has not changed.
@@ -97,7 +94,6 @@ export class Controls {
 
   // Always drawn, as NaN differs from NaN: a field may hold a text that changed no value.
   measure() {
-    this.width = this.marks?.clientWidth;
     return [NaN];
   }
 
@@ -135,7 +131,6 @@ export class Controls {
       if (activeElement !== level || value === defaultValue) level.value = share;
       level.defaultValue = share;
     });
-    this.drawMarks(state, policy);
     const words = { shown: this.shown(state), ...figures.written(state) };
     this.slider.setAttribute("aria-valuetext", text.say("spoken", words));
     const score = figures.score(state);
@@ -176,32 +171,6 @@ export class Controls {
   sparsity(state) {
     const { figures } = this;
     return figures.isLevel(state) ? state.sparsity : figures.sums(state).share ?? 0;
-  }
-
-  // Measured variants and break-even on the track of the slider.
-  drawMarks(state, policy) {
-    if (!policy) return this.marks.replaceChildren();
-    const { figures, figures: { data }, text } = this;
-    const [last, width] = [policy.levels.at(-1) || 1, this.width || 200];
-    const x = (share) => Math.min(1, share / last) * width;
-    const step = stepOf(policy);
-    const added = policy.levels.filter((level) => Math.abs(level / step % 1 - 0.5) < 0.5 - 1e-6);
-    const ticks = added.map((level) => [level, "accent", text.level(level)]);
-    for (const [k, share] of data.marks ?? []) {
-      ticks.push([share, "soft", figures.variants[k].label]);
-    }
-    const shapes = ticks.map(([share, stroke, tip]) =>
-      line(x(share), 0, x(share), 6, stroke, { width: 2, tip })
-    );
-    const even = figures.breakEven(state.layout);
-    if (even !== null && even <= last) {
-      const at = x(even);
-      const key = Math.max(at, width - at) > 220 ? "break_even" : "break_even_short";
-      const words = { layout: text.say(`layout_${state.layout}`), share: text.percent(even) };
-      shapes.push(line(at, -4, at, 10, "dense", { width: 2 }),
-        beside(at, 17, text.say(key, words), at > width / 2, { size: 11, fill: "dense" }));
-    }
-    return draw(this.marks, { shapes, width, height: 20 });
   }
 
   // Arrow keys move to the next level.

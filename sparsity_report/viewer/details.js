@@ -206,24 +206,6 @@ export function groups(figures, state, width) {
   });
 }
 
-// Ticks and titles of a curve, and the functions that place its values.
-function frame(width, left, xMost, [yLeast, yMost], xTicks, yTicks, titles, names = []) {
-  const [right, top, bottom] = [width - 24, 24 + 15 * (names.length >> 1), 216];
-  const x = (value) => left + (value / xMost) * (right - left);
-  const y = (value) => bottom - ((value - yLeast) / (yMost - yLeast)) * (bottom - top);
-  const shapes = yTicks.flatMap(([value, label]) => {
-    const at = y(value);
-    return [line(left, at, right, at, "line"), small(left - 6, at + 4, label, { anchor: "end" })];
-  });
-  const middle = { anchor: "middle" };
-  names.forEach(([name, fill], k) =>
-    shapes.push(words(width - 4, 12 + 15 * k, name, { size: 11.5, fill, anchor: "end" }))
-  );
-  shapes.push(...xTicks.map(([value, label]) => small(x(value), bottom + 15, label, middle)),
-    small((right + 24) / 2, bottom + 31, titles[0], middle), small(4, top - 8, titles[1]));
-  return { x, y, shapes, width, height: 252 };
-}
-
 // Bytes and FLOPs against sparsity, relative to dense, with break-even and the level in view.
 export function costs(figures, state, width) {
   const { text } = figures;
@@ -234,22 +216,35 @@ export function costs(figures, state, width) {
   const [bytes, flops] = [points(state.layout, "ratio"), points("csr", "flopsRatio")];
   if (!bytes.length) return null;
   const most = Math.max(1.05, ...[...bytes, ...flops].map(([, value]) => value)) * 1.05;
-  const ticks = [0, 0.5, 1, 1.5, 2, 2.5].filter((value) => value <= most);
+  const [left, right, top, bottom] = [44, width - 24, 39, 216];
+  const x = (share) => left + share * (right - left);
+  const y = (value) => bottom - (value / most) * (bottom - top);
+  const middle = { anchor: "middle" };
+  /** @type {any[]} */
+  const shapes = [];
+  for (let value = 0; value <= most; value += 0.5) {
+    shapes.push(line(left, y(value), right, y(value), "line"),
+      small(left - 6, y(value) + 4, text.figures(value, 1), { anchor: "end" }));
+  }
+  for (let share = 0; share <= 1; share += 0.25) {
+    shapes.push(small(x(share), bottom + 15, text.percent(share, 0), middle));
+  }
+  shapes.push(small((right + 24) / 2, bottom + 31, text.say("share_axis"), middle),
+    small(4, top - 8, text.say("cost_axis")));
   const layout = text.say(`as_${state.layout}`);
-  const names = [[text.say("bytes_as", { layout }), "ink"]];
-  if (flops.length) names.push([text.say("flops_line"), "accent"]);
-  const xTicks = [0, 0.25, 0.5, 0.75, 1].map((share) => [share, text.percent(share, 0)]);
-  const yTicks = ticks.map((value) => [value, text.figures(value, 1)]);
-  const titles = [text.say("share_axis"), text.say("cost_axis")];
-  const plan = frame(width, 44, 1, [0, most], xTicks, yTicks, titles, names);
-  const { x, y, shapes } = plan;
+  const name = (title, fill, k) =>
+    words(width - 4, 12 + 15 * k, title, { size: 11.5, fill, anchor: "end" });
+  shapes.push(name(text.say("bytes_as", { layout }), "ink", 0));
+  if (flops.length) shapes.push(name(text.say("flops_line"), "accent", 1));
   const curve = (ends, stroke, dash) => ({ t: "path", stroke, dash, width: 2,
     points: ends.map(([share, value]) => [x(share), y(value)]) });
   shapes.push(curve([[0, 1], [1, 1]], "dense"), curve(bytes, "ink"), curve(flops, "accent", "5 3"));
   const members = state.selection.length ? state.selection : null;
   const even = figures.breakEven(state.layout, members);
   const dot = { t: "circle", r: 4, fill: "paper", stroke: "dense", width: 2 };
-  if (even !== null) shapes.push({ ...dot, x: x(even), y: y(1) });
+  const share = text.percent(even);
+  const tip = text.say("break_even", { layout: text.say(`layout_${state.layout}`), share });
+  if (even !== null) shapes.push({ ...dot, x: x(even), y: y(1), tip });
   const [now, texts] = [figures.sums(state, members), figures.written(state, members)];
   if (known(now.share) && known(now.ratio)) {
     const [cx, cy] = [x(now.share), y(now.ratio)];
@@ -257,5 +252,5 @@ export function costs(figures, state, width) {
     shapes.push({ t: "circle", x: cx, y: cy, r: 5, fill: "ink" },
       beside(cx, cy - 7, label, now.share > 0.6, { weight: 600 }));
   }
-  return { ...plan, description: text.say("cost_curve", { layout }) };
+  return { shapes, width, height: 252, description: text.say("cost_curve", { layout }) };
 }

@@ -1,7 +1,7 @@
 // The panel beside the map: tabs for one layer, groups, costs, experts and removed parts.
 import { costs, groups, layer } from "./details.js";
 import { element, make, menu, show } from "./elements.js";
-import { overview, squares } from "./parts.js";
+import { squares } from "./parts.js";
 import { draw } from "./pictures.js";
 
 const note = (text) => text && make("p", { className: "sv-note", textContent: text, title: text });
@@ -15,10 +15,9 @@ export class Panel {
   constructor(place, figures, store) {
     this.figures = figures;
     this.store = store;
-    const { data, text } = figures;
+    const { text } = figures;
     const hasLevels = figures.policies.some(({ disabled }) => !disabled);
-    const panels = ["layer", "groups", hasLevels && "costs", data.experts?.length && "experts",
-      data.removed?.length && "removed"];
+    const panels = ["layer", "groups", hasLevels && "costs"];
     this.tabs = panels.filter(Boolean).map((panel) =>
       make("button", { type: "button", textContent: text.say(`panel_${panel}`), role: "tab",
         attributes: { "data-panel": panel }, on: { click: () =>
@@ -52,13 +51,9 @@ export class Panel {
   }
 
   parts(state) {
-    const { figures, figures: { text } } = this;
     if (state.panel === "layer") return this.layerParts(state);
-    if (["experts", "removed"].includes(state.panel)) {
-      return figures.once(state.panel, () => overview(figures, state.panel));
-    }
     const plan = this.picture(state);
-    return plan ? [this.drawn(plan), note(plan.note)] : [note(text.say("no_levels"))];
+    return plan ? [this.drawn(plan), note(plan.note)] : [note(this.figures.text.say("no_levels"))];
   }
 
   layerParts(state) {

@@ -137,30 +137,3 @@ export function squares(figures, state, chosen, choose) {
       make("p", { textContent: lines.join(" ") })];
   });
 }
-
-/**
- * Return elements that show parts of the whole model as squares, a row per module: the use of
- * experts by their routers, or what was removed, which is struck out.
- * @param {import("./figures.js").Figures} figures @param {"experts" | "removed"} panel
- */
-export function overview({ data, text }, panel) {
-  const middle = (times, high) => (times < 1 ? times : 1 + (times - 1) / (high - 1)) / 2;
-  const row = (high) => ({ name, values, among = 0, gone }) => {
-    const squares = (values ?? Array(among).fill(null)).map((times, k) => {
-      const background = known(times) ? colorOf(middle(times, high), true) : "var(--sv-line)";
-      const className = gone?.includes(k) ? "sv-gone" : "";
-      const title = [name, values ? `${k}: ${text.times(times)}` : k].join(" ");
-      return make("i", { title, className,
-        attributes: { style: `background-color: ${background}` } });
-    });
-    return make("div", { className: "sv-parts", role: "img", ariaLabel: name }, name, ...squares);
-  };
-  const isUse = panel === "experts";
-  const removed = grouped(data.removed ?? [], ({ label }) => label);
-  const groups = isUse ? data.experts : removed.map(([title, rows]) => ({ title, rows, high: 0 }));
-  const parts = groups.flatMap((
-    { title, high, rows },
-  ) => [make("p", { className: "sv-heading", textContent: title }), ...rows.map(row(high))]);
-  const textContent = isUse ? text.say("experts_note") : "";
-  return [...parts, make("p", { className: "sv-note", textContent })];
-}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import strip_names
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use, fewer_experts
+from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.derived.removed_strips import strips
 from sparsity_report.study.derived.tradeoff import measured_levels
@@ -29,7 +28,7 @@ from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels import Levels, bytes_beside
 from sparsity_report.study.policy_names import GLOBAL, selection_rule
 from sparsity_report.study.sweep import ladders, thresholds
-from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
+from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.viewer.copied_code import CopiedCode
 from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode, nearest
 from sparsity_report.viewer.viewer_metrics import (
@@ -45,7 +44,6 @@ from sparsity_report.words.display_names import (
     group_name,
     head,
     method_name,
-    part_name,
 )
 from sparsity_report.words.number_format import perplexity, shape
 from sparsity_report.words.sentences import say
@@ -107,7 +105,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
     magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
     levels, deviations = study.by_policy, spreads(study)
     first = study.facts.layers(str(study.variants["variant"].iloc[0]))
-    copied, shares = CopiedCode(study), study.facts.shares(study.facts.prunings)
+    copied = CopiedCode(study)
     header = {
         **_opening("study", study.layers),
         "variants": list(_variants(study, names, copied, arrays)),
@@ -123,10 +121,8 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
         "deviation": arrays.numbers([deviations.get(name, math.nan) for name in names]),
         "inner": _inner(study, places, positions),
         "heads": _heads(study, places, positions),
-        "experts": _router_use(study),
         "twoFour": _two_four(study, places, positions),
         "baseline": positions[study.facts.baseline],
-        "marks": [[positions[name], share] for name, share in shares.items()],
         "packed": packed_note(study),
         **_measured(study, positions),
         "code": copied.study_code,
@@ -435,23 +431,6 @@ def _heads(
         }
         for variant in study.opened
     }
-
-
-def _router_use(study: StudyFigures) -> list[dict[str, Any]]:
-    """Return the use and the saliency of experts, by variant and module; see :func:`.drawn_use`."""
-    maps = []
-    for (variant, rows), figure in product(drawn_use(study).items(), FIGURES):
-        squares = [
-            {
-                "name": part_name("block", f"block {part['block'].iloc[0]}"),
-                "values": [*map(known, part[figure])],
-                "gone": np.flatnonzero(~part["is_kept"]).tolist(),
-            }
-            for _, part in rows.groupby("module_name", sort=False)
-        ]
-        heading = f"{say(f'chart.{figure}_title')} · {short_name(variant)}"
-        maps.append({"title": heading, "high": max(1.01, rows[figure].max()), "rows": squares})
-    return maps
 
 
 def _two_four(

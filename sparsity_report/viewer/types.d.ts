@@ -17,7 +17,7 @@ export interface State {
   search: string;
   detail: number;
   selection: number[];
-  panel: "layer" | "groups" | "costs" | "experts" | "removed";
+  panel: "layer" | "groups" | "costs";
 }
 
 /** Values that page, kernel and address share, with the names of modules. */
@@ -128,10 +128,8 @@ export interface Payload {
   deviation?: number;
   inner?: Record<number, Record<number, Inner>>;
   heads?: Record<number, Record<number, number>>;
-  experts?: { title: string; high: number; rows: ExpertRow[] }[];
   twoFour?: Record<number, number[]>;
   baseline?: number;
-  marks?: [number, number][];
   packed?: string | null;
   quality?: { name: string; points: { variants: number[]; text: string }[] } | null;
   scores?: { level: number; value: number; text: string; policy: string }[];
@@ -149,12 +147,6 @@ interface Inner {
   zero_rows?: number;
   zero_columns?: number;
   reason?: string;
-}
-
-interface ExpertRow {
-  name: string;
-  values: (number | null)[];
-  gone: number[];
 }
 
 interface Removed {

@@ -315,7 +315,7 @@ def test_typed_levels_are_shown_or_refused(opened):
 
 
 def test_arrow_keys_move_to_the_next_level(chromium, tmp_path, study):
-    """Levels that were added are between the steps, and marked on the slider."""
+    """Levels that were added are between the steps."""
     longer = replace(study, levels=with_level(study.levels, study.weights, 0.637))
     with Page(chromium, tmp_path, study_payload(longer)) as page:
         page.set(variant="at level", sparsity=0.63)
@@ -324,7 +324,6 @@ def test_arrow_keys_move_to_the_next_level(chromium, tmp_path, study):
             slider.press(key)
             assert page.state["sparsity"] == level
         assert page.page.locator(".sv-level").input_value() == "63.7 %"
-        assert page.page.locator(".sv-marks title", has_text="63.7 %").count() == 1
 
 
 def test_errors_of_a_level_stand_beside_its_figures(opened, demo):
@@ -650,7 +649,6 @@ def test_levels_budgets_and_layouts_by_keyboard_alone(opened, study):
     keys.press("ArrowDown")
     assert opened.state["layout"] == "bitmask"
     assert "bitmask" in opened.sentence
-    assert "bitmask" in opened.page.locator(".sv-marks").text_content()
     keys.press("Control+z")
     assert opened.state["layout"] == "csr"
     # The map: its cell is announced, Enter selects it, Shift adds another.
@@ -745,9 +743,8 @@ def test_copies_are_the_selected_rows_or_those_in_view(opened):
 
 
 def of_all_panels(study, demo):
-    """Return studies that together have all panels: experts, and removed parts of a pair."""
+    """Return studies that together have all panels."""
     mixture = sr.compare(sr.dense(mixtures.mixture(2, 4)))
-    mixture = mixture.with_measured(experts=mixtures.table("Dense", 2, 4))
     rows = [gone("expert", "model.experts", index, 4, 0, weights=9) for index in (1, 2)]
     return [study, mixture, two_policies(demo, rows)]
 
@@ -767,7 +764,7 @@ def test_nobody_is_shut_out(chromium, tmp_path, study, demo, scheme):
             cell = page.page.locator(".sv-cell").first
             fill = cell.evaluate("cell => getComputedStyle(cell).fill")
             assert re.fullmatch(r"rgb\(\d+, \d+, \d+\)", fill)
-    assert seen == {"Layer", "Groups", "Costs", "Experts", "Removed"}
+    assert seen == {"Layer", "Groups", "Costs"}
 
 
 def test_the_table_as_csv(opened, study):
@@ -816,8 +813,8 @@ def test_ten_thousand_layers(chromium, tmp_path):
         squares = page.page.locator(".sv-parts input")
         assert squares.count() == 100
         squares.nth(7).click()
-        (name,) = page.state["selection"]
-        assert re.fullmatch(r"layers\.\d+\.experts\.7\.(gate|up|down)_proj", name)
+        parts = [name.rpartition(".experts.7.")[2] for name in page.state["selection"]]
+        assert parts == ["gate_proj", "up_proj", "down_proj"]
         begin = page.run("performance.now()")
         page.page.locator(".sv-search").fill("experts.99.down_proj")
         assert page.page.locator(".sv-rowcount").inner_text().startswith("33 ")
