@@ -89,7 +89,7 @@ export class Controls {
     if (figures.isPair) return figures.data.title;
     if (!figures.compares(state)) return figures.shown(state);
     const [a, b] = [state, figures.other(state)].map((side) => figures.shown(side));
-    return text.say("a_minus_b", { a, b });
+    return text.say("sides", { a, b });
   }
 
   // Always drawn, as NaN differs from NaN: a field may hold a text that changed no value.

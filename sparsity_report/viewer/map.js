@@ -342,13 +342,8 @@ export class HeatMap {
     const members = this.figures.scope(state.modules, state);
     const shown = scale(this.figures, state, members);
     const plan = layout(this.figures, members, width, Math.min(0.62 * width, 300));
-    const lines = title.split(" ").reduce(
-      ([last, ...before], word) =>
-        (last + word).length < width / 6.6
-          ? [`${last} ${word}`, ...before]
-          : [word, last, ...before],
-      [""],
-    ).reverse();
+    const letters = Math.floor(width / 6.6);
+    const lines = title.match(new RegExp(`.{1,${letters}}( |$)|\\S+`, "g"));
     const top = 8 + 16 * lines.length;
     // The scale begins at the edge of the cells, where it has room.
     const left = Math.max(4, Math.min(plan.marks[0]?.x ?? 0, width - 230));

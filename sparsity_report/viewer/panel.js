@@ -1,4 +1,4 @@
-// The panel beside the map: tabs for one layer, groups, costs, experts and removed parts.
+// The panel beside the map: tabs for one layer, groups and costs.
 import { costs, groups, layer } from "./details.js";
 import { element, make, menu, show } from "./elements.js";
 import { squares } from "./parts.js";
@@ -23,10 +23,9 @@ export class Panel {
         attributes: { "data-panel": panel }, on: { click: () =>
           store.set({ panel }), keydown: (event) => this.walk(event) } })
     );
-    const choice = (name, word, keys) =>
-      menu(`sv-${name}`, text.say(name), keys.map((key) => [key, text.say(`${word}_${key}`)]),
-        (value) => store.set({ [name]: value }));
-    this.grouping = choice("grouping", "by", ["group", "projection", "block"]);
+    const groupings = ["group", "projection", "block"].map((key) => [key, text.say(`by_${key}`)]);
+    this.grouping = menu("sv-grouping", text.say("grouping"), groupings,
+      (grouping) => store.set({ grouping }));
     this.details = make("div", { className: "sv-details", tabIndex: 0, role: "tabpanel" });
     const tabs = make("div", { role: "tablist", ariaLabel: text.say("panels") }, ...this.tabs);
     place.append(make("div", { className: "sv-tabs" }, tabs, this.grouping), this.details);
@@ -44,16 +43,13 @@ export class Panel {
     }
     this.grouping.hidden = state.panel !== "groups";
     this.grouping.value = state.grouping;
-    const parts = this.parts(state);
+    const plan = state.panel !== "layer" && this.picture(state);
+    const parts = state.panel === "layer"
+      ? this.layerParts(state)
+      : [plan ? this.drawn(plan) : note(this.figures.text.say("no_levels"))];
     const name = this.details.querySelector(".sv-parts :focus")?.getAttribute("name");
     show(this.details, ...parts);
     if (name) this.details.querySelector(`[name="${CSS.escape(name)}"]:checked`)?.focus();
-  }
-
-  parts(state) {
-    if (state.panel === "layer") return this.layerParts(state);
-    const plan = this.picture(state);
-    return plan ? [this.drawn(plan), note(plan.note)] : [note(this.figures.text.say("no_levels"))];
   }
 
   layerParts(state) {

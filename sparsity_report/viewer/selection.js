@@ -12,13 +12,12 @@ export class Selection {
     this.sum = make("span", { className: "sv-sum" });
     const lack = !kernel ? "needs_kernel" : data.hasWeights ? "" : "needs_weights";
     this.add = button(text, "add", () => viewer.ask({ type: "add" }), lack && text.say(lack));
-    this.compare = button(text, "compare", () => store.set({ metric: "difference" }));
     this.clear = button(text, "clear", () => {
       store.set({ selection: [] });
       viewer.table.box.focus({ preventScroll: true });
     });
-    this.box = make("div", { className: "sv-selection" }, this.sum,
-      ...(isPair ? [] : [this.compare, this.add]), this.clear);
+    this.box = make("div", { className: "sv-selection" }, this.sum, ...(isPair ? [] : [this.add]),
+      this.clear);
   }
 
   measure() {
@@ -28,11 +27,9 @@ export class Selection {
   update(state) {
     const { figures, figures: { isPair, text } } = this;
     const { selection, selection: { length } } = state;
-    const isDifference = figures.compares(state);
     this.clear.hidden = !length;
     this.add.hidden = !figures.isLevel(state);
-    this.compare.hidden = isDifference;
-    const hint = isDifference ? "" : "select_hint";
+    const hint = figures.compares(state) ? "" : "select_hint";
     const key = length ? (isPair ? "selected" : "selected_sums") : hint;
     const sums = length && !isPair ? figures.written(state, selection) : {};
     show(this.sum, text.say(key, { n: text.count(length), ...sums }));

@@ -122,10 +122,6 @@ export class Store {
     return this.isNew && !isSame(this.state, steps?.[at]);
   }
 
-  get isFirst() {
-    return isSame(this.state, this.history.first);
-  }
-
   // Return whether there is a step to go to: back with -1, forth with 1.
   hasStep(by) {
     const { steps, at } = this.history;
@@ -144,10 +140,6 @@ export class Store {
     history.at += by;
     this.show({ ...history.steps[history.at], panel: this.state.panel });
     this.isNew = false;
-  }
-
-  reset() {
-    this.show({ ...this.history.first, panel: this.state.panel });
   }
 
   // Show values that kernel or address have changed, with all that follows from them.

@@ -1,5 +1,5 @@
 // The line below the table: undo, copies, and files of the table and the map.
-import { command } from "./copied_code.js";
+import { code, command } from "./copied_code.js";
 import { choices, copyText, download, fileName, make, menu, raster, show } from "./elements.js";
 import { clip } from "./numbers.js";
 import { small, svgText } from "./pictures.js";
@@ -35,7 +35,6 @@ export class Tools {
     this.rowCount = make("span", { className: "sv-rowcount", role: "status" });
     this.undo = button(text, "undo", () => store.go(-1));
     this.redo = button(text, "redo", () => store.go(1));
-    this.reset = button(text, "reset", () => store.reset());
     const forms = figures.isPair ? COPIES.slice(0, 1) : COPIES;
     const form = menu("sv-form", text.say("copy_form"),
       forms.map((key) => [key, text.say(`copy_${key}`)]));
@@ -48,7 +47,7 @@ export class Tools {
     const files = choices("sv-files", text.say("files"), text.say("files_tip"), groups,
       (choice) => this.save(choice));
     this.box = make("div", { className: "sv-tools" }, this.rowCount,
-      figures.isPair ? null : controls.scope, this.undo, this.redo, this.reset, form,
+      figures.isPair ? null : controls.scope, this.undo, this.redo, form,
       button(text, "copy", () => this.copy(form.value)), files);
   }
 
@@ -59,7 +58,6 @@ export class Tools {
       text.say("rows", { shown: text.count(table.rows.length), all: text.count(all) }));
     this.undo.disabled = !store.hasStep(-1);
     this.redo.disabled = !store.hasStep(1);
-    this.reset.disabled = store.isFirst;
   }
 
   /**
@@ -81,8 +79,8 @@ export class Tools {
   }
 
   copy(form) {
-    const { figures, store: { state }, text } = this.viewer;
-    if (form === "python") return this.clip(this.viewer.code(state));
+    const { figures, store, store: { state }, text } = this.viewer;
+    if (form === "python") return this.clip(code(figures, store, state));
     if (form === "table") return this.clip(...this.rows("\t"));
     const line = command(figures, state);
     return line ? this.clip(line) : this.tell(text.say("command_unsupported"));
@@ -134,12 +132,8 @@ export class Tools {
   // Return the map with the picture beside it, below one another.
   picture(state, width) {
     const { controls, figures, map, panel, text } = this.viewer;
-    const side = (one) => figures.shown(one);
-    const shown = figures.compares(state)
-      ? text.say("sides", { a: side(state), b: side(figures.other(state)) })
-      : controls.shown(state);
     const title = text.say("picture_title", { title: figures.data.title,
-      metric: figures.metric(state).label, shown });
+      metric: figures.metric(state).label, shown: controls.shown(state) });
     const { height, parts, ...top } = map.picture(state, width, title);
     const below = panel.picture(state, width);
     if (!below) return { ...top, height, parts };

@@ -1,6 +1,5 @@
 // The viewer: one screen over a payload; a kernel is asked only for what the payload cannot hold.
 import { Controls } from "./controls.js";
-import { code } from "./copied_code.js";
 import { fail, open, stored } from "./data.js";
 import { make } from "./elements.js";
 import { AT_LEVEL, Figures, SIDES } from "./figures.js";
@@ -93,10 +92,6 @@ class Viewer {
     const known = Object.entries(traits).filter((trait) => isOffered(this, ...trait));
     if (!known.length) return;
     store.show(store.settled({ ...store.state, ...store.internal(Object.fromEntries(known)) }));
-  }
-
-  code(state) {
-    return code(this.figures, this.store, state);
   }
 
   build() {

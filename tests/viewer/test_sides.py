@@ -148,9 +148,7 @@ def page(chromium, study, tmp_path):
 @pytest.mark.tools
 def test_controls_of_both_sides(page, study, zeros):
     """The menu and the level of side B, the sentence, the table, the bars and the swap."""
-    page.show(variant="Masked2:4")
-    page.page.locator(".sv-compare").click()
-    drawn(page.page)
+    page.show(variant="Masked2:4", metric="difference")
     assert page.run("[viewer.state.metric, viewer.state.against]") == ["difference", "Dense"]
     page.page.select_option(".sv-against", "policy layerwise_magnitude")
     level = page.page.locator(".sv-against-level")
@@ -188,7 +186,7 @@ def test_controls_of_both_sides(page, study, zeros):
     assert state["against"] == "Masked2:4"
     assert "A − B is +10.0 points" in page.text(".sv-sentence")
     names = {}
-    exec(page.run("viewer.code(viewer.store.state)"), names)
+    exec(page.run("(viewer.tools.clip = String, viewer.tools.copy('python'))"), names)
     again = names["explorer"].state
     assert {key: again[key] for key in state if key != "detail"} == {
         key: value for key, value in state.items() if key != "detail"
