@@ -4,8 +4,8 @@ import { known, ordered } from "./numbers.js";
 
 const clamped = (place, last) => Math.max(0, Math.min(last, place));
 
-// Height of a row, and rows beyond the edges.
-const [ROW, BEYOND] = [26, 1];
+// Height of a row, rows beyond the edges, and width of the names beside columns that scroll.
+const [ROW, BEYOND, NAME] = [26, 1, 160];
 
 // Titles of figures of both sides beside each other.
 const OF_SIDES = { sparsity: "of_a", sparsity_b: "of_b", difference: "a_minus_b", total: "",
@@ -63,6 +63,7 @@ export class Table {
   unused = ["panel", "grouping", "colors"];
   top = 0;
   room = 0;
+  width = 0;
 
   constructor(place, figures, store, redraw) {
     const { text } = figures;
@@ -93,7 +94,8 @@ export class Table {
   }
 
   measure() {
-    return [this.top, this.room] = [this.box.scrollTop, this.box.clientHeight];
+    const { scrollTop, clientHeight, clientWidth } = this.box;
+    return [this.top, this.room, this.width] = [scrollTop, clientHeight, clientWidth];
   }
 
   // Arrange columns and rows for a state, unless it is the last one.
@@ -107,7 +109,8 @@ export class Table {
   update(state) {
     const { figures: { text }, store } = this;
     this.arrange(state);
-    const titles = this.columns.map(({ title }) => title).join("\n");
+    const least = !this.figures.isPair && this.figures.counts(state).more ? 112 : 82;
+    const titles = [this.width, least, ...this.columns.map(({ title }) => title)].join("\n");
     if (this.titles !== titles) {
       this.titles = titles;
       this.drawn.clear();
@@ -120,15 +123,19 @@ export class Table {
           make("button", { type: "button", tabIndex: -1, textContent: title, attributes,
             on: { click } }));
       }));
+      // Columns that do not fit are hidden as a whole, and the last row in view is whole.
+      const [room, all, { style }] = [this.width - NAME, this.columns.length - 1, this.box];
+      const fitting = Math.max(1, Math.floor(room / least));
+      style.setProperty("--sv-columns", all);
+      style.setProperty("--sv-cell", `${fitting < all ? room / fitting : least}px`);
+      const edges = this.box.offsetHeight - this.box.clientHeight;
+      style.setProperty("--sv-head", `${this.head.offsetHeight + edges}px`);
     }
     [...this.head.children].forEach((cell, k) => {
       const { key } = this.columns[k];
       const order = { [key]: "ascending", [`-${key}`]: "descending" };
       cell.setAttribute("aria-sort", order[state.sort] ?? "none");
     });
-    this.box.style.setProperty("--sv-columns", this.columns.length - 1);
-    const hasErrors = !this.figures.isPair && this.figures.counts(state).more;
-    this.box.style.setProperty("--sv-cell", hasErrors ? "112px" : "84px");
     this.box.setAttribute("aria-rowcount", this.rows.length + 1);
     this.body.style.height = `${ROW * this.rows.length}px`;
     this.draw();
