@@ -217,11 +217,8 @@ export class Controls {
     const { figures, text } = this;
     const k = figures.place(policy, sparsity);
     const nearest = policy.patterns?.[k] ?? text.level(policy.levels[k]);
-    return text.say(policy.patterns ? "level_pattern" : "level_nearest", {
-      level: text.level(sparsity),
-      policy: policy.label,
-      nearest,
-    });
+    const key = policy.patterns ? "level_pattern" : "level_nearest";
+    return text.say(key, { level: text.level(sparsity), policy: policy.label, nearest });
   }
 
   // Move the slider to the level that keeps a budget in the layout in view; name those of others.
@@ -230,10 +227,10 @@ export class Controls {
     if (!content.trim()) return tools.tell("");
     const { level, text, places = [] } = solve(this.figures, store.state, content);
     if (level !== undefined) store.set({ sparsity: level });
-    const action = ({ text: textContent, level: sparsity, layout }) =>
-      make("button", { type: "button", textContent, on: { click: () =>
-        store.set({ sparsity, layout }) } });
-    const actions = places.flatMap((place) => [" ", action(place)]);
+    const actions = places.flatMap(({ text: textContent, level: sparsity, layout }) => {
+      const click = () => store.set({ sparsity, layout });
+      return [" ", make("button", { type: "button", textContent, on: { click } })];
+    });
     this.answer = make("span", {}, text, ...actions);
     return tools.tell(this.answer, [...SIDES[0], "layout"]);
   }

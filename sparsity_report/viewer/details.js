@@ -103,11 +103,9 @@ function zerosOf(figures, state, i) {
   if (Number.isNaN(counts.of.total[i])) return text.say("layer_absent");
   const zeros = counts.weights[i] - counts.left[i];
   const error = counts.slack?.[i] ?? 0;
-  return text.say("layer_zeros", {
-    share: text.value(ratio(zeros, counts.weights[i]), "share", ratio(error, counts.weights[i])),
-    zeros: text.count(known(zeros) ? zeros : null) + (error ? ` ± ${text.count(error)}` : ""),
-    weights: text.count(counts.weights[i]),
-  });
+  const share = figures.write(figures.metric({ ...state, metric: "sparsity" }), [i]);
+  const count = text.count(known(zeros) ? zeros : null) + (error ? ` ± ${text.count(error)}` : "");
+  return text.say("layer_zeros", { share, zeros: count, weights: text.count(counts.weights[i]) });
 }
 
 // Sentences on the layer in detail.
@@ -121,11 +119,8 @@ function why(figures, state, i) {
   const mean = figures.value(figures.metric({ ...state, metric: "deviation" }),
     figures.scope("prunable", state));
   if (!known(spread) || !mean) return lines;
-  const part = spread / mean;
-  const unequal = part < 1 ? "spread_smaller" : "spread_larger";
-  const about = Math.abs(part - 1) < 0.05 ? "spread_as_model" : unequal;
-  const times = text.figures(part < 1 ? 1 / part : part, 1);
-  lines.push(text.say(about, { spread: text.significant(spread, 3), times }));
+  const times = text.times(spread / mean);
+  lines.push(text.say("spread", { spread: text.significant(spread, 3), times }));
   return lines;
 }
 
@@ -206,7 +201,7 @@ export function groups(figures, state, width) {
   });
 }
 
-// Bytes and FLOPs against sparsity, relative to dense, with break-even and the level in view.
+// Bytes and FLOPs against sparsity, relative to dense, with the level in view.
 export function costs(figures, state, width) {
   const { text } = figures;
   const points = (layout, key) => {
@@ -240,11 +235,6 @@ export function costs(figures, state, width) {
     points: ends.map(([share, value]) => [x(share), y(value)]) });
   shapes.push(curve([[0, 1], [1, 1]], "dense"), curve(bytes, "ink"), curve(flops, "accent", "5 3"));
   const members = state.selection.length ? state.selection : null;
-  const even = figures.breakEven(state.layout, members);
-  const dot = { t: "circle", r: 4, fill: "paper", stroke: "dense", width: 2 };
-  const share = text.percent(even);
-  const tip = text.say("break_even", { layout: text.say(`layout_${state.layout}`), share });
-  if (even !== null) shapes.push({ ...dot, x: x(even), y: y(1), tip });
   const [now, texts] = [figures.sums(state, members), figures.written(state, members)];
   if (known(now.share) && known(now.ratio)) {
     const [cx, cy] = [x(now.share), y(now.ratio)];

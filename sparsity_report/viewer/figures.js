@@ -285,21 +285,6 @@ export class Figures {
     return this.once(key, () => policy.levels.map(sumsAt));
   }
 
-  // The sparsity from which a layout is smaller than dense or the file; null if it never is.
-  breakEven(layout, members = null) {
-    const of = this.variants[this.data.baseline] ?? this.variants[0];
-    if (layout === "dense" || !of) return null;
-    const even = () => {
-      const inside = (members ?? this.all).filter((i) => known(of.total[i]));
-      const total = (size) => inside.reduce((sum, i) => sum + size(i), 0);
-      const bytes = (left) => total((i) => this.bytes({ of, left }, i, layout));
-      const [base, full, empty] = [total((i) => of.base[i]), bytes(of.weightTotal),
-        bytes(new Float64Array(this.size))];
-      return full > empty && empty < base ? Math.max(0, (full - base) / (full - empty)) : null;
-    };
-    return members ? even() : this.once(`even ${layout}`, even);
-  }
-
   // Text of the name of a layer.
   nameOf(i) {
     return this.modules.shown?.[i] ?? this.modules.names[i];

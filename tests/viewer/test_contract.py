@@ -19,12 +19,11 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
-from sparsity_report.sparse.shares import break_even, ratio
+from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.budget import read_budget
 from sparsity_report.study.layers import used
 from sparsity_report.study.levels import bytes_beside, in_layout
 from sparsity_report.study.schema import METRICS
-from sparsity_report.study.storage_layouts import layout_ends
 from sparsity_report.viewer.embed import embed, widget_module
 from sparsity_report.viewer.payload import encode
 from sparsity_report.viewer.study_payload import policy_label, study_contents, study_payload
@@ -278,11 +277,6 @@ def check_extreme(study, contents, state, answer):
 
 
 def check_layouts(study, state, answer):
-    layout = {"csr": "csr_int32", "bitmask": "bitmask", "dense": "dense"}[state["layout"]]
-    rows = selected(study.facts.layers(study.facts.baseline), state["selection"])
-    ends = layout_ends(rows).reindex([layout])
-    even = known(break_even(ends["base"], ends["full"], ends["empty"]).iloc[0])
-    assert answer["even"] == (None if even is None else pytest.approx(even))
     if state["variant"] == AT_LEVEL:
         return
     table = study.facts.storage(state["variant"], "layer")

@@ -128,7 +128,7 @@ def opened(browser, lab):
 def fresh(opened):
     """The explorer as it was first shown."""
     opened.page.evaluate(
-        "{ const { store } = document.querySelector('.sparsity-viewer').viewer;"
+        "() => { const { store } = document.querySelector('.sparsity-viewer').viewer;"
         " store.show(store.history.first); }"
     )
     opened.page.wait_for_timeout(700)
