@@ -1,4 +1,4 @@
-// The line below the table: undo, copies, and files of the table and the map.
+// The lines around the table: figures of the selected layers; undo, copies, and files to save.
 import { code, command } from "./copied_code.js";
 import { choices, copyText, download, fileName, make, menu, raster, show } from "./elements.js";
 import { clip } from "./numbers.js";
@@ -46,6 +46,15 @@ export class Tools {
     });
     const files = choices("sv-files", text.say("files"), text.say("files_tip"), groups,
       (choice) => this.save(choice));
+    this.sum = make("span", { className: "sv-sum" });
+    const lack = !viewer.kernel ? "needs_kernel" : figures.data.hasWeights ? "" : "needs_weights";
+    this.add = button(text, "add", () => viewer.ask({ type: "add" }), lack && text.say(lack));
+    this.clear = button(text, "clear", () => {
+      store.set({ selection: [] });
+      viewer.table.box.focus({ preventScroll: true });
+    });
+    this.selection = make("div", { className: "sv-selection" }, this.sum,
+      figures.isPair ? null : this.add, this.clear);
     this.box = make("div", { className: "sv-tools" }, this.rowCount,
       figures.isPair ? null : controls.scope, this.undo, this.redo, form,
       button(text, "copy", () => this.copy(form.value)), files);
@@ -58,6 +67,13 @@ export class Tools {
       text.say("rows", { shown: text.count(table.rows.length), all: text.count(all) }));
     this.undo.disabled = !store.hasStep(-1);
     this.redo.disabled = !store.hasStep(1);
+    const { selection, selection: { length } } = state;
+    this.clear.hidden = !length;
+    this.add.hidden = !figures.isLevel(state);
+    const hint = figures.compares(state) ? "" : "select_hint";
+    const key = length ? (figures.isPair ? "selected" : "selected_sums") : hint;
+    const sums = length && !figures.isPair ? figures.written(state, selection) : {};
+    show(this.sum, text.say(key, { n: text.count(length), ...sums }));
   }
 
   /**

@@ -7,7 +7,6 @@ import { holdFocus, listenToKeys } from "./keyboard.js";
 import { HeatMap } from "./map.js";
 import { Panel } from "./panel.js";
 import { count } from "./parts.js";
-import { Selection } from "./selection.js";
 import { Store } from "./state.js";
 import { Table } from "./table.js";
 import { Tools } from "./tools.js";
@@ -98,9 +97,9 @@ class Viewer {
     const { root, data, figures, store, text } = this;
     const [left, right] = ["left", "right"].map((side) => make("div", { className: `sv-${side}` }));
     this.controls = new Controls(this);
-    this.selection = new Selection(this);
+    this.tools = new Tools(this);
     root.replaceChildren(this.controls.bar, this.controls.said,
-      make("div", { className: "sv-body" }, left, right), this.selection.box);
+      make("div", { className: "sv-body" }, left, right), this.tools.selection);
     root.classList.toggle("sv-pair", figures.isPair);
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", text.say("viewer", { title: data.title }));
@@ -108,7 +107,6 @@ class Viewer {
     this.map = new HeatMap(left, figures, store, redraw);
     this.panel = new Panel(right, figures, store);
     this.table = new Table(root, figures, store, redraw);
-    this.tools = new Tools(this);
     root.append(this.tools.box, this.tools.notice);
   }
 
@@ -130,8 +128,8 @@ class Viewer {
 
   // Draw the parts in which something changed; all sizes are read before anything is written.
   drawParts(state) {
-    const { controls, map, panel, selection, table } = this;
-    const parts = [controls, map, panel, table, selection].filter((part) => {
+    const { controls, map, panel, table } = this;
+    const parts = [controls, map, panel, table].filter((part) => {
       const shown = Object.keys(state).filter((name) => !part.unused.includes(name));
       const [seen, now] = [this.seen.get(part), [...part.measure(),
         ...shown.map((name) => state[name])]];

@@ -8,7 +8,6 @@ import experts
 import pandas as pd
 import pytest
 from papers import bare, poppler, tables_of
-from payloads import decode
 from wording import of_key
 
 import sparsity_report as sr
@@ -16,7 +15,6 @@ from sparsity_report.draw import heat_maps
 from sparsity_report.findings.study_findings import study_findings, topics
 from sparsity_report.report import study_maps
 from sparsity_report.report.sections import Text
-from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.sentences import say
 
 BLOCKS, COUNT = 3, 4
@@ -108,7 +106,6 @@ def drawn(study):
 def test_a_model_without_experts_shows_nothing():
     study = sr.compare(sr.dense(sr.load()))
     assert (drawn(study), topics(study)["experts"]) == ([], [])
-    assert decode(study_payload(study))[0]["experts"] == []
 
 
 def test_too_many_experts_are_counted_instead(monkeypatch, study):
