@@ -36,12 +36,11 @@ export function histogram(figures, state, i, width) {
   const cuts = figures.views(state).map((side) => threshold(figures, side, i, top, heights));
   const below = bins * (cuts[0]?.[0] ?? 0);
   /** @type {any[]} */
-  const shapes = [...heights].flatMap((height, bar) => {
-    const [x, h] = [4 + bar * step, (high * height) / 255];
-    const [y, w, pruned] = [floor - h, step - 0.7, Math.max(0, Math.min(1, below - bar))];
-    return [rect(x, y, pruned * w, h, "accent"),
-      rect(x + pruned * w, y, (1 - pruned) * w, h, "soft", { opacity: 0.6 })];
-  }).filter(({ w }) => w > 0);
+  const shapes = [...heights].map((height, bar) => {
+    const [h, isBelow] = [(high * height) / 255, bar + 0.5 < below];
+    const fill = isBelow ? "accent" : "soft";
+    return rect(4 + bar * step, floor - h, step - 0.7, h, fill, { opacity: isBelow ? 1 : 0.6 });
+  });
   const labels = [];
   cuts.forEach((cut, k) => {
     if (!cut) return;

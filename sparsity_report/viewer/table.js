@@ -74,13 +74,8 @@ export class Table {
     this.head = make("div", { className: "sv-head", role: "row", ariaRowIndex: 1 });
     this.body = make("div", { className: "sv-rows", role: "rowgroup" });
     this.said = make("span");
-    this.clear = make("button", { type: "button", textContent: text.say("clear_search"),
-      on: { click: () => {
-        store.set({ search: "" });
-        this.box.focus();
-      } } });
     this.none = make("div", { className: "sv-none", role: "rowgroup" },
-      make("div", { role: "row" }, make("div", { role: "gridcell" }, this.said, this.clear)));
+      make("div", { role: "row" }, make("div", { role: "gridcell" }, this.said)));
     this.box = make("div", { className: "sv-table", role: "grid", tabIndex: 0,
       ariaLabel: text.say("table"), ariaMultiSelectable: "true", on: {
         scroll: redraw,
@@ -165,7 +160,6 @@ export class Table {
     });
     this.box.setAttribute("aria-activedescendant", drawn.get(state.detail)?.id ?? "");
     this.none.hidden = rows.length > 0;
-    this.clear.hidden = !state.search;
     show(this.said, text.say(state.search ? "no_match" : "no_rows", state));
   }
 
