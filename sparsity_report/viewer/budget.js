@@ -4,6 +4,7 @@ import { LAYOUTS } from "./figures.js";
 const NUMBER = "(\\d+\\.?\\d*|\\.\\d+)";
 const PERPLEXITY = new RegExp(`^(?:perplexity|ppl) ?${NUMBER}$`);
 const SIZE = new RegExp(`^${NUMBER} ?([kmgtp]?)(i?)(b|bytes?|flops?)(?: per token)?$`);
+const NAMED = ["dense", "file", "byte", "flop"];
 const WORDS = "(?: ?(?:of|the|dense|model|file|bytes?|flops?))*";
 const SHARE = new RegExp(`^${NUMBER} ?([x×%]?)(${WORDS})$`);
 // Words of a share that do not contradict each other: FLOPs are not those of a file.
@@ -11,17 +12,14 @@ const CLEAR = /^((dense|file)? ?(byte)?|(dense )?(flop)?)$/;
 
 // Return what a text allows at most, or null where it is no budget.
 export function readBudget(text) {
-  const plain = text.toLowerCase().replace(/≤|<=|<|=|\bat most\b/g, " ").replace(/\s+/g, " ")
-    .trim();
+  const plain = text.toLowerCase().replace(/(≤|<=|<|=|\bat most\b|\s)+/g, " ").trim();
   let match = PERPLEXITY.exec(plain);
   if (match) return { kind: "perplexity", most: Number(match[1]), base: null };
   match = SHARE.exec(plain);
   if (match) {
     const [, number, sign, words] = match;
     const most = Number(number) / (sign === "%" ? 100 : 1);
-    const named = ["dense", "file", "byte", "flop"].filter((word) => words.includes(word)).join(
-      " ",
-    );
+    const named = NAMED.filter((word) => words.includes(word)).join(" ");
     // A number above 1 without a sign is no factor.
     if ((sign || most <= 1) && CLEAR.test(named)) {
       const base = /dense|file/.exec(named)?.[0] ?? "";

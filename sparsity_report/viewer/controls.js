@@ -117,7 +117,8 @@ export class Controls {
     this.slider.disabled = !policy;
     // Levels that were added are between the steps of the slider, which is in percent.
     this.slider.max = 100 * (policy?.levels.at(-1) ?? 0);
-    this.slider.value = 100 * this.sparsity(state);
+    this.slider.value = 100
+      * (figures.isLevel(state) ? state.sparsity : figures.sums(state).share ?? 0);
     const { activeElement } = this.bar.getRootNode();
     // A budget goes with its answer.
     if (activeElement !== this.budget && !this.answer?.isConnected) this.budget.value = "";
@@ -167,12 +168,6 @@ export class Controls {
     show(this.sentence, parts.filter(Boolean).join(" "));
   }
 
-  // Return the level in view, or the sparsity of the variant.
-  sparsity(state) {
-    const { figures } = this;
-    return figures.isLevel(state) ? state.sparsity : figures.sums(state).share ?? 0;
-  }
-
   // Arrow keys move to the next level.
   walk(event) {
     const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
@@ -180,7 +175,8 @@ export class Controls {
     event.preventDefault();
     const { figures, store: { state } } = this;
     const { levels } = figures.policyOf(state);
-    const beyond = levels.filter((level) => by * (level - this.sparsity(state)) > 1e-9);
+    const now = figures.isLevel(state) ? state.sparsity : Number(this.slider.value) / 100;
+    const beyond = levels.filter((level) => by * (level - now) > 1e-9);
     if (beyond.length) this.store.set({ sparsity: beyond.at(by > 0 ? 0 : -1) });
   }
 

@@ -62,9 +62,8 @@ export async function inflate(bytes) {
 export async function open(packed) {
   const bytes = await inflate(packed);
   const size = new DataView(bytes.buffer).getUint32(0, true);
-  const data = JSON.parse(
-    new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(4, 4 + size)),
-  );
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  const data = JSON.parse(decoder.decode(bytes.subarray(4, 4 + size)));
   if (data.format !== FORMAT) throw new Error(`format ${data.format}`);
   let at = 4 + size;
   data.arrays = data.arrays.map((one) => {

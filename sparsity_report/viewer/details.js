@@ -192,12 +192,8 @@ export function groups(figures, state, width) {
     ? 1
     : largest(figures.extremes(state).flatMap((one) => figures.bars(one)));
   const high = Math.max(BAR, Math.min(TALL, BARS / rows.length));
-  return bars(rows, figures.text.say("bars_of", { metric: metric.label }), width, {
-    signed: metric.signed,
-    most,
-    letters: 18,
-    high,
-  });
+  const look = { signed: metric.signed, most, letters: 18, high };
+  return bars(rows, figures.text.say("bars_of", { metric: metric.label }), width, look);
 }
 
 // Bytes and FLOPs against sparsity, relative to dense, with the level in view.

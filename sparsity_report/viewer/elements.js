@@ -64,9 +64,8 @@ export function menu(className, label, options, act = () => undefined) {
     Array.isArray(one[1])
       ? make("optgroup", { label: one[0] }, ...one[1].map(option))
       : make("option", choice(one));
-  const made = make("select", { className, title: label, ariaLabel: label,
-    on: { change: () => act(made.value) } }, ...options.map(option));
-  return made;
+  return make("select", { className, title: label, ariaLabel: label,
+    on: { change: ({ target }) => act(target.value) } }, ...options.map(option));
 }
 
 /**

@@ -1,6 +1,6 @@
 // Every figure that the viewer shows, computed from the payload; each has one definition.
 /** @import { Counts, Layout, Metric, Payload, Policy, State, Variant } from "./types" */
-import { known, Text } from "./numbers.js";
+import { known, ordered, Text } from "./numbers.js";
 
 export const AT_LEVEL = "at level";
 // Keys of the state of sides A and B: the variant, or the policy and the sparsity of a level.
@@ -134,8 +134,6 @@ export class Figures {
    * @param {Policy} policy @param {number} sparsity
    */
   place(policy, sparsity) {
-    const exact = policy.levels.indexOf(sparsity);
-    if (exact >= 0) return exact;
     const distances = policy.levels.map((level) => Math.abs(level - sparsity));
     return distances.indexOf(Math.min(...distances));
   }
@@ -408,13 +406,11 @@ export class Figures {
    */
   extreme(state) {
     const metric = this.metric(state);
-    let [best, most] = [-1, -Infinity];
-    for (const i of this.scope(state.modules, state)) {
+    const size = (i) => {
       const value = this.value(metric, [i]);
-      const size = value === null ? -1 : Math.abs(value);
-      if (size > most) [best, most] = [i, size];
-    }
-    return best;
+      return value === null ? null : Math.abs(value);
+    };
+    return ordered(this.scope(state.modules, state), size, false)[0] ?? -1;
   }
 
   /**

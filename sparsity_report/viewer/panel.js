@@ -55,20 +55,18 @@ export class Panel {
   layerParts(state) {
     const { heading, note: about, lines, pictures, list, reason } = layer(this.figures, state,
       this.width);
-    const terms = list?.flat().map((textContent, k) => make(k % 2 ? "dd" : "dt", { textContent }));
-    return [make("p", { className: "sv-heading", textContent: heading }), note(about),
-      make("p", { textContent: lines.join(" ") }), ...this.squares(state),
-      ...pictures.map((plan, k) => this.drawn(plan, k)), terms && make("dl", {}, ...terms),
-      note(reason)];
-  }
-
-  squares(state) {
-    if (this.figures.isPair || state.detail < 0) return [];
-    return squares(this.figures, state, this.part, (part, members) => {
+    const choose = (part, members) => {
       this.part = part;
       if (members) this.store.select(members, false, true);
       else this.update(this.store.state);
-    });
+    };
+    const hasParts = !this.figures.isPair && state.detail >= 0;
+    const terms = list?.flat().map((textContent, k) => make(k % 2 ? "dd" : "dt", { textContent }));
+    return [make("p", { className: "sv-heading", textContent: heading }), note(about),
+      make("p", { textContent: lines.join(" ") }),
+      ...hasParts ? squares(this.figures, state, this.part, choose) : [],
+      ...pictures.map((plan, k) => this.drawn(plan, k)), terms && make("dl", {}, ...terms),
+      note(reason)];
   }
 
   // Draw a picture in its element.

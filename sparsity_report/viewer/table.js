@@ -144,9 +144,8 @@ export class Table {
     const first = Math.max(0, Math.floor(top / ROW) - BEYOND);
     const last = first + Math.ceil((this.room || 200) / ROW) + 2 * BEYOND;
     // Rows that stay keep their elements, and the text selected in them.
-    const drawn = new Map(
-      rows.slice(first, last).map((i) => [i, this.drawn.get(i) ?? this.row(i)]),
-    );
+    const seen = rows.slice(first, last);
+    const drawn = new Map(seen.map((i) => [i, this.drawn.get(i) ?? this.row(i)]));
     for (const [i, row] of this.drawn) if (!drawn.has(i)) row.remove();
     this.drawn = drawn;
     let next = this.body.firstChild;

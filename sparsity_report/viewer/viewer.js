@@ -23,9 +23,8 @@ function isOffered({ data: { metrics, start }, figures, panel, root }, name, val
   const side = SIDES.find((keys) => keys.includes(name));
   const kind = side && SIDES[0][side.indexOf(name)];
   if (kind === "sparsity" || (kind === "variant" && value === AT_LEVEL)) return true;
-  const menu = root.querySelector(
-    `select.sv-${side?.[0] ?? (name === "modules" ? "scope" : name)}`,
-  );
+  const control = side?.[0] ?? (name === "modules" ? "scope" : name);
+  const menu = root.querySelector(`select.sv-${control}`);
   const wanted = kind ? `${kind} ${value}` : value;
   return !menu || [...menu.options].some((option) => option.value === wanted && !option.disabled);
 }
@@ -146,18 +145,14 @@ class Viewer {
    * @returns {Promise<{ type: "said" | "error", text?: string, data?: DataView }>}
    */
   async ask(message) {
-    const { kernel, root, text, tools } = this;
+    const { kernel, root, text } = this;
     root.asked = message;
     const tell = (words, about) => {
       if (root.asked === message) root.viewer.tools.tell(words, about, "kernel");
     };
     this.store.rest();
     tell(text.say("waiting"), []);
-    const late = setTimeout(() => {
-      if (tools.notice.innerText.includes(text.say("waiting"))) tell(text.say("no_answer"), []);
-    }, 3000);
     const answer = await kernel.ask(message);
-    clearTimeout(late);
     tell(answer.text ?? "");
     return answer;
   }

@@ -9,6 +9,7 @@ import sparsity_report as sr
 from sparsity_report.study.sweep import with_level
 from sparsity_report.viewer.embed import widget_module
 from sparsity_report.viewer.study_payload import study_payload
+from sparsity_report.words.sentences import say
 
 # As the models of ipywidgets and marimo, it has a value before it says so.
 SETUP = """async ([code, values]) => {
@@ -281,7 +282,7 @@ def test_notices_go_with_their_cause(page):
     assert page.evaluate(notice) == ""
     page.evaluate("void viewer().ask({ type: 'add' })")
     page.evaluate("viewer().set({ search: 'fc2' }); viewer().tools.tell('a newer one')")
-    assert page.evaluate(notice).splitlines() == ["a newer one", "Waiting for the kernel…"]
+    assert page.evaluate(notice).splitlines() == ["a newer one", say("viewer.waiting")]
     page.evaluate("void viewer().ask({ type: 'level' })")
     first, second = page.evaluate("asked.flatMap((one) => one.type === 'inner' ? [] : [one.id])")
     answer = "id => { kernelSays({ id, type: 'said', text: 'answer ' + id }); return settle(); }"

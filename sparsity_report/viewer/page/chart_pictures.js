@@ -26,20 +26,18 @@ function asSvg(figures, style = "") {
 // Add a list of files to every chart; small ones side by side are one picture with their color bar.
 export function addPictures() {
   for (const place of document.querySelectorAll(CHARTS)) {
-    const rows = [place.previousElementSibling, place].filter((part) =>
-      part?.matches(".colors, .multiples")
-    );
-    const figures = rows.length
-      ? rows.flatMap((part) => [...part.querySelectorAll("figure")])
+    const rows = [place.previousElementSibling, place];
+    const inside = rows.filter((part) => part?.matches(".colors, .multiples"));
+    const figures = inside.length
+      ? inside.flatMap((part) => [...part.querySelectorAll("figure")])
       : [place];
     const save = async (kind) => {
       // A PNG has the fonts of the page.
       const content = kind === "svg"
         ? asSvg(figures)
         : await raster(asSvg(figures, document.querySelector("style").textContent), SCALE);
-      const name = `${document.querySelector(".kicker bdi").textContent} ${
-        figures[0].id.replace(/-figure$/, "")
-      }`;
+      const title = document.querySelector(".kicker bdi").textContent;
+      const name = `${title} ${figures[0].id.replace(/-figure$/, "")}`;
       download(new Blob([content]), `${fileName(name)}.${kind}`);
     };
     const kinds = ["SVG", "PNG"].map((kind) => [kind.toLowerCase(), kind]);
