@@ -43,7 +43,9 @@ export class Controls {
       ? [this.metric, this.scope, this.search]
       : [this.sides[0].variant, make("div", { className: "sv-track" }, this.slider),
         this.sides[0].level, this.layout, this.metric, this.search];
-    this.bar = make("div", { className: "sv-bar" }, ...bar);
+    const { title } = figures.data;
+    this.bar = make("div", { className: "sv-bar" },
+      make("b", { className: "sv-title", textContent: title, title }), ...bar);
     this.said = make("div", { className: "sv-said" }, this.versus, this.sentence, this.budget);
   }
 
@@ -86,7 +88,7 @@ export class Controls {
   // Name of what is in view: a variant, a level, or both sides.
   shown(state) {
     const { figures, text } = this;
-    if (figures.isPair) return figures.data.title;
+    if (figures.isPair) return "";
     if (!figures.compares(state)) return figures.shown(state);
     const [a, b] = [state, figures.other(state)].map((side) => figures.shown(side));
     return text.say("sides", { a, b });

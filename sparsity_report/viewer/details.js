@@ -32,7 +32,9 @@ export function histogram(figures, state, i, width) {
   if (place < 0) return null;
   const [top, { bins }] = [histograms.top[place], histograms];
   const heights = histograms.heights.subarray(place * bins, (place + 1) * bins);
-  const [high, floor, step, end] = [40, 54, (width - 8) / bins, width - 4];
+  // Each threshold has a line above the bars.
+  const [high, floor, step, end] = [40, 42 + 12 * figures.views(state).length, (width - 8) / bins,
+    width - 4];
   const cuts = figures.views(state).map((side) => threshold(figures, side, i, top, heights));
   const below = bins * (cuts[0]?.[0] ?? 0);
   /** @type {any[]} */
@@ -59,7 +61,7 @@ export function histogram(figures, state, i, width) {
 // Horizontal bars with a label and a text of some letters each; `most` is the end of their scale.
 export function bars(rows, description, width, { most, signed = false, high = BAR, letters = 13 }) {
   const longest = (key, least) => Math.max(least, ...rows.map((row) => row[key].length));
-  const left = Math.min(0.42 * width, 14 + 6.4 * longest("label", 5));
+  const left = Math.min(0.46 * width, 14 + 6.4 * longest("label", 5));
   const room = width - left - 14 - 6.4 * longest("text", letters);
   const top = Math.max(signed ? 0.02 : 0, most) || 1;
   const zero = signed ? left + room / 2 : left;
@@ -192,8 +194,11 @@ export function groups(figures, state, width) {
     ? 1
     : largest(figures.extremes(state).flatMap((one) => figures.bars(one)));
   const high = Math.max(BAR, Math.min(TALL, BARS / rows.length));
+  const [key, n] = state.selection.length ? ["selected", state.selection.length] : ["in_view", ""];
+  const note = figures.text.say(`bars_${key}`, { n });
+  const description = figures.text.say("bars_of", { metric: metric.label });
   const look = { signed: metric.signed, most, letters: 18, high };
-  return bars(rows, figures.text.say("bars_of", { metric: metric.label }), width, look);
+  return { note, ...bars(rows, description, width, look) };
 }
 
 // Bytes and FLOPs against sparsity, relative to dense, with the level in view.

@@ -114,7 +114,7 @@ export class Text {
       const whole = { share: 0.01, points: 0.01 }[kind]
         ?? 1000 ** Math.max(0, PREFIXES.indexOf(unit.trim()[0]));
       const bound = Math.ceil((error / whole) * 10 ** digits - 1e-9) / 10 ** digits;
-      return `${text.slice(0, text.length - unit.length)} ± ${fixed(bound, digits)}${unit}`;
+      return `${text.slice(0, text.length - unit.length)} ±\u00a0${fixed(bound, digits)}${unit}`;
     }
     const signed = () => (value >= 0 ? "+" : "") + this.figures(value, 3).replace("-", "−");
     const write = { share: () => this.percent(value), points: () => this.points(value),

@@ -46,7 +46,9 @@ export class Panel {
     const plan = state.panel !== "layer" && this.picture(state);
     const parts = state.panel === "layer"
       ? this.layerParts(state)
-      : [plan ? this.drawn(plan) : note(this.figures.text.say("no_levels"))];
+      : plan
+      ? [this.drawn(plan), note(plan.note)]
+      : [note(this.figures.text.say("no_levels"))];
     const name = this.details.querySelector(".sv-parts :focus")?.getAttribute("name");
     show(this.details, ...parts);
     if (name) this.details.querySelector(`[name="${CSS.escape(name)}"]:checked`)?.focus();

@@ -472,12 +472,15 @@ def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
     Of the variants with its zeros, one with a score comes first, and the layout is CSR if the study
     has that. If exactly two distinct prunings are at the level of the verdict, the viewer opens on
     their difference. A is then the later one of the study and B the earlier one; otherwise B is the
-    baseline.
+    only other pruning, or the baseline.
     """
     variants = {variant["name"]: variant for variant in header["variants"]}
     fewer = () if study.facts.contenders else fewer_experts(study)
     rivals = study.facts.main_level[1] if study.facts.contenders else []
-    other, opened = rivals if len(rivals) == 2 else (study.facts.baseline, study.facts.headline)
+    alike = study.facts.layouts_of(study.facts.headline)
+    others = [name for name in study.facts.contenders if name not in alike]
+    other = others[0] if len(others) == 1 else study.facts.baseline
+    other, opened = rivals if len(rivals) == 2 else (other, study.facts.headline)
     first = next(iter(fewer), opened)
     same = [name for name in variants if name in study.facts.layouts_of(first)]
     layouts = {variants[name]["layout"] for name in same}

@@ -22,7 +22,7 @@ function columnOf(figures, state, key) {
   }
   const metric = figures.metric({ ...state, metric: key });
   const side = figures.compares(state) && OF_SIDES[key];
-  return { key,
+  return { key, tip: metric.note,
     title: side ? text.say(side, { metric: metric.label, a: "A", b: "B" }) : metric.label,
     value: (i) => figures.value(metric, [i]), write: (i) => figures.write(metric, [i]) };
 }
@@ -80,7 +80,7 @@ export class Table {
       ariaLabel: text.say("table"), ariaMultiSelectable: "true", on: {
         scroll: redraw,
         keydown: (event) => this.key(event),
-        // Shift adds a row, and does not extend a selection of text.
+        // Shift extends the selection of rows, not that of text.
         mousedown: (event) => event.shiftKey && event.preventDefault(),
       } }, make("div", { className: "sv-top", role: "rowgroup" }, this.head), this.body, this.none);
     // The grid names its row by an id, which is unique in a notebook of several viewers.
@@ -110,8 +110,9 @@ export class Table {
       this.titles = titles;
       this.drawn.clear();
       this.body.replaceChildren();
-      this.head.replaceChildren(...this.columns.map(({ key, title }) => {
-        const attributes = { "data-sort": key, title: text.say("sort_tip", { column: title }) };
+      this.head.replaceChildren(...this.columns.map(({ key, title, tip }) => {
+        const about = [tip, text.say("sort_tip", { column: title })].filter(Boolean).join("\n");
+        const attributes = { "data-sort": key, title: about };
         const next = { [`-${key}`]: key, [key]: "" };
         const click = () => store.set({ sort: next[store.state.sort] ?? `-${key}` });
         return make("div", { role: "columnheader" },
@@ -166,7 +167,10 @@ export class Table {
     const name = { role: "rowheader", title: this.figures.nameOf(i) };
     const cells = this.columns.map((_, k) => make("div", k ? { role: "gridcell" } : name));
     const attributes = { "data-row": i, role: "row", id: `${this.id}-${i}` };
-    const click = (event) => isTextSelected(this.box) || this.store.select([i], isMore(event));
+    const click = (event) => {
+      if (event.shiftKey) this.move(this.rows.indexOf(i), true);
+      else if (!isTextSelected(this.box)) this.store.select([this.from = i], isMore(event));
+    };
     return make("div", { className: "sv-row", attributes, on: { click } }, ...cells);
   }
 
@@ -193,14 +197,15 @@ export class Table {
     event.preventDefault();
   }
 
-  // Move to a row and select it; `isRange` selects from the first selected row on, `isOnly` none.
+  // Move to a row and select it; `isRange` selects from the last single row on, `isOnly` none.
   move(to, isRange = false, isOnly = false) {
     this.arrange();
     const { rows, store, store: { state }, box } = this;
     if (!rows.length) return;
     const place = clamped(to, rows.length - 1);
-    const starts = [state.selection[0], state.detail].map((i) => rows.indexOf(i));
-    const from = isRange ? starts.find((k) => k >= 0) ?? place : place;
+    if (!isRange) this.from = rows[place];
+    else if (!state.selection.includes(this.from)) this.from = state.detail;
+    const from = rows.includes(this.from) ? rows.indexOf(this.from) : place;
     const range = rows.slice(Math.min(from, place), Math.max(from, place) + 1);
     if (isOnly) store.set({ detail: rows[place] });
     else store.select(from > place ? range.reverse() : range, false, true);

@@ -70,10 +70,10 @@ export class Tools {
     const { selection, selection: { length } } = state;
     this.clear.hidden = !length;
     this.add.hidden = !figures.isLevel(state);
-    const hint = figures.compares(state) ? "" : "select_hint";
+    const [hint, side] = figures.compares(state) ? ["", text.say("side_a")] : ["select_hint", ""];
     const key = length ? (figures.isPair ? "selected" : "selected_sums") : hint;
     const sums = length && !figures.isPair ? figures.written(state, selection) : {};
-    show(this.sum, text.say(key, { n: text.count(length), ...sums }));
+    show(this.sum, text.say(key, { n: text.count(length), side, ...sums }));
   }
 
   /**
@@ -83,6 +83,8 @@ export class Tools {
    * @param {"page" | "kernel"} place
    */
   tell(content, about = null, place = "page") {
+    // An answer of the kernel gives way to a later notice.
+    if (!this.about.kernel) this.notices.kernel.replaceChildren();
     this.about[place] = about;
     this.notices[place].replaceChildren(content);
   }
@@ -148,12 +150,13 @@ export class Tools {
   // Return the map with the picture beside it, below one another.
   picture(state, width) {
     const { controls, figures, map, panel, text } = this.viewer;
-    const title = text.say("picture_title", { title: figures.data.title,
-      metric: figures.metric(state).label, shown: controls.shown(state) });
+    const key = figures.isPair ? "picture_of_pair" : "picture_title";
+    const title = text.say(key, { title: figures.data.title, metric: figures.metric(state).label,
+      shown: controls.shown(state) });
     const { height, parts, ...top } = map.picture(state, width, title);
     const below = panel.picture(state, width);
     if (!below) return { ...top, height, parts };
-    const name = state.panel === "layer" ? clip(figures.nameOf(state.detail), width / 6) : "";
+    const name = state.panel === "layer" ? clip(figures.short(state.detail), width / 6) : "";
     const heading = { width, height: 20, shapes: [small(4, 12, name)] };
     const start = height + (name ? 20 : 4);
     return { ...top, parts: [...parts, [heading, 0, height], [below, 0, start]],

@@ -33,8 +33,8 @@ def study_metrics(study: StudyFigures) -> list[tuple[dict[str, Any], LayerFigure
     metrics: list[tuple[dict[str, Any], LayerFigure | None]] = []
     for key, column in METRICS.items():
         if key != "sensitivity":
-            is_packed = key == "bytes_ratio" and study.facts.packings()
-            name = "bytes_ratio_packed" if is_packed else key
+            ratio = "bytes_ratio_packed" if study.facts.packings() else "bytes_ratio"
+            name = {"bytes_ratio": ratio, "sparsity": "weight_sparsity"}.get(key, key)
             words = {"label": display_names.head(name), "parts": column.ratio or (key,)}
             metrics.append((_metric(column, say(f"note.{name}")) | words, None))
     frame = study.sensitivity

@@ -210,6 +210,11 @@ def test_a_later_action_wins_over_a_typed_level(page, demo_study):
         page.evaluate(act)
         assert page.evaluate("viewer().state.sparsity") == meanwhile
         assert page.evaluate(answer, longer) == final
+    # A refusal takes the place of the answer.
+    assert page.locator(".sv-notice").inner_text() == "counted"
+    page.locator(".sv-level").fill("150")
+    page.locator(".sv-level").press("Enter")
+    assert page.locator(".sv-notice").inner_text().startswith("“150” is not a level")
 
 
 def test_a_page_that_goes_shares_its_last_change(page):

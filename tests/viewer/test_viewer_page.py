@@ -154,9 +154,20 @@ def test_selection_is_one(opened):
     (first,) = opened.state["selection"]
     assert opened.state["detail"] == first
     assert opened.page.locator(".sv-row.sv-detail").count() <= 1
-    opened.page.locator(".sv-row").nth(3).click(modifiers=["Shift"])
+    opened.page.locator(".sv-row").nth(3).click(modifiers=["Control"])
     assert len(opened.state["selection"]) == 2
     assert "2" in opened.page.locator(".sv-sum").inner_text()
+    # Shift selects from the last row that was clicked, in either direction.
+    names = opened.run("viewer.table.rows.map((i) => viewer.figures.modules.names[i])")
+    for row, key, wanted in (
+        (3, None, [3]),
+        (1, "Shift", [3, 2, 1]),
+        (4, "Shift", [3, 4]),
+        (1, "Control", [3, 4, 1]),
+        (2, "Shift", [1, 2]),
+    ):
+        opened.page.locator(".sv-row").nth(row).click(modifiers=[key] if key else [])
+        assert opened.state["selection"] == [names[k] for k in wanted]
     opened.page.locator(".sv-clear").click()
     assert opened.state["selection"] == []
     # A drag selects all cells that it touches.
