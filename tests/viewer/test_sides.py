@@ -162,7 +162,7 @@ def test_controls_of_both_sides(page, study, zeros):
     assert "B, layerwise magnitude at 60 %: 60.0 %. A − B is −10.0 points." in sentence
     heads = page.page.locator(".sv-head button").all_inner_texts()
     assert [head.replace("\xa0", " ") for head in heads][1:4] == [
-        "Sparsity of A", "Sparsity of B", "A − B"
+        "Weight sparsity of A", "Weight sparsity of B", "A − B"
     ]  # fmt: skip
     row = page.page.locator(".sv-row", has_text="0.fc1").locator("> div").all_inner_texts()
     shares = [percent(share, space=" ") for share in (a, b)]

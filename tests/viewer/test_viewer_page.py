@@ -616,7 +616,7 @@ def test_layers_are_found_sorted_and_copied_by_keyboard_alone(opened, study):
     assert len(next(copied).split("\r\n")) == 25
     # Sort by bytes from the header, and by sparsity.
     layers = study.facts.prunable("CSR30")
-    for column, title in (("stored_bytes", "Stored bytes"), ("share", "Sparsity")):
+    for column, title in (("stored_bytes", "Stored bytes"), ("share", "Weight sparsity")):
         keys.press("Home", "ArrowUp", "Home")
         for _ in range(8):
             if keys.row() != [title]:
