@@ -34,10 +34,10 @@ export function readBudget(text) {
   return { kind: unit[0] === "f" ? "flops" : "bytes", most: size, base: null };
 }
 
-// Return a budget of 60 % of the dense bytes, which packed weights can keep as well.
+// Return a budget of 60 % of the bytes of the file, or of the dense ones.
 export function example(figures) {
-  const { bytes } = figures.sums({ variant: "", layout: "dense" });
-  return bytes ? figures.text.scaled(Number((0.6 * bytes).toPrecision(2)), "B") : "60 %";
+  const { base } = figures.sums({ variant: "", layout: "dense" });
+  return base ? figures.text.scaled(Number((0.6 * base).toPrecision(2)), "B") : "60 %";
 }
 
 /**
@@ -89,17 +89,17 @@ function byCost(figures, state, policy, { kind, most: limit, base }) {
     return k < 0 ? [] : [place(one, k)];
   });
   const size = data.packed && kind === "bytes" ? first.base / scale : Infinity;
-  const words = { file: size <= limit ? text.say("budget_file", { value: write(size) }) : "",
+  const words = { value: write(size),
     limit: base === null ? write(limit) : text.say(`budget_of_${of}`, { limit: write(limit) }) };
-  if (!places.length && !words.file) {
+  if (size <= limit) return { text: text.say("budget_file", words) };
+  if (!places.length) {
     const least = costs.map((one) => place(one, one.most.indexOf(Math.min(...one.most))));
     words.least = least.sort((a, b) => a.cost - b.cost)[0].text;
     return { text: text.say("budget_out_of_reach", words) };
   }
-  const [{ layout, level } = {}] = places;
+  const [{ layout, level }] = places;
   if (layout === state.layout) return { level, places, text: text.say("budget_met", words) };
   words.layout = text.say(`as_${state.layout}`);
-  words.others = places.length ? text.say("budget_others") : "";
   return { places, text: text.say("budget_elsewhere", words) };
 }
 

@@ -142,7 +142,7 @@ export class Controls {
     if (data.quality || data.scores?.length) {
       parts.push(score ? capital(text.say("score", score)) : text.say("not_measured"));
     }
-    const step = policy ? stepOf(policy) : 0.01;
+    const step = figures.isLevel(state) ? stepOf(policy) : 0.01;
     if (text.level(step) !== text.level(0.01)) {
       parts.push(text.say("level_steps", { step: text.level(step) }));
     }
@@ -196,9 +196,11 @@ export class Controls {
     }
     const before = store.state;
     const policy = figures.policyOf({ policy: before[key] });
-    let level = policy.levels[figures.place(policy, sparsity)];
+    const k = figures.place(policy, sparsity);
+    let level = policy.levels[k];
     let said = Math.abs(level - sparsity) < 1e-9 ? "" : this.nearest(policy, sparsity);
-    if (said && viewer.kernel && figures.data.hasWeights && !policy.patterns) {
+    const isExact = !said && !policy.slack[k];
+    if (!isExact && viewer.kernel && figures.data.hasWeights && !policy.patterns) {
       const answer = await viewer.ask({ type: "level", level: { policy: policy.key, sparsity } });
       if (answer.type === "error") return;
       [level, said] = [sparsity, answer.text];

@@ -120,8 +120,8 @@ function why(figures, state, i) {
   const mean = figures.value(figures.metric({ ...state, metric: "deviation" }),
     figures.scope("prunable", state));
   if (!known(spread) || !mean) return lines;
-  const times = text.times(spread / mean);
-  lines.push(text.say("spread", { spread: text.significant(spread, 3), times }));
+  const [own, times] = [spread, spread / mean].map((value) => text.value(value, "own"));
+  lines.push(text.say("spread", { spread: own, times: `${times} ×` }));
   return lines;
 }
 

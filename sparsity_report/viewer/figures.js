@@ -473,7 +473,7 @@ export class Figures {
       return { key, bytes, fits: true, value: ratio(bytes, base), error: ratio(error, base) };
     });
     const level = this.levelOf(state);
-    const pattern = level?.policy.patterns?.[level.k] ?? "";
+    const pattern = level ? level.policy.patterns?.[level.k] : of.pattern;
     // Levels keep the zeros of the first variant. With less than half of zeros, none fits.
     const listed = this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i);
     const isUnfit = pattern || 2 * (left[i] - (slack?.[i] ?? 0)) > n

@@ -104,8 +104,8 @@ export function scale(figures, state, members, held = [Infinity, -Infinity]) {
   const level = figures.levelOf(state);
   const noise = level ? 4 * level.policy.slack[level.k] : 0;
   let [least, most] = metric.signed ? [-far, far] : seen;
-  if (isOfWeights) [least, most] = [Math.floor(100 * least) / 100, Math.ceil(100 * most) / 100];
   const part = (most - least) / (high - low);
+  if (isOfWeights) [least, most] = [Math.floor(100 * least) / 100, Math.ceil(100 * most) / 100];
   const isFitted = state.colors !== "full" && part > Math.max(NARROW, noise) && part < 1
     && (metric.signed || state.colors === "fitted" || part < WIDE);
   if (isFitted) [low, high] = [least, most];
@@ -360,8 +360,8 @@ export class HeatMap {
 
 // Return the scale of colors with its ends as a picture of a width.
 function legend(text, { metric, low, high, isFitted }, width) {
-  const write = { share: (end) => text.level(end), own: (end) => text.significant(end, 3) };
-  const [from, to] = [low, high].map(write[metric.kind] ?? ((end) => text.value(end, metric.kind)));
+  const write = (end) => metric.kind === "share" ? text.level(end) : text.value(end, metric.kind);
+  const [from, to] = [low, high].map(write);
   const range = metric.signed ? `±${to.replace("+", "")}` : `${from.replace(/ %$/, "")}–${to}`;
   const note = isFitted ? text.say("colors_note", { range }) : "";
   const beside = LETTER * Math.max(metric.label.length + 1, note.length);

@@ -118,7 +118,7 @@ export class Text {
     }
     const signed = () => (value >= 0 ? "+" : "") + this.figures(value, 3).replace("-", "−");
     const write = { share: () => this.percent(value), points: () => this.points(value),
-      ratio: () => this.times(value), own: () => this.significant(value, 4), nats: signed,
+      ratio: () => this.times(value), own: () => this.significant(value, 2), nats: signed,
       count: () => this.count(value), text: () => value };
     return (write[kind] ?? (() => this.scaled(value, kind === "bytes" ? "B" : "")))();
   }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.counting.policies.policy_registry import families
+from sparsity_report.counting.policies.policy_registry import families, read_method
 from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import strip_names
@@ -27,6 +27,7 @@ from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels import Levels, bytes_beside
 from sparsity_report.study.policy_names import GLOBAL, selection_rule
+from sparsity_report.study.schema import COLUMNS
 from sparsity_report.study.sweep import ladders, thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.viewer.copied_code import CopiedCode
@@ -59,13 +60,13 @@ _DETAILS = {
     "iou": "share",
     "changed": "count",
     "relative_change": "share",
-    "correlation": "own",
     "certainty": "share",
 }
 _TEXTS: dict[str, Callable[[Any], str]] = {
     "after_name": partial(clip, limit=200),
     "alignment": partial(display_name, "alignment"),
     **dict.fromkeys(("shape_before", "shape_after"), shape),
+    "correlation": COLUMNS["correlation"].format.write,
     **dict.fromkeys(("n_m_before", "n_m_after"), str),
 }
 
@@ -246,6 +247,7 @@ def _variants(
             "threshold": None if pd.isna(threshold) else float(threshold),
             # The zeros of unpruned weights are their smallest magnitudes.
             "isMagnitude": pd.isna(method) or selection_rule(method) == "magnitude",
+            "pattern": str(policy.pattern or "") if (policy := read_method(method)) else "",
             "isRepeated": name in copied.repeated,
             "command": copied.of_variant(row),
             "arrays": _arrays(rows, arrays),

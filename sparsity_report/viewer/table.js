@@ -47,13 +47,24 @@ export function sorted(figures, state, members) {
 const NAMES = { module: "module_name", sparsity: "weight_sparsity",
   sparsity_b: "weight_sparsity_b" };
 
+// Return the columns of a copy for what the screen writes as ±: uncertain weights of a level.
+export const uncertainties = (figures, state) =>
+  figures.views(state).flatMap((side, k) => {
+    const { slack } = figures.counts(side);
+    return slack ? [{ key: ["uncertainty", "uncertainty_b"][k], value: (i) => slack[i] }] : [];
+  });
+
 // Return the rows as text with a separator; formulas of spreadsheets become text.
 export function asText(columnList, members, separator) {
   const cell = (value) => {
     const text = known(value) ? (typeof value === "string" ? inert(value) : String(value)) : "";
     return separator === "\t" ? text.replace(/[\t\r\n]/g, " ") : quoted(text);
   };
-  const rows = members.map((i) => columnList.map(({ value }) => cell(value(i))));
+  // Spreads are known to two digits.
+  const digits = { deviation: (value) => Number(value?.toPrecision(2)) };
+  const rows = members.map((i) =>
+    columnList.map(({ key, value }) => cell((digits[key] ?? ((one) => one))(value(i))))
+  );
   const heads = columnList.map(({ key }) => NAMES[key] ?? key);
   return [heads, ...rows].map((row) => row.join(separator)).join("\r\n");
 }

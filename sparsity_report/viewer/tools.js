@@ -4,7 +4,7 @@ import { choices, copyText, download, fileName, make, menu, raster, show } from 
 import { clip } from "./numbers.js";
 import { small, svgText } from "./pictures.js";
 import { savedPage } from "./saved_page.js";
-import { asText, sorted } from "./table.js";
+import { asText, sorted, uncertainties } from "./table.js";
 
 // Forms of a copy, and pictures with their widths in points: a column and a page.
 const COPIES = ["table", "python", "command"];
@@ -110,7 +110,8 @@ export class Tools {
     table.arrange();
     const rows = sorted(figures, table.state, figures.inView(table.state));
     const notice = text.say("copied_rows", { n: text.count(rows.length) });
-    return [asText(table.columns, rows, separator), notice];
+    const columns = [...table.columns, ...uncertainties(figures, table.state)];
+    return [asText(columns, rows, separator), notice];
   }
 
   async clip(content, notice = this.viewer.text.say("copied")) {

@@ -55,6 +55,7 @@ export interface Variant {
   sparsity: number | null;
   isFirst: boolean;
   isMagnitude: boolean;
+  pattern: string;
   isRepeated: boolean;
   command: string | null;
   threshold: number | null;

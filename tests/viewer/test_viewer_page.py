@@ -742,6 +742,14 @@ def test_copies_are_the_selected_rows_or_those_in_view(opened):
         assert names == wanted
         assert f"Rows copied: {len(wanted)}." in opened.page.locator(".sv-notice").inner_text()
         assert opened.page.locator(".sv-notice textarea").count() == 0
+    # At a level, counts come with their uncertainty, and spreads with the digits that they have.
+    opened.set(selection=[], search="", variant="at level", sparsity=0.6)
+    opened.page.locator(".sv-copy").click()
+    exact = sr.masked(sr.global_magnitude(sr.load(), 0.6)).layers().set_index("module_name")
+    for row in csv.DictReader(io.StringIO(opened.run("window.taken")), delimiter="\t"):
+        away = int(row["nonzero"]) - exact.loc[row["module_name"], "nonzero"]
+        assert abs(away) <= int(row["uncertainty"])
+        assert len(row["deviation"].lstrip("0.")) <= 2
     # The difference of two sides has no column of spreads, by which its rows are sorted.
     opened.set(selection=[], search="", metric="difference", sort="-deviation")
     opened.page.locator(".sv-copy").click()
