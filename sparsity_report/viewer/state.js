@@ -7,9 +7,7 @@ const [REST, STEPS] = [300, 200];
 
 // Return whether two states show the same, in any panel.
 const isSame = (one, other) =>
-  Object.entries(one).every(([key, value]) =>
-    key === "panel" || value === other?.[key] || String(value) === String(other?.[key])
-  );
+  Object.keys(one).every((key) => key === "panel" || String(one[key]) === String(other?.[key]));
 
 export class Store {
   /**

@@ -70,8 +70,8 @@ export class Tools {
     const { selection, selection: { length } } = state;
     this.clear.hidden = !length;
     this.add.hidden = !figures.isLevel(state);
-    const [hint, side] = figures.compares(state) ? ["", text.say("side_a")] : ["select_hint", ""];
-    const key = length ? (figures.isPair ? "selected" : "selected_sums") : hint;
+    const side = figures.compares(state) ? text.say("side_a") : "";
+    const key = length ? (figures.isPair ? "selected" : "selected_sums") : "select_hint";
     const sums = length && !figures.isPair ? figures.written(state, selection) : {};
     show(this.sum, text.say(key, { n: text.count(length), side, ...sums }));
   }
