@@ -138,9 +138,10 @@ def test_python_and_the_page_have_the_same_choices(chromium, tmp_path, study):
 def test_saved_pictures_have_the_colors_in_view(chromium, tmp_path, study):
     with Shown(chromium, tmp_path, study) as shown:
         picture = shown.run("viewer.map.picture(viewer.store.state, 500, 'Title')")
-        texts = [shape["text"] for shape in picture["shapes"] if shape["t"] == "text"]
+        shapes = [shape for plan, *_ in picture["parts"] for shape in plan["shapes"]]
+        texts = [shape["text"] for shape in shapes if shape["t"] == "text"]
         assert {*shown.ends, shown.note} <= {*texts}
-        fills = {shape["fill"] for shape in picture["shapes"] if shape["t"] == "rect"}
+        fills = {shape["fill"] for shape in shapes if shape["t"] == "rect"}
         assert {*shown.fills} <= fills
 
 
