@@ -142,7 +142,6 @@ class Explorer(anywidget.AnyWidget):
         - ``grouping``: unit of the bars, ``"group"``, ``"projection"`` or ``"block"``.
         - ``sort``: ``"module"`` or a metric, with ``-`` before it for descending; empty in the
           order of the model. ``"sparsity_b"`` and ``"stored_bytes_b"`` are those of side B.
-        - ``curve``: figure that the curve shows over sparsity, ``"bytes"`` or ``"quality"``.
         - ``search``: words, each in the name, the group or the place of a layer, for the table.
           ``"attention block 1"`` finds the attention of block 1, and not of block 10.
         - ``selection``: names of the selected modules.
@@ -212,18 +211,24 @@ class Explorer(anywidget.AnyWidget):
                     self._keep_level(after[policy], after[share])
             self.state = with_consequences(self._contents.header, self.state, changes)
 
-    def _keep_level(self, policy: str, share: float) -> None:
-        """Count a level exactly if the study lacks it; warn where that cannot be."""
+    def _keep_level(self, policy: str, share: float, *, exact: bool = False) -> None:
+        """Count a level exactly if the study lacks it; warn where that cannot be.
+
+        With `exact`, also count one that the study has with an uncertainty.
+        """
         study, sparsity = self.study, round(float(share), 6)
-        kept = study.by_policy.get(policy)
-        if kept is None or abs(nearest(kept.sparsities, sparsity) - sparsity) < 1e-9:
+        if (kept := study.by_policy.get(policy)) is None:
+            return
+        place = nearest(kept.sparsities, sparsity)
+        is_kept = abs(place - sparsity) < 1e-9
+        if is_kept and not (exact and kept.slack[:, kept.sparsities.index(place)].any()):
             return
         if study.levels is not None and study.weights is not None and ":" not in policy:
             self._replace(replace(study, levels=with_level(study.levels, study.weights, sparsity)))
             return
-        place, label = nearest(kept.sparsities, sparsity), policy_label(policy)
-        text = say("explorer.level_nearest", level=sparsity, policy=label, nearest=place)
-        warnings.warn(text, stacklevel=3)
+        words = {"level": sparsity, "policy": policy_label(policy), "nearest": place}
+        if not is_kept:
+            warnings.warn(say("explorer.level_nearest", **words), stacklevel=3)
 
     def _replace(self, study: Study) -> None:
         """Show another study of the same model."""
@@ -235,8 +240,9 @@ class Explorer(anywidget.AnyWidget):
         """Return the layers of the table, in its order: the selected ones, or else those in view.
 
         The columns are those of ``study.layers``, at a level those of
-        :meth:`Study.at_level`; bytes and FLOPs are those of the byte layout. For two checkpoints
-        they are those of ``matches``, and the metrics.
+        :meth:`Study.at_level`, with the ``uncertainty`` that the page shows; bytes and FLOPs are
+        those of the byte layout. For two checkpoints they are those of ``matches``, and the
+        metrics.
 
         While the difference is in view, the counts, bytes and FLOPs of side B follow, with ``_b``
         at the end of their names, and ``difference``. They are null for a layer that B lacks;
@@ -328,7 +334,7 @@ class Explorer(anywidget.AnyWidget):
         """Count a level for the page, which then shows it unless the view has changed."""
         check_state(self._contents.header, content["level"])
         sparsity = content["level"]["sparsity"]
-        self._keep_level(content["level"]["policy"], sparsity)
+        self._keep_level(content["level"]["policy"], sparsity, exact=True)
         return {"text": say("explorer.level_exact", level=sparsity)}
 
     def _answer_report(self, content: dict[str, Any]) -> dict[str, Any]:
@@ -449,7 +455,8 @@ class Explorer(anywidget.AnyWidget):
         longer = study.with_variants(*(v for v in pruned if v.name not in set(same["variant"])))
         with self.hold_sync():
             self._replace(longer)
-            self.select(variant=pruned[state["layout"] == "csr"].name)
+            layout = state["layout"]
+            self.select(variant=pruned[layout == "csr"].name, layout=layout)
 
     @property
     def chart(self) -> VegaLite:

@@ -63,8 +63,7 @@ def write(value: Any, kind: str) -> str:
     if kind == "nats":
         return number_format.figures(value, "+.3f").replace("-", "−")
     if kind == "own":
-        plain = not value or 1e-3 <= abs(value) < 1e6
-        return number_format.figures(value, ",.6g" if plain else ".3g").replace("-", "−")
+        return number_format.figures(value, "#.2g").replace("-", "−")
     if kind == "ratio":
         return number_format.times(value, " ")
     return number_format.scaled(value, space="")

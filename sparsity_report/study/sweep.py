@@ -157,12 +157,13 @@ def ladders(
 
 
 def with_level(levels: pd.DataFrame, weights: Weights, sparsity: float) -> pd.DataFrame:
-    """Return a table of levels with one more, counted exactly."""
+    """Return a table of levels with one that is counted exactly, new or in place of its bounds."""
     pruning = pruned_at(weights, GLOBAL, sparsity)
     _THRESHOLDS.setdefault(weights, {})[sparsity] = pruning.threshold
     rows = LayerTable(weights, count_weights(weights)).frame("", pruning)
     exact = rows.assign(sparsity=sparsity, uncertainty=0)[list(levels)]
-    frame = pd.concat([levels, exact[exact["module_name"].isin(levels["module_name"])]])
+    others = levels[(levels["sparsity"] - sparsity).abs() > 1e-9]
+    frame = pd.concat([others, exact[exact["module_name"].isin(levels["module_name"])]])
     order = np.lexsort((frame["sparsity"], pd.factorize(frame["module_name"])[0]))
     return frame.iloc[order].reset_index(drop=True).astype(levels.dtypes)
 

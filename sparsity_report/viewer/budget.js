@@ -4,6 +4,7 @@ import { LAYOUTS } from "./figures.js";
 const NUMBER = "(\\d+\\.?\\d*|\\.\\d+)";
 const PERPLEXITY = new RegExp(`^(?:perplexity|ppl) ?${NUMBER}$`);
 const SIZE = new RegExp(`^${NUMBER} ?([kmgtp]?)(i?)(b|bytes?|flops?)(?: per token)?$`);
+const NAMED = ["dense", "file", "byte", "flop"];
 const WORDS = "(?: ?(?:of|the|dense|model|file|bytes?|flops?))*";
 const SHARE = new RegExp(`^${NUMBER} ?([x×%]?)(${WORDS})$`);
 // Words of a share that do not contradict each other: FLOPs are not those of a file.
@@ -11,17 +12,14 @@ const CLEAR = /^((dense|file)? ?(byte)?|(dense )?(flop)?)$/;
 
 // Return what a text allows at most, or null where it is no budget.
 export function readBudget(text) {
-  const plain = text.toLowerCase().replace(/≤|<=|<|=|\bat most\b/g, " ").replace(/\s+/g, " ")
-    .trim();
+  const plain = text.toLowerCase().replace(/(≤|<=|<|=|\bat most\b|\s)+/g, " ").trim();
   let match = PERPLEXITY.exec(plain);
   if (match) return { kind: "perplexity", most: Number(match[1]), base: null };
   match = SHARE.exec(plain);
   if (match) {
     const [, number, sign, words] = match;
     const most = Number(number) / (sign === "%" ? 100 : 1);
-    const named = ["dense", "file", "byte", "flop"].filter((word) => words.includes(word)).join(
-      " ",
-    );
+    const named = NAMED.filter((word) => words.includes(word)).join(" ");
     // A number above 1 without a sign is no factor.
     if ((sign || most <= 1) && CLEAR.test(named)) {
       const base = /dense|file/.exec(named)?.[0] ?? "";
@@ -36,10 +34,10 @@ export function readBudget(text) {
   return { kind: unit[0] === "f" ? "flops" : "bytes", most: size, base: null };
 }
 
-// Return a budget of 60 % of the dense bytes, which packed weights can keep as well.
+// Return a budget of 60 % of the bytes of the file, or of the dense ones.
 export function example(figures) {
-  const { bytes } = figures.sums({ variant: "", layout: "dense" });
-  return bytes ? figures.text.scaled(Number((0.6 * bytes).toPrecision(2)), "B") : "60 %";
+  const { base } = figures.sums({ variant: "", layout: "dense" });
+  return base ? figures.text.scaled(Number((0.6 * base).toPrecision(2)), "B") : "60 %";
 }
 
 /**
@@ -91,17 +89,17 @@ function byCost(figures, state, policy, { kind, most: limit, base }) {
     return k < 0 ? [] : [place(one, k)];
   });
   const size = data.packed && kind === "bytes" ? first.base / scale : Infinity;
-  const words = { file: size <= limit ? text.say("budget_file", { value: write(size) }) : "",
+  const words = { value: write(size),
     limit: base === null ? write(limit) : text.say(`budget_of_${of}`, { limit: write(limit) }) };
-  if (!places.length && !words.file) {
+  if (size <= limit) return { text: text.say("budget_file", words) };
+  if (!places.length) {
     const least = costs.map((one) => place(one, one.most.indexOf(Math.min(...one.most))));
     words.least = least.sort((a, b) => a.cost - b.cost)[0].text;
     return { text: text.say("budget_out_of_reach", words) };
   }
-  const [{ layout, level } = {}] = places;
+  const [{ layout, level }] = places;
   if (layout === state.layout) return { level, places, text: text.say("budget_met", words) };
   words.layout = text.say(`as_${state.layout}`);
-  words.others = places.length ? text.say("budget_others") : "";
   return { places, text: text.say("budget_elsewhere", words) };
 }
 

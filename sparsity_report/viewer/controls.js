@@ -1,13 +1,9 @@
-// The bar above the map: what is in view, the slider and its marks, the sentence and the budget.
+// The bar above the map: what is in view, the slider, the sentence and the budget.
 import { example, solve } from "./budget.js";
-import { element, make, menu, show } from "./elements.js";
+import { make, menu, show } from "./elements.js";
 import { AT_LEVEL, LAYOUTS, SIDES } from "./figures.js";
 import { clip, known } from "./numbers.js";
-import { draw } from "./pictures.js";
 import { button } from "./tools.js";
-
-// Milliseconds until a level is shown that the kernel has not counted.
-const PATIENCE = 3000;
 
 const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
 
@@ -19,7 +15,6 @@ function stepOf({ levels }) {
 
 export class Controls {
   unused = [];
-  width = 0;
 
   constructor(viewer) {
     const { figures, store } = viewer;
@@ -46,9 +41,11 @@ export class Controls {
     if (!figures.isPair) this.buildLevel(say, set);
     const bar = figures.isPair
       ? [this.metric, this.scope, this.search]
-      : [this.sides[0].variant, make("div", { className: "sv-track" }, this.slider, this.marks),
+      : [this.sides[0].variant, make("div", { className: "sv-track" }, this.slider),
         this.sides[0].level, this.layout, this.metric, this.search];
-    this.bar = make("div", { className: "sv-bar" }, ...bar);
+    const { title } = figures.data;
+    this.bar = make("div", { className: "sv-bar" },
+      make("b", { className: "sv-title", textContent: title, title }), ...bar);
     this.said = make("div", { className: "sv-said" }, this.versus, this.sentence, this.budget);
   }
 
@@ -79,7 +76,6 @@ export class Controls {
       ariaLabel: say("slider"), step: "any",
       on: { input: move, keydown: (event) => this.walk(event),
         pointerdown: () => store.state.variant === AT_LEVEL || move() } });
-    this.marks = element("svg", { class: "sv-marks", "aria-hidden": "true" });
     const layouts = LAYOUTS.map((key) => [key, say(`as_${key}`)]);
     this.layout = menu("sv-layout", say("layout"), layouts, set("layout"));
     // Enter answers again for another view, where the text has not changed.
@@ -92,15 +88,14 @@ export class Controls {
   // Name of what is in view: a variant, a level, or both sides.
   shown(state) {
     const { figures, text } = this;
-    if (figures.isPair) return figures.data.title;
+    if (figures.isPair) return "";
     if (!figures.compares(state)) return figures.shown(state);
     const [a, b] = [state, figures.other(state)].map((side) => figures.shown(side));
-    return text.say("a_minus_b", { a, b });
+    return text.say("sides", { a, b });
   }
 
   // Always drawn, as NaN differs from NaN: a field may hold a text that changed no value.
   measure() {
-    this.width = this.marks?.clientWidth;
     return [NaN];
   }
 
@@ -124,7 +119,8 @@ export class Controls {
     this.slider.disabled = !policy;
     // Levels that were added are between the steps of the slider, which is in percent.
     this.slider.max = 100 * (policy?.levels.at(-1) ?? 0);
-    this.slider.value = 100 * this.sparsity(state);
+    this.slider.value = 100
+      * (figures.isLevel(state) ? state.sparsity : figures.sums(state).share ?? 0);
     const { activeElement } = this.bar.getRootNode();
     // A budget goes with its answer.
     if (activeElement !== this.budget && !this.answer?.isConnected) this.budget.value = "";
@@ -138,7 +134,6 @@ export class Controls {
       if (activeElement !== level || value === defaultValue) level.value = share;
       level.defaultValue = share;
     });
-    this.drawMarks(state, policy);
     const words = { shown: this.shown(state), ...figures.written(state) };
     this.slider.setAttribute("aria-valuetext", text.say("spoken", words));
     const score = figures.score(state);
@@ -147,7 +142,7 @@ export class Controls {
     if (data.quality || data.scores?.length) {
       parts.push(score ? capital(text.say("score", score)) : text.say("not_measured"));
     }
-    const step = policy ? stepOf(policy) : 0.01;
+    const step = figures.isLevel(state) ? stepOf(policy) : 0.01;
     if (text.level(step) !== text.level(0.01)) {
       parts.push(text.say("level_steps", { step: text.level(step) }));
     }
@@ -155,63 +150,24 @@ export class Controls {
     this.sentence.title = data.packed ?? "";
   }
 
-  // Name both sides with their figures, and the difference of all and of single layers.
+  // Name both sides with their figures and their difference.
   compare(state) {
     const { figures, text } = this;
     const metric = figures.metric(state);
     const [a, b] = [state, figures.other(state)].map((side) => ({ name: figures.shown(side),
       score: figures.score(side), ...figures.sums(side) })
     );
-    const members = figures.matching(state);
-    const values = members.map((i) => [figures.value(metric, [i]), i]);
-    const inside = values.filter(([value]) => known(value)).sort(([x], [y]) => x - y);
-    const [least, most] = [0, -1].map((k) =>
-      inside.length && figures.write(metric, [inside.at(k)[1]])
-    );
-    const unknown = members.length - inside.length;
+    const isUnknown = (i) => figures.value(metric, [i]) === null;
+    const unknown = figures.matching(state).filter(isUnknown).length;
     const points = known(a.share) && known(b.share) ? a.share - b.share : null;
     const parts = [
       text.say("sentence_sides", { a: a.name, b: b.name, share_a: text.percent(a.share),
         share_b: text.percent(b.share), prunable: text.scaled(a.prunable),
         difference: text.points(points) }),
-      least !== most && text.say("sides_range", { least, most }),
       unknown && text.say("sides_unknown", { n: text.count(unknown) }),
       a.score && b.score && capital(text.say("score_sides", { ...a.score, other: b.score.score })),
     ];
     show(this.sentence, parts.filter(Boolean).join(" "));
-  }
-
-  // Return the level in view, or the sparsity of the variant.
-  sparsity(state) {
-    const { figures } = this;
-    return figures.isLevel(state) ? state.sparsity : figures.sums(state).share ?? 0;
-  }
-
-  // Measured variants and break-even on the track of the slider.
-  drawMarks(state, policy) {
-    if (!policy) return this.marks.replaceChildren();
-    const { figures, figures: { data }, text } = this;
-    const [last, width] = [policy.levels.at(-1) || 1, this.width || 200];
-    const x = (share) => Math.min(1, share / last) * width;
-    const step = stepOf(policy);
-    const added = policy.levels.filter((level) => Math.abs(level / step % 1 - 0.5) < 0.5 - 1e-6);
-    const ticks = added.map((level) => [level, "accent", text.level(level)]);
-    for (const [k, share] of data.marks ?? []) {
-      ticks.push([share, "soft", figures.variants[k].label]);
-    }
-    const shapes = ticks.map(([share, stroke, tip]) => ({ t: "line", x1: x(share), x2: x(share),
-      y1: 0, y2: 6, stroke, width: 2, tip })
-    );
-    const even = figures.breakEven(state.layout);
-    if (even !== null && even <= last) {
-      const key = Math.max(x(even), width - x(even)) > 220 ? "break_even" : "break_even_short";
-      const words = { layout: text.say(`layout_${state.layout}`), share: text.percent(even) };
-      const end = x(even) > width / 2;
-      shapes.push({ t: "line", x1: x(even), x2: x(even), y1: -4, y2: 10, stroke: "dense",
-        width: 2 }, { t: "text", x: x(even) + (end ? -5 : 5), y: 17, anchor: end ? "end" : "start",
-        size: 11, fill: "dense", text: text.say(key, words) });
-    }
-    return draw(this.marks, { shapes, width, height: 20 });
   }
 
   // Arrow keys move to the next level.
@@ -221,7 +177,8 @@ export class Controls {
     event.preventDefault();
     const { figures, store: { state } } = this;
     const { levels } = figures.policyOf(state);
-    const beyond = levels.filter((level) => by * (level - this.sparsity(state)) > 1e-9);
+    const now = figures.isLevel(state) ? state.sparsity : Number(this.slider.value) / 100;
+    const beyond = levels.filter((level) => by * (level - now) > 1e-9);
     if (beyond.length) this.store.set({ sparsity: beyond.at(by > 0 ? 0 : -1) });
   }
 
@@ -237,39 +194,22 @@ export class Controls {
     if (!(sparsity < 1)) {
       return viewer.tools.tell(text.say("level_unread", { content: clip(content, 40) }), side);
     }
-    const policy = figures.policyOf({ policy: store.state[key] });
-    const nearest = policy.levels[figures.place(policy, sparsity)];
-    const isKept = Math.abs(nearest - sparsity) < 1e-9;
-    let seen = store.state;
-    // A longer payload has another viewer. What was done meanwhile is the later wish.
-    const settle = (to, said = "") => {
-      const { tools, store: current } = viewer.root.viewer;
-      if (side.some((name) => current.state[name] !== seen[name])) return;
-      current.set({ [key]: policy.key, [share]: to });
-      seen = current.state;
-      if (said) tools.tell(said, null, "kernel");
-      else tools.tell(isKept ? "" : this.nearest(policy, sparsity), side);
-    };
-    const canCount = viewer.kernel && figures.data.hasWeights && !policy.patterns;
-    if (isKept || !canCount) return settle(nearest);
-    const late = setTimeout(settle, PATIENCE, nearest);
-    const message = { type: "level", level: { policy: policy.key, sparsity } };
-    const { type, text: said } = await viewer.ask(message);
-    clearTimeout(late);
-    return type === "error" || settle(sparsity, said);
-  }
-
-  // Tell which levels are shown for those of an address that are not there.
-  tellNearest(traits) {
-    const { figures, store: { state }, viewer: { tools } } = this;
-    for (const [shown, key, share] of SIDES) {
-      const sparsity = traits[share];
-      const isOther = state[shown] === AT_LEVEL && Math.abs(state[share] - sparsity) > 1e-9;
-      if (Number.isFinite(sparsity) && isOther) {
-        tools.tell(this.nearest(figures.policyOf({ policy: state[key] }), sparsity), [shown, key,
-          share]);
-      }
+    const before = store.state;
+    const policy = figures.policyOf({ policy: before[key] });
+    const k = figures.place(policy, sparsity);
+    let level = policy.levels[k];
+    let said = Math.abs(level - sparsity) < 1e-9 ? "" : this.nearest(policy, sparsity);
+    const isExact = !said && !policy.slack[k];
+    if (!isExact && viewer.kernel && figures.data.hasWeights && !policy.patterns) {
+      const answer = await viewer.ask({ type: "level", level: { policy: policy.key, sparsity } });
+      if (answer.type === "error") return;
+      [level, said] = [sparsity, answer.text];
     }
+    // A longer payload has another viewer. What was done meanwhile is the later wish.
+    const { tools, store: current } = viewer.root.viewer;
+    if (side.some((name) => current.state[name] !== before[name])) return;
+    current.set({ [key]: policy.key, [share]: level });
+    tools.tell(said, side);
   }
 
   // Say which level is shown for one that is not there.
@@ -277,11 +217,8 @@ export class Controls {
     const { figures, text } = this;
     const k = figures.place(policy, sparsity);
     const nearest = policy.patterns?.[k] ?? text.level(policy.levels[k]);
-    return text.say(policy.patterns ? "level_pattern" : "level_nearest", {
-      level: text.level(sparsity),
-      policy: policy.label,
-      nearest,
-    });
+    const key = policy.patterns ? "level_pattern" : "level_nearest";
+    return text.say(key, { level: text.level(sparsity), policy: policy.label, nearest });
   }
 
   // Move the slider to the level that keeps a budget in the layout in view; name those of others.
@@ -290,10 +227,10 @@ export class Controls {
     if (!content.trim()) return tools.tell("");
     const { level, text, places = [] } = solve(this.figures, store.state, content);
     if (level !== undefined) store.set({ sparsity: level });
-    const action = ({ text: textContent, level: sparsity, layout }) =>
-      make("button", { type: "button", textContent, on: { click: () =>
-        store.set({ sparsity, layout }) } });
-    const actions = places.flatMap((place) => [" ", action(place)]);
+    const actions = places.flatMap(({ text: textContent, level: sparsity, layout }) => {
+      const click = () => store.set({ sparsity, layout });
+      return [" ", make("button", { type: "button", textContent, on: { click } })];
+    });
     this.answer = make("span", {}, text, ...actions);
     return tools.tell(this.answer, [...SIDES[0], "layout"]);
   }

@@ -3,17 +3,11 @@ import { AT_LEVEL, SIDES } from "./figures.js";
 
 const literal = (value) => (value === null ? "None" : JSON.stringify(value));
 
-// Return the position of the level of the policy in view; null while a variant is shown.
-function levelOf(figures, state) {
-  const policy = figures.isLevel(state) ? figures.policyOf(state) : null;
-  return policy && [policy, figures.place(policy, state.sparsity)];
-}
-
 // Return statements that show a state again, with comments on what they omit.
 export function code(figures, store, state) {
   const { data } = figures;
   const [now, first] = [store.traits(state), store.traits(store.history.first)];
-  const level = levelOf(figures, state);
+  const level = figures.levelOf(state);
   const isChanged = (name) => JSON.stringify(now[name]) !== JSON.stringify(first[name]);
   // The study of the copy may lack variants and open on others, so that both sides are named.
   const wanted = Object.keys(data.start).filter((name) => {
@@ -25,21 +19,22 @@ export function code(figures, store, state) {
   const isLeftOut = (name) =>
     figures.variants.some((one) => one.name === now[name] && !one.isRepeated);
   // Measurements are not repeated.
-  const isMissing = (name) =>
-    now[name] === { metric: "sensitivity", curve: "quality" }[name] || isLeftOut(name);
+  const isMissing = (name) => now[name] === "sensitivity" || isLeftOut(name);
   const lines = wanted.map((name) =>
     `    ${isMissing(name) ? "# not in this study: " : ""}${name}=${literal(now[name])},`
   );
-  const exact = level ? ["", "# The level, exactly", `pruning = ${level[0].calls[level[1]]}`] : [];
+  const exact = level
+    ? ["", "# The level, exactly", `pruning = ${level.policy.calls[level.k]}`]
+    : [];
   return [data.code, "explorer = sr.explore(study)", "explorer.select(", ...lines, ")", ...exact,
     "explorer", ""].join("\n");
 }
 
 // Return the command that writes a report of the pruning in view; null if there is none.
 export function command(figures, state) {
-  const level = levelOf(figures, state);
+  const level = figures.levelOf(state);
   if (figures.compares(state)) return null;
-  const pruning = level ? level[0].commands[level[1]] : figures.variant(state.variant).command;
+  const pruning = level ? level.policy.commands[level.k] : figures.variant(state.variant).command;
   const { command: opening } = figures.data;
   return opening && pruning && `${opening} ${pruning} --out results\n`;
 }

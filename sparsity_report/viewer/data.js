@@ -34,6 +34,16 @@ const KINDS = { f8: [({ length }) => 8 * length, (bytes, { length }) => shuffled
   u1: [({ length }) => length, (bytes) => bytes],
   levels: [({ rows, columns, planes }) => rows * columns * planes, levels] };
 
+// Return what this window keeps by a key, after storing a value; null in frames without storage.
+export function stored(key, value = undefined) {
+  try {
+    if (value !== undefined) sessionStorage.setItem(key, JSON.stringify(value));
+    return JSON.parse(sessionStorage.getItem(key));
+  } catch {
+    return null;
+  }
+}
+
 // Show a sentence in place of a viewer, above what was in its place before it.
 export function fail(root, error) {
   root.viewer?.close();
@@ -52,9 +62,8 @@ export async function inflate(bytes) {
 export async function open(packed) {
   const bytes = await inflate(packed);
   const size = new DataView(bytes.buffer).getUint32(0, true);
-  const data = JSON.parse(
-    new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(4, 4 + size)),
-  );
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  const data = JSON.parse(decoder.decode(bytes.subarray(4, 4 + size)));
   if (data.format !== FORMAT) throw new Error(`format ${data.format}`);
   let at = 4 + size;
   data.arrays = data.arrays.map((one) => {

@@ -1,13 +1,11 @@
 // The panel beside the map: one layer closely, bars of groups, costs against sparsity.
-import { grouped, ratio } from "./figures.js";
+import { ratio } from "./figures.js";
 import { clip, known } from "./numbers.js";
 import { inside, uncounted } from "./parts.js";
-import { beside, colorOf, line, rect, small, words } from "./pictures.js";
+import { beside, line, rect, small, words } from "./pictures.js";
 
 // Height of a row of bars; greatest one, and height of all bars, where they fill the panel.
 const [BAR, TALL, BARS] = [15, 26, 240];
-// Most squares of a row.
-const MOST = 1024;
 
 // Return the place of the threshold in a histogram and its text, or null. Layers pruned to one
 // share have different thresholds, which the histogram places.
@@ -34,16 +32,17 @@ export function histogram(figures, state, i, width) {
   if (place < 0) return null;
   const [top, { bins }] = [histograms.top[place], histograms];
   const heights = histograms.heights.subarray(place * bins, (place + 1) * bins);
-  const [high, floor, step, end] = [40, 54, (width - 8) / bins, width - 4];
+  // Each threshold has a line above the bars.
+  const [high, floor, step, end] = [40, 42 + 12 * figures.views(state).length, (width - 8) / bins,
+    width - 4];
   const cuts = figures.views(state).map((side) => threshold(figures, side, i, top, heights));
   const below = bins * (cuts[0]?.[0] ?? 0);
   /** @type {any[]} */
-  const shapes = [...heights].flatMap((height, bar) => {
-    const [x, h] = [4 + bar * step, (high * height) / 255];
-    const [y, w, pruned] = [floor - h, step - 0.7, Math.max(0, Math.min(1, below - bar))];
-    return [rect(x, y, pruned * w, h, "accent"),
-      rect(x + pruned * w, y, (1 - pruned) * w, h, "soft", { opacity: 0.6 })];
-  }).filter(({ w }) => w > 0);
+  const shapes = [...heights].map((height, bar) => {
+    const [h, isBelow] = [(high * height) / 255, bar + 0.5 < below];
+    const fill = isBelow ? "accent" : "soft";
+    return rect(4 + bar * step, floor - h, step - 0.7, h, fill, { opacity: isBelow ? 1 : 0.6 });
+  });
   const labels = [];
   cuts.forEach((cut, k) => {
     if (!cut) return;
@@ -62,7 +61,7 @@ export function histogram(figures, state, i, width) {
 // Horizontal bars with a label and a text of some letters each; `most` is the end of their scale.
 export function bars(rows, description, width, { most, signed = false, high = BAR, letters = 13 }) {
   const longest = (key, least) => Math.max(least, ...rows.map((row) => row[key].length));
-  const left = Math.min(0.42 * width, 14 + 6.4 * longest("label", 5));
+  const left = Math.min(0.46 * width, 14 + 6.4 * longest("label", 5));
   const room = width - left - 14 - 6.4 * longest("text", letters);
   const top = Math.max(signed ? 0.02 : 0, most) || 1;
   const zero = signed ? left + room / 2 : left;
@@ -98,45 +97,6 @@ export function layoutBars(figures, state, i, width) {
   return { ...plan, height: plan.height + 14 };
 }
 
-// Return rows of squares under titles, one per head or expert; those in `gone` are struck out.
-function squares(groups, description, width, fill, write) {
-  const shapes = [];
-  let y = 0;
-  for (const group of groups) {
-    const title = clip(group.title, Math.floor(width / 6.8));
-    shapes.push(words(4, y += 20, title, { weight: 600 }));
-    for (const { name, values, gone = [] } of group.rows) {
-      const room = Math.floor((width - 100) / Math.min(values.length, 64)) - 1;
-      const size = Math.max(3, Math.min(14, room));
-      const across = Math.floor((width - 100) / (size + 1));
-      shapes.push(words(4, y + 19, clip(name, 14)));
-      values.slice(0, MOST).forEach((value, k) => {
-        const x = 96 + (k % across) * (size + 1);
-        const top = y + 9 + Math.floor(k / across) * (size + 1);
-        const tip = write && `${name} ${k}: ${write(value)}`;
-        shapes.push(rect(x, top, size, size, fill(value, group), { tip }));
-        const ink = known(value) ? "#1c1d20" : "ink";
-        if (gone.includes(k)) shapes.push(line(x, top, x + size, top + size, ink));
-      });
-      const deep = Math.ceil(Math.min(MOST, values.length) / across);
-      y += Math.max(15, 8 + deep * (size + 1));
-    }
-  }
-  return { shapes, width, height: y + 12, description };
-}
-
-// Sentence on the zeros that layers have on both sides.
-export function sharedZeros(figures, state, members) {
-  const { text } = figures;
-  const shared = figures.overlap(state, members);
-  if (!shared) return "";
-  const { isNested, least, most, share, error, part, partError } = shared;
-  const isKnown = isNested || least === most;
-  return text.say(isKnown ? "overlap" : "overlap_range", { least: text.percent(least),
-    most: text.percent(most), share: text.value(share, "share", error),
-    part: text.value(part, "share", partError) });
-}
-
 // Sentence on the zeros of a layer in a variant or at a level.
 function zerosOf(figures, state, i) {
   const { text } = figures;
@@ -144,11 +104,9 @@ function zerosOf(figures, state, i) {
   if (Number.isNaN(counts.of.total[i])) return text.say("layer_absent");
   const zeros = counts.weights[i] - counts.left[i];
   const error = counts.slack?.[i] ?? 0;
-  return text.say("layer_zeros", {
-    share: text.value(ratio(zeros, counts.weights[i]), "share", ratio(error, counts.weights[i])),
-    zeros: text.count(known(zeros) ? zeros : null) + (error ? ` ± ${text.count(error)}` : ""),
-    weights: text.count(counts.weights[i]),
-  });
+  const share = figures.write(figures.metric({ ...state, metric: "sparsity" }), [i]);
+  const count = text.count(known(zeros) ? zeros : null) + (error ? ` ± ${text.count(error)}` : "");
+  return text.say("layer_zeros", { share, zeros: count, weights: text.count(counts.weights[i]) });
 }
 
 // Sentences on the layer in detail.
@@ -157,18 +115,13 @@ function why(figures, state, i) {
   const { of } = figures.counts(state);
   const [a, b] = figures.views(state).map((side) => zerosOf(figures, side, i));
   const difference = figures.write(figures.metric(state), [i]);
-  const lines = b
-    ? [text.say("layer_sides", { a, b, difference }), sharedZeros(figures, state, [i])]
-    : [a];
+  const lines = [b ? text.say("layer_sides", { a, b, difference }) : a];
   const spread = of.isFirst && known(of.total[i]) ? figures.deviation[i] : NaN;
   const mean = figures.value(figures.metric({ ...state, metric: "deviation" }),
     figures.scope("prunable", state));
   if (!known(spread) || !mean) return lines;
-  const part = spread / mean;
-  const unequal = part < 1 ? "spread_smaller" : "spread_larger";
-  const about = Math.abs(part - 1) < 0.05 ? "spread_as_model" : unequal;
-  const times = text.figures(part < 1 ? 1 / part : part, 1);
-  lines.push(text.say(about, { spread: text.significant(spread, 3), times }));
+  const [own, times] = [spread, spread / mean].map((value) => text.value(value, "own"));
+  lines.push(text.say("spread", { spread: own, times: `${times} ×` }));
   return lines;
 }
 
@@ -228,26 +181,6 @@ function pairLayer(figures, i, width) {
     pictures: all ? [bars(rows, text.say("overlap_title"), width, { most: 1 })] : [] };
 }
 
-// Removed blocks, experts and heads, each as a square among those that stay.
-export function removed({ text, data }, state, width) {
-  const row = ({ name, among, gone }) => ({ name,
-    values: Array.from({ length: among }, (_, k) => gone.includes(k)) });
-  const kinds = grouped(data.removed, ({ label }) => label);
-  const groups = kinds.map(([title, members]) => ({ title, rows: members.map(row) }));
-  const fill = (isGone) => (isGone ? "accent" : "line");
-  return squares(groups, text.say("panel_removed"), width, fill);
-}
-
-// Use of experts by the router: a square per expert, a row per module; removed ones are struck out.
-// Colors of squares are those of both themes, but that of an unknown figure.
-export function experts({ text, data }, state, width) {
-  const share = (times, high) => (times < 1 ? times : 1 + (times - 1) / (high - 1)) / 2;
-  const fill = (times, { high }) => (known(times) ? colorOf(share(times, high), true) : "line");
-  const write = (times) => text.times(times);
-  return { ...squares(data.experts, text.say("panel_experts"), width, fill, write),
-    note: text.say("experts_note") };
-}
-
 // Bars of the metric by group, projection or block.
 export function groups(figures, state, width) {
   const metric = figures.metric(state);
@@ -261,33 +194,14 @@ export function groups(figures, state, width) {
     ? 1
     : largest(figures.extremes(state).flatMap((one) => figures.bars(one)));
   const high = Math.max(BAR, Math.min(TALL, BARS / rows.length));
-  return bars(rows, figures.text.say("bars_of", { metric: metric.label }), width, {
-    signed: metric.signed,
-    most,
-    letters: 18,
-    high,
-  });
+  const [key, n] = state.selection.length ? ["selected", state.selection.length] : ["in_view", ""];
+  const note = figures.text.say(`bars_${key}`, { n });
+  const description = figures.text.say("bars_of", { metric: metric.label });
+  const look = { signed: metric.signed, most, letters: 18, high };
+  return { note, ...bars(rows, description, width, look) };
 }
 
-// Ticks and titles of a curve, and the functions that place its values.
-function frame(width, left, xMost, [yLeast, yMost], xTicks, yTicks, titles, names = []) {
-  const [right, top, bottom] = [width - 24, 24 + 15 * (names.length >> 1), 216];
-  const x = (value) => left + (value / xMost) * (right - left);
-  const y = (value) => bottom - ((value - yLeast) / (yMost - yLeast)) * (bottom - top);
-  const shapes = yTicks.flatMap(([value, label]) => {
-    const at = y(value);
-    return [line(left, at, right, at, "line"), small(left - 6, at + 4, label, { anchor: "end" })];
-  });
-  const middle = { anchor: "middle" };
-  names.forEach(([name, fill], k) =>
-    shapes.push(words(width - 4, 12 + 15 * k, name, { size: 11.5, fill, anchor: "end" }))
-  );
-  shapes.push(...xTicks.map(([value, label]) => small(x(value), bottom + 15, label, middle)),
-    small((right + 24) / 2, bottom + 31, titles[0], middle), small(4, top - 8, titles[1]));
-  return { x, y, shapes, width, height: 252 };
-}
-
-// Bytes and FLOPs against sparsity, relative to dense, with break-even and the level in view.
+// Bytes and FLOPs against sparsity, relative to dense, with the level in view.
 export function costs(figures, state, width) {
   const { text } = figures;
   const points = (layout, key) => {
@@ -297,22 +211,30 @@ export function costs(figures, state, width) {
   const [bytes, flops] = [points(state.layout, "ratio"), points("csr", "flopsRatio")];
   if (!bytes.length) return null;
   const most = Math.max(1.05, ...[...bytes, ...flops].map(([, value]) => value)) * 1.05;
-  const ticks = [0, 0.5, 1, 1.5, 2, 2.5].filter((value) => value <= most);
+  const [left, right, top, bottom] = [44, width - 24, 39, 216];
+  const x = (share) => left + share * (right - left);
+  const y = (value) => bottom - (value / most) * (bottom - top);
+  const middle = { anchor: "middle" };
+  /** @type {any[]} */
+  const shapes = [];
+  for (let value = 0; value <= most; value += 0.5) {
+    shapes.push(line(left, y(value), right, y(value), "line"),
+      small(left - 6, y(value) + 4, text.figures(value, 1), { anchor: "end" }));
+  }
+  for (let share = 0; share <= 1; share += 0.25) {
+    shapes.push(small(x(share), bottom + 15, text.percent(share, 0), middle));
+  }
+  shapes.push(small((right + 24) / 2, bottom + 31, text.say("share_axis"), middle),
+    small(4, top - 8, text.say("cost_axis")));
   const layout = text.say(`as_${state.layout}`);
-  const names = [[text.say("bytes_as", { layout }), "ink"]];
-  if (flops.length) names.push([text.say("flops_line"), "accent"]);
-  const plan = frame(width, 44, 1, [0, most],
-    [0, 0.25, 0.5, 0.75, 1].map((share) => [share, text.percent(share, 0)]),
-    ticks.map((value) => [value, text.figures(value, 1)]), [text.say("share_axis"),
-    text.say("cost_axis")], names);
-  const { x, y, shapes } = plan;
+  const name = (title, fill, k) =>
+    words(width - 4, 12 + 15 * k, title, { size: 11.5, fill, anchor: "end" });
+  shapes.push(name(text.say("bytes_as", { layout }), "ink", 0));
+  if (flops.length) shapes.push(name(text.say("flops_line"), "accent", 1));
   const curve = (ends, stroke, dash) => ({ t: "path", stroke, dash, width: 2,
     points: ends.map(([share, value]) => [x(share), y(value)]) });
   shapes.push(curve([[0, 1], [1, 1]], "dense"), curve(bytes, "ink"), curve(flops, "accent", "5 3"));
   const members = state.selection.length ? state.selection : null;
-  const even = figures.breakEven(state.layout, members);
-  const dot = { t: "circle", r: 4, fill: "paper", stroke: "dense", width: 2 };
-  if (even !== null) shapes.push({ ...dot, x: x(even), y: y(1) });
   const [now, texts] = [figures.sums(state, members), figures.written(state, members)];
   if (known(now.share) && known(now.ratio)) {
     const [cx, cy] = [x(now.share), y(now.ratio)];
@@ -320,62 +242,5 @@ export function costs(figures, state, width) {
     shapes.push({ t: "circle", x: cx, y: cy, r: 5, fill: "ink" },
       beside(cx, cy - 7, label, now.share > 0.6, { weight: 600 }));
   }
-  return { ...plan, description: text.say("cost_curve", { layout }),
-    at: (place) => (place - x(0)) / (x(1) - x(0)) };
-}
-
-// Quality against bytes of the measured variants; the level in view has bytes only.
-export function quality(figures, state, width) {
-  const { text, data, variants } = figures;
-  const { points, name, moreIsBetter, subject, leftOut } = data.quality;
-  const all = points.flatMap(({ value, ends }) => [value, ...(ends ?? [])]);
-  const isLog = moreIsBetter === false && Math.min(...all) > 0;
-  const scaled = isLog ? Math.log10 : Number;
-  const [least, largest] = [Math.min(...all), Math.max(...all)].map(scaled);
-  const span = largest - least || 1;
-  const [low, high] = [least - 0.08 * span, largest + 0.12 * span];
-  const most = 1.08 * Math.max(...points.map(({ bytes }) => bytes));
-  const yTicks = [0.1, 0.5, 0.9].map((part) => {
-    const at = low + part * (high - low);
-    return [at, text.significant(isLog ? 10 ** at : at, 3)];
-  });
-  const arrow = { true: " ↑", false: " ↓" }[moreIsBetter] ?? "";
-  const plan = frame(width, 52, most, [low, high],
-    [0, most / 2, most].map((bytes) => [bytes, text.scaled(bytes, "B")]), yTicks, [
-    text.say("smallest_bytes_axis"),
-    name + arrow,
-  ]);
-  const { x, shapes } = plan;
-  const y = (value) => plan.y(scaled(value));
-  const labels = [];
-  // Earlier intervals are wider where intervals overlap.
-  const spans = points.filter(({ ends }) => ends);
-  const meet = (one, other) =>
-    Math.abs(x(one.bytes) - x(other.bytes)) < 6 && one.ends[0] <= other.ends[1]
-    && other.ends[0] <= one.ends[1];
-  for (const point of points) {
-    const { variants: members, value, ends, text: score } = point;
-    const at = x(point.bytes);
-    const names = members.map((k) => variants[k].label);
-    const isNow = members.some((k) => variants[k].name === state.variant);
-    const color = isNow ? "accent" : "ink";
-    if (ends) {
-      const later = spans.slice(spans.indexOf(point) + 1).filter((other) => meet(point, other));
-      const look = { width: 1 + 3 * later.length, opacity: 0.6 };
-      shapes.push(line(at, y(ends[0]), at, y(ends[1]), color, look));
-    }
-    shapes.push({ t: "circle", x: at, y: y(value), r: isNow ? 6 : 4, fill: color,
-      tip: `${names.join(", ")}: ${score}` });
-    // A label that would lie on another one, above or below its point, is left to the tooltip.
-    const height = [-5, 13].map((away) => y(value) + away).find((place) =>
-      !labels.some(([a, b]) => Math.abs(a - at) < 90 && Math.abs(b - place) < 11)
-    );
-    if (height === undefined) continue;
-    labels.push([at, height]);
-    shapes.push(beside(at, height, clip(names[0], 20), at > 0.7 * width, { size: 11 }));
-  }
-  const notes = [subject, spans.length && text.say("interval_note"),
-    leftOut.length && text.say("left_out", { names: leftOut.join(", ") })];
-  return { ...plan, note: notes.filter(Boolean).join(" · "),
-    description: text.say("quality_curve", { measure: name }) };
+  return { shapes, width, height: 252, description: text.say("cost_curve", { layout }) };
 }

@@ -64,9 +64,8 @@ export function menu(className, label, options, act = () => undefined) {
     Array.isArray(one[1])
       ? make("optgroup", { label: one[0] }, ...one[1].map(option))
       : make("option", choice(one));
-  const made = make("select", { className, title: label, ariaLabel: label,
-    on: { change: () => act(made.value) } }, ...options.map(option));
-  return made;
+  return make("select", { className, title: label, ariaLabel: label,
+    on: { change: ({ target }) => act(target.value) } }, ...options.map(option));
 }
 
 /**
@@ -112,6 +111,19 @@ export async function copyText(value, ariaLabel, place) {
     activeElement?.focus();
   }
   return true;
+}
+
+const CONTROLS = /(?![\t\n\r])\p{Cc}/gu;
+
+// Return pictures as the text of one SVG file.
+export function svgFile(svgs,
+  { description, width, height, fill, font = "", style = "", unit = "" })
+{
+  const file = element("svg", { width: `${width}${unit}`, height: `${height}${unit}`,
+    viewBox: `0 0 ${width} ${height}`, "font-family": font, role: "img" },
+    element("title", {}, description), element("style", {}, style),
+    element("rect", { width, height, fill }), ...svgs);
+  return new XMLSerializer().serializeToString(file).replace(CONTROLS, "");
 }
 
 // Return the text of an SVG file as a PNG, with `scale` pixels per unit.

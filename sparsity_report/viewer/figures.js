@@ -1,6 +1,6 @@
 // Every figure that the viewer shows, computed from the payload; each has one definition.
 /** @import { Counts, Layout, Metric, Payload, Policy, State, Variant } from "./types" */
-import { known, Text } from "./numbers.js";
+import { known, ordered, Text } from "./numbers.js";
 
 export const AT_LEVEL = "at level";
 // Keys of the state of sides A and B: the variant, or the policy and the sparsity of a level.
@@ -64,7 +64,10 @@ export class Figures {
     this.policies = (data.policies ?? []).map((one) => filled(one, ["rows", "left"]));
     this.deviation = arrays[data.deviation] ?? new Float64Array(this.size).fill(NaN);
     /** @type {Metric[]} */
-    this.metrics = data.metrics.map((one) => filled(one, ["amounts", "sizes"]));
+    this.metrics = data.metrics.map(({ amounts, sizes, ...one }) => ({ ...one,
+      amount: arrays[amounts] && ((i) => arrays[amounts][i]),
+      size: arrays[sizes] && ((i) => arrays[sizes][i]) })
+    );
     this.histograms = filled(data.histograms ?? {}, ["rows", "top", "heights"]);
     this.kept = new Map();
   }
@@ -255,13 +258,13 @@ export class Figures {
     let [zeros, bytes] = [0, 0];
     if (counts.more) {
       const [{ policy, k }, whole] = [this.levelOf(state), this.sums(state)];
-      const inside = new Set(members ?? policy.rows);
-      const isAll = policy.rows.every((i) => inside.has(i));
-      const bound = policy.most[layout]?.[k] ?? whole.bytes;
-      const most = this.summed(counts.more, layout, members);
-      [zeros, bytes] = isAll
-        ? [0, bound - whole.bytes]
-        : [sums.zeros - most.zeros, most.bytes - sums.bytes];
+      const inside = new Set(members);
+      if (!members || policy.rows.every((i) => inside.has(i))) {
+        bytes = (policy.most[layout]?.[k] ?? whole.bytes) - whole.bytes;
+      } else {
+        const most = this.summed(counts.more, layout, members);
+        [zeros, bytes] = [sums.zeros - most.zeros, most.bytes - sums.bytes];
+      }
     }
     return { share: text.value(sums.share, "share", ratio(zeros, sums.prunable)),
       prunable: text.scaled(sums.prunable), layout: text.say(`as_${layout}`),
@@ -278,21 +281,6 @@ export class Figures {
       ...this.summed(this.level(policy, k), state.layout, members) });
     const key = `curve ${policy.key} ${state.layout} ${state.selection}`;
     return this.once(key, () => policy.levels.map(sumsAt));
-  }
-
-  // The sparsity from which a layout is smaller than dense or the file; null if it never is.
-  breakEven(layout, members = null) {
-    const of = this.variants[this.data.baseline] ?? this.variants[0];
-    if (layout === "dense" || !of) return null;
-    const even = () => {
-      const inside = (members ?? this.all).filter((i) => known(of.total[i]));
-      const total = (size) => inside.reduce((sum, i) => sum + size(i), 0);
-      const bytes = (left) => total((i) => this.bytes({ of, left }, i, layout));
-      const [base, full, empty] = [total((i) => of.base[i]), bytes(of.weightTotal),
-        bytes(new Float64Array(this.size))];
-      return full > empty && empty < base ? Math.max(0, (full - base) / (full - empty)) : null;
-    };
-    return members ? even() : this.once(`even ${layout}`, even);
   }
 
   // Text of the name of a layer.
@@ -320,46 +308,37 @@ export class Figures {
   metric(state) {
     const name = state.metric.replace(/_b$/, "");
     const about = this.metrics.find(({ key }) => key === name) ?? this.metrics[0];
-    if (about.amounts) return about;
+    if (about.amount) return about;
+    if (name !== state.metric) return this.ofOther(about, state);
+    if (this.compares(state)) return this.difference(about, state);
     const counts = this.counts(state);
-    const sides = SIDES.flat().map((key) => state[key]);
-    return this.once([state.metric, state.layout, ...sides].join(" "), () => {
-      if (name !== state.metric) return this.ofOther(about, state);
-      if (this.compares(state)) return this.difference(about, state);
-      const [amount, size] = about.parts.map((part) =>
-        AMOUNTS[part] ?? ((f, c, i) => c.of[part][i])
-      );
-      const array = (of, c = counts) =>
-        of && this.each(counts, (i) => of(this, c, i, state.layout));
-      const [amounts, most] = [array(amount), counts.more && array(amount, counts.more)];
-      const errors = most && amounts.map((value, i) => Math.abs(most[i] - value));
-      return { ...about, amounts, sizes: array(size), errors };
-    });
-  }
-
-  // Values of all modules. A selection may hold some that the variant in view lacks, which are 0.
-  each({ of: { total } }, value) {
-    return total.map((n, i) => (known(n) ? value(i) : 0));
+    const { of: { total }, more } = counts;
+    // A selection may hold modules that the variant in view lacks, which are 0.
+    const read = (name, c) => {
+      const part = AMOUNTS[name] ?? ((f, { of }, i) => of[name][i]);
+      return c && name && ((i) => (known(total[i]) ? part(this, c, i, state.layout) : 0));
+    };
+    const [first, second] = about.parts;
+    const [amount, size, most] = [read(first, counts), read(second, counts), read(first, more)];
+    return { ...about, amount, size, error: most && ((i) => Math.abs(most(i) - amount(i))) };
   }
 
   // A metric of side B, unknown where B lacks a module of A.
   ofOther({ key }, state) {
     const other = this.other(state);
     const metric = this.metric({ ...other, metric: key });
-    const { total } = this.counts(other).of;
-    const array = (all) =>
-      all && this.each(this.counts(state), (i) => (known(total[i]) ? all[i] : NaN));
-    return { ...metric, amounts: array(metric.amounts), sizes: array(metric.sizes) };
+    const [a, b] = [state, other].map((side) => this.counts(side).of.total);
+    const ofB = (value) => value && ((i) => (known(a[i]) ? (known(b[i]) ? value(i) : NaN) : 0));
+    return { ...metric, amount: ofB(metric.amount), size: ofB(metric.size) };
   }
 
   // Sparsity of A − that of B, unknown where they have different numbers of weights.
   difference(about, state) {
     const [a, b] = ["sparsity", "sparsity_b"].map((metric) => this.metric({ ...state, metric }));
     const isSame = this.counts(state) === this.counts(this.other(state));
-    const error = (_, i) => (isSame ? 0 : (a.errors?.[i] ?? 0) + (b.errors?.[i] ?? 0));
-    return { ...about, amounts: a.amounts.map((zeros, i) => zeros - b.amounts[i]),
-      sizes: a.sizes.map((size, i) => (size === b.sizes[i] ? size : NaN)),
-      errors: a.sizes.map(error) };
+    const error = (i) => (isSame ? 0 : (a.error?.(i) ?? 0) + (b.error?.(i) ?? 0));
+    return { ...about, amount: (i) => a.amount(i) - b.amount(i), error,
+      size: (i) => (a.size(i) === b.size(i) ? a.size(i) : NaN) };
   }
 
   // Text of a metric over modules, with its largest error.
@@ -376,23 +355,24 @@ export class Figures {
   }
 
   /** The value of a metric over modules; null if unknown. @param {Metric} metric */
-  value({ amounts, sizes, root, ofParts }, members) {
+  value({ amount, size, root, ofParts }, members) {
     // A figure of a part of the model has no mean over layers of several parts.
-    if (ofParts && new Set(members.map((i) => amounts[i]).filter(known)).size > 1) return null;
-    let [amount, size] = [0, 0];
+    if (ofParts && new Set(members.map(amount).filter(known)).size > 1) return null;
+    let [sum, whole] = [0, 0];
     for (const i of members) {
-      if (sizes && !sizes[i] && !Number.isNaN(sizes[i])) continue;
-      amount += amounts[i];
-      size += sizes ? sizes[i] : 0;
+      const part = size ? size(i) : 1;
+      if (part === 0) continue;
+      sum += amount(i);
+      whole += part;
     }
-    const value = certain(sizes ? (size ? amount / size : NaN) : amount);
+    const value = certain(size ? (whole ? sum / whole : NaN) : sum);
     return root && value !== null ? Math.sqrt(value) : value;
   }
 
   /** The largest error of a metric of modules at a level. @param {Metric} metric */
-  error({ errors, sizes }, members) {
-    const sum = (array) => members.reduce((all, i) => all + (array[i] || 0), 0);
-    return errors ? sum(errors) / (sizes ? sum(sizes) : 1) || 0 : 0;
+  error({ error, size }, members) {
+    const sum = (of) => members.reduce((all, i) => all + (of(i) || 0), 0);
+    return error ? sum(error) / (size ? sum(size) : 1) || 0 : 0;
   }
 
   /**
@@ -426,13 +406,11 @@ export class Figures {
    */
   extreme(state) {
     const metric = this.metric(state);
-    let [best, most] = [-1, -Infinity];
-    for (const i of this.scope(state.modules, state)) {
+    const size = (i) => {
       const value = this.value(metric, [i]);
-      const size = value === null ? -1 : Math.abs(value);
-      if (size > most) [best, most] = [i, size];
-    }
-    return best;
+      return value === null ? null : Math.abs(value);
+    };
+    return ordered(this.scope(state.modules, state), size, false)[0] ?? -1;
   }
 
   /**
@@ -495,7 +473,7 @@ export class Figures {
       return { key, bytes, fits: true, value: ratio(bytes, base), error: ratio(error, base) };
     });
     const level = this.levelOf(state);
-    const pattern = level?.policy.patterns?.[level.k] ?? "";
+    const pattern = level ? level.policy.patterns?.[level.k] : of.pattern;
     // Levels keep the zeros of the first variant. With less than half of zeros, none fits.
     const listed = this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i);
     const isUnfit = pattern || 2 * (left[i] - (slack?.[i] ?? 0)) > n
@@ -503,44 +481,6 @@ export class Figures {
     const fits = listed || /^[12]:[48]$/.test(pattern) || (isUnfit ? false : null);
     const bytes = Math.floor(n / 2) * of.value[i] + Math.ceil(n / 8) + of.rest[i];
     return [...rows, { key: "two_four", bytes, fits, value: ratio(bytes, base), error: 0 }];
-  }
-
-  /**
-   * Share of weights that are zero on both sides, and of the zeros of A that are, each with its
-   * error; a range where the weights that are zero are not those of the smallest magnitudes.
-   * @param {State} state @param {number[]} members
-   */
-  overlap(state, members) {
-    const sides = [state, this.other(state)];
-    const [one, other] = sides.map((side) => this.counts(side));
-    const isMagnitude = one === other || sides.every((side) => this.isMagnitude(side));
-    let [least, most, shared, fewest, zeros, all, isNested] = [0, 0, 0, 0, 0, 0, true];
-    let isInB = true;
-    for (const i of members) {
-      const n = one.weights[i];
-      if (!n || !one.of.prunable[i]) continue;
-      if (other.weights[i] !== n || Number.isNaN(one.left[i] + other.left[i])) return null;
-      const [low, high] = [-1, 1].map((sign) =>
-        [one, other].map(({ left, slack }) => n - left[i] + sign * (slack?.[i] ?? 0))
-      );
-      // Magnitudes are in one order within a matrix, not over several in a module.
-      const isOne = one === other || one.of.shapes[i]?.reduce((x, y) => x * y, 1) === n;
-      const isExact = isMagnitude && isOne;
-      isNested &&= isExact;
-      isInB &&= isExact && (one === other || high[0] <= low[1]);
-      least += Math.max(0, isExact ? Math.min(...low) : low[0] + low[1] - n);
-      most += Math.min(n, ...high);
-      shared += n - Math.max(one.left[i], other.left[i]);
-      fewest += Math.max(0, low[0]);
-      zeros += n - one.left[i];
-      all += n;
-    }
-    if (!all) return null;
-    const [error, part] = [Math.max(most - shared, shared - least), ratio(shared, zeros)];
-    // All zeros of A are in B, whatever their number.
-    const ends = isInB ? [part] : [least / (2 * zeros - fewest), Math.min(1, most / fewest)];
-    return { isNested, least: least / all, most: most / all, share: shared / all,
-      error: error / all, part, partError: Math.max(...ends.map((end) => Math.abs(end - part))) };
   }
 
   // True if the smallest magnitudes of each matrix of the first model are zero.

@@ -1,5 +1,5 @@
 // Opens the viewers of a page, whose payload and script are attributes of their elements.
-import { fail, inflate } from "./data.js";
+import { fail, inflate, stored } from "./data.js";
 
 const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
@@ -10,13 +10,7 @@ const patience = document.querySelector(".lm-Widget") ? 3000 : 0;
 function lastSeen(key) {
   /** @type {HTMLElement | null} */
   const saved = document.querySelector(`.sv-state-${key}`);
-  let text = saved?.dataset.state ?? "null";
-  try {
-    text = sessionStorage.getItem(`sparsity-viewer ${key}`) ?? text;
-  } catch {
-    // Some frames have no storage.
-  }
-  return JSON.parse(text);
+  return stored(`sparsity-viewer ${key}`) ?? JSON.parse(saved?.dataset.state ?? "null");
 }
 
 async function run(root, { payload, script, key }) {

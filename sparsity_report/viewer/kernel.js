@@ -29,10 +29,8 @@ export async function render({ model, el }) {
   // The last state that a view sent, and earlier values of what the views have sent: a state that
   // the kernel sent before it knew of this still has them.
   const sent = historyOf(model.get("key")).sent ??= { id: "", before: {} };
-  const read = () =>
-    Object.fromEntries(
-      Object.entries(model.get("state")).filter(([name]) => !ABOUT.includes(name)),
-    );
+  const isShared = (entry) => !ABOUT.includes(entry[0]);
+  const read = () => Object.fromEntries(Object.entries(model.get("state")).filter(isShared));
   // Opening data takes time; later messages wait until it is done.
   let last = Promise.resolve();
   const inTurn = (act) => (...values) => {

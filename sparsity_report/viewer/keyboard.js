@@ -23,7 +23,7 @@ export function holdFocus(root, signal) {
   };
 }
 
-export function listenToKeys({ root, store, map, table, tools }, signal) {
+export function listenToKeys({ root, store, table, tools }, signal) {
   // Keep own keys from the shortcuts of a notebook, which look at the element with the focus.
   window.addEventListener("keydown", (event) => {
     const [target] = event.composedPath();
@@ -52,14 +52,13 @@ export function listenToKeys({ root, store, map, table, tools }, signal) {
     tools.tell(notice);
   }, { signal });
 
-  // Undo the first of these: what was typed, a cell shown alone, the selection, the search.
+  // Undo the first of these: what was typed, the selection, the search.
   function escape(target) {
     const { selection, search } = store.state;
     if (isField(target) && target.value !== target.defaultValue) {
       target.value = target.defaultValue;
       target.dispatchEvent(new Event("input"));
-    } else if (map.zoomed) map.zoom(null);
-    else if (selection.length) store.set({ selection: [] });
+    } else if (selection.length) store.set({ selection: [] });
     else if (search) store.set({ search: "" });
     else return false;
     return true;

@@ -2,12 +2,12 @@
 import { element, isMore, make, menu, setAttributes } from "./elements.js";
 import { grouped } from "./figures.js";
 import { clip } from "./numbers.js";
-import { channels, colorOf, draw, lowered, rect, small, words } from "./pictures.js";
+import { channels, colorOf, draw, rect, small, words } from "./pictures.js";
 
-/** @typedef {{ i: number, cell: number[], x: number, y: number, w: number, h: number }} Mark */
+/** @typedef {{ i: number, x: number, y: number, w: number, h: number }} Mark */
 
-// Most cells drawn as elements; narrowest column; smallest cell to click; width of letters.
-const [ELEMENTS, COLUMN, CLICKABLE, LETTER] = [2000, 3, 6, 6.3];
+// Most cells drawn as elements; narrowest column; width of letters.
+const [ELEMENTS, COLUMN, LETTER] = [2000, 3, 6.3];
 // Least range that colors are fitted to, as a share of the full scale; largest one by default.
 const [NARROW, WIDE] = [0.02, 0.5];
 // Parts of a state on which the full scale depends: not the sparsity, so that it stays.
@@ -49,7 +49,7 @@ export function layout(figures, members, width, height) {
       const across = Math.ceil(part.length / deep);
       const [w, h] = [step / across, high / deep];
       part.forEach((i, k) => {
-        marks.push({ i, cell: part, x: left + column * step + (k % across) * w,
+        marks.push({ i, x: left + column * step + (k % across) * w,
           y: y + Math.floor(k / across) * h, w: gap(w), h: gap(h) });
       });
     }
@@ -104,8 +104,8 @@ export function scale(figures, state, members, held = [Infinity, -Infinity]) {
   const level = figures.levelOf(state);
   const noise = level ? 4 * level.policy.slack[level.k] : 0;
   let [least, most] = metric.signed ? [-far, far] : seen;
-  if (isOfWeights) [least, most] = [Math.floor(100 * least) / 100, Math.ceil(100 * most) / 100];
   const part = (most - least) / (high - low);
+  if (isOfWeights) [least, most] = [Math.floor(100 * least) / 100, Math.ceil(100 * most) / 100];
   const isFitted = state.colors !== "full" && part > Math.max(NARROW, noise) && part < 1
     && (metric.signed || state.colors === "fitted" || part < WIDE);
   if (isFitted) [low, high] = [least, most];
@@ -118,26 +118,21 @@ export function scale(figures, state, members, held = [Infinity, -Infinity]) {
 
 export class HeatMap {
   // Values of the state that the map does not show.
-  unused = ["sort", "panel", "grouping", "curve"];
+  unused = ["sort", "panel", "grouping"];
   width = 0;
   pointed = -1;
   rests = 0;
-  /** Layers of the cell that is shown alone. @type {number[] | null} */
-  zoomed = null;
   /** Places of the cells. @type {ReturnType<typeof layout>} */
   plan = undefined;
 
   constructor(place, figures, store, redraw) {
     this.figures = figures;
     this.store = store;
-    this.redraw = redraw;
     // The color of cells without a value.
     this.canvas = make("canvas", { style: "color: var(--sv-line)" });
     this.svg = element("svg", { "aria-hidden": "true" });
     this.box = make("div", { className: "sv-map", tabIndex: 0, role: "application" }, this.canvas,
       this.svg);
-    this.back = make("button", { type: "button", className: "sv-back", hidden: true,
-      textContent: figures.text.say("all_blocks"), on: { click: () => this.zoom(null) } });
     this.legend = element("svg", { class: "sv-legend", "aria-hidden": "true" });
     this.tip = make("div", { className: "sv-tip", role: "status" });
     this.box.append(this.tip);
@@ -145,8 +140,7 @@ export class HeatMap {
     const choices = ["auto", "fitted", "full"].map(named);
     this.colors = menu("sv-colors", figures.text.say("colors"), choices,
       (colors) => store.set({ colors }));
-    place.append(this.box,
-      make("div", { className: "sv-caption" }, this.back, this.legend, this.colors));
+    place.append(this.box, make("div", { className: "sv-caption" }, this.legend, this.colors));
     this.listen();
     // While the slider moves, the scale may grow; it is fitted again where the slider rests.
     store.onRest.push(() => {
@@ -156,30 +150,19 @@ export class HeatMap {
     });
   }
 
-  members(state) {
-    return this.zoomed ?? this.figures.scope(state.modules, state);
-  }
-
-  zoom(cell) {
-    this.zoomed = cell;
-    this.pointed = -1;
-    this.redraw();
-  }
-
   measure() {
     this.width = this.box.clientWidth;
     this.height = this.box.clientHeight;
     this.room = this.legend.clientWidth;
     this.blank = getComputedStyle(this.canvas).color;
-    return [this.width, this.height, this.room, window.devicePixelRatio, this.blank, this.zoomed,
-      this.rests];
+    return [this.width, this.height, this.room, window.devicePixelRatio, this.blank, this.rests];
   }
 
   // Place all cells anew for the width of the page.
   arrange(state) {
     const { width, height } = this;
-    const members = this.members(state);
-    const key = `${width} ${height} ${state.modules} ${this.zoomed?.[0]} ${this.zoomed?.length}`;
+    const members = this.figures.scope(state.modules, state);
+    const key = `${width} ${height} ${state.modules}`;
     if (this.arranged === key && this.drawn === members) return;
     this.arranged = key;
     this.drawn = members;
@@ -204,7 +187,6 @@ export class HeatMap {
   }
 
   update(state) {
-    this.back.hidden = !this.zoomed;
     if (!this.width) return;
     const { figures } = this;
     this.arrange(state);
@@ -291,12 +273,9 @@ export class HeatMap {
     return this.plan.marks.findIndex(isOver);
   }
 
-  // Open a cell of many small ones, or select a layer.
   choose(place, more) {
     const mark = this.plan.marks[place];
-    if (!mark) return;
-    if (mark.cell.length > 1 && Math.min(mark.w, mark.h) < CLICKABLE && !more) this.zoom(mark.cell);
-    else this.store.select([mark.i], more);
+    if (mark) this.store.select([mark.i], more);
   }
 
   listen() {
@@ -360,34 +339,29 @@ export class HeatMap {
 
   // Return the map as a picture of a width, with a title and its scale.
   picture(state, width, title) {
-    const members = this.members(state);
+    const members = this.figures.scope(state.modules, state);
     const shown = scale(this.figures, state, members);
     const plan = layout(this.figures, members, width, Math.min(0.62 * width, 300));
-    const lines = title.split(" ").reduce(
-      ([last, ...before], word) =>
-        (last + word).length < width / 6.6
-          ? [`${last} ${word}`, ...before]
-          : [word, last, ...before],
-      [""],
-    ).reverse();
+    const letters = Math.floor(width / 6.6);
+    const lines = title.match(new RegExp(`.{1,${letters}}( |$)|\\S+`, "g"));
     const top = 8 + 16 * lines.length;
     // The scale begins at the edge of the cells, where it has room.
     const left = Math.max(4, Math.min(plan.marks[0]?.x ?? 0, width - 230));
-    const cells = plan.marks.map(({ i, x, y, w, h }) => rect(x, y, w, h, shown.color(i) ?? "line"));
-    const key = legend(this.figures.text, shown, width - left).shapes.map((shape) => ({ ...shape,
-      x: shape.x + left, y: shape.y + plan.height + top + 6 })
+    plan.shapes.push(
+      ...plan.marks.map(({ i, x, y, w, h }) => rect(x, y, w, h, shown.color(i) ?? "line")),
     );
-    const heading = lines.map((text, k) => words(2, 14 + 16 * k, text.trim(), { weight: 600 }));
+    const shapes = lines.map((text, k) => words(2, 14 + 16 * k, text.trim(), { weight: 600 }));
+    const heading = { width, height: top, shapes };
+    const key = legend(this.figures.text, shown, width - left);
     return { width, height: plan.height + top + 34, description: title,
-      shapes: [...heading, ...[...plan.shapes, ...cells].map((shape) => lowered(shape, top)),
-        ...key] };
+      parts: [[heading, 0, 0], [plan, 0, top], [key, left, plan.height + top + 6]] };
   }
 }
 
 // Return the scale of colors with its ends as a picture of a width.
 function legend(text, { metric, low, high, isFitted }, width) {
-  const write = { share: (end) => text.level(end), own: (end) => text.significant(end, 3) };
-  const [from, to] = [low, high].map(write[metric.kind] ?? ((end) => text.value(end, metric.kind)));
+  const write = (end) => metric.kind === "share" ? text.level(end) : text.value(end, metric.kind);
+  const [from, to] = [low, high].map(write);
   const range = metric.signed ? `±${to.replace("+", "")}` : `${from.replace(/ %$/, "")}–${to}`;
   const note = isFitted ? text.say("colors_note", { range }) : "";
   const beside = LETTER * Math.max(metric.label.length + 1, note.length);

@@ -10,11 +10,26 @@ export const thousands = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, 
 export const clip = (text,
   most) => (text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text);
 
+/**
+ * Return members in the order of their values, with unknown ones last. Zeros before numbers sort
+ * block 2 before block 10, as in_view of view_state.py does.
+ */
+export function ordered(members, valueOf, isRising = true) {
+  const pad = (digits) => digits.padStart(9, "0");
+  const key = (value) => (typeof value === "string" ? value.replace(/[0-9]+/g, pad) : value);
+  const order = ([a], [b]) =>
+    known(a) && known(b)
+      ? (isRising ? 1 : -1) * (Number(a > b) - Number(a < b))
+      : Number(known(b)) - Number(known(a));
+  return members.map((one) => [key(valueOf(one)), one]).sort(order).map(([, one]) => one);
+}
+
 // Round half to even, as Python does; toFixed rounds ties up.
 function fixed(value, digits) {
   const [up, exact] = [digits, Math.min(100, digits + 60)].map((to) => Math.abs(value).toFixed(to));
-  const isTie = new RegExp(`\\.\\d{${digits}}50*$`).test(exact);
-  const down = exact.slice(0, exact.indexOf(".") + (digits && digits + 1));
+  const end = exact.indexOf(".") + 1 + digits;
+  const isTie = /^50*$/.test(exact.slice(end));
+  const down = exact.slice(0, digits ? end : end - 1);
   return (value < 0 ? "-" : "") + (isTie && Number(up.at(-1)) % 2 ? down : up);
 }
 
@@ -99,11 +114,11 @@ export class Text {
       const whole = { share: 0.01, points: 0.01 }[kind]
         ?? 1000 ** Math.max(0, PREFIXES.indexOf(unit.trim()[0]));
       const bound = Math.ceil((error / whole) * 10 ** digits - 1e-9) / 10 ** digits;
-      return `${text.slice(0, text.length - unit.length)} ± ${fixed(bound, digits)}${unit}`;
+      return `${text.slice(0, text.length - unit.length)} ±\u00a0${fixed(bound, digits)}${unit}`;
     }
     const signed = () => (value >= 0 ? "+" : "") + this.figures(value, 3).replace("-", "−");
     const write = { share: () => this.percent(value), points: () => this.points(value),
-      ratio: () => this.times(value), own: () => this.significant(value, 4), nats: signed,
+      ratio: () => this.times(value), own: () => this.significant(value, 2), nats: signed,
       count: () => this.count(value), text: () => value };
     return (write[kind] ?? (() => this.scaled(value, kind === "bytes" ? "B" : "")))();
   }

@@ -1,5 +1,5 @@
-// The panel beside the map: tabs for one layer, groups, costs, experts and removed parts.
-import { costs, experts, groups, layer, quality, removed } from "./details.js";
+// The panel beside the map: tabs for one layer, groups and costs.
+import { costs, groups, layer } from "./details.js";
 import { element, make, menu, show } from "./elements.js";
 import { squares } from "./parts.js";
 import { draw } from "./pictures.js";
@@ -15,24 +15,20 @@ export class Panel {
   constructor(place, figures, store) {
     this.figures = figures;
     this.store = store;
-    const { data, text } = figures;
-    this.hasLevels = figures.policies.some(({ disabled }) => !disabled);
-    const panels = ["layer", "groups", (this.hasLevels || data.quality) && "costs",
-      data.experts?.length && "experts", data.removed?.length && "removed"];
+    const { text } = figures;
+    const hasLevels = figures.policies.some(({ disabled }) => !disabled);
+    const panels = ["layer", "groups", hasLevels && "costs"];
     this.tabs = panels.filter(Boolean).map((panel) =>
       make("button", { type: "button", textContent: text.say(`panel_${panel}`), role: "tab",
         attributes: { "data-panel": panel }, on: { click: () =>
           store.set({ panel }), keydown: (event) => this.walk(event) } })
     );
-    const choice = (name, word, keys) =>
-      menu(`sv-${name}`, text.say(name), keys.map((key) => [key, text.say(`${word}_${key}`)]),
-        (value) => store.set({ [name]: value }));
-    this.grouping = choice("grouping", "by", ["group", "projection", "block"]);
-    this.curve = choice("curve", "curve", ["quality", "bytes"]);
+    const groupings = ["group", "projection", "block"].map((key) => [key, text.say(`by_${key}`)]);
+    this.grouping = menu("sv-grouping", text.say("grouping"), groupings,
+      (grouping) => store.set({ grouping }));
     this.details = make("div", { className: "sv-details", tabIndex: 0, role: "tabpanel" });
     const tabs = make("div", { role: "tablist", ariaLabel: text.say("panels") }, ...this.tabs);
-    place.append(make("div", { className: "sv-tabs" }, tabs, this.grouping, this.curve),
-      this.details);
+    place.append(make("div", { className: "sv-tabs" }, tabs, this.grouping), this.details);
   }
 
   measure() {
@@ -46,9 +42,13 @@ export class Panel {
       tab.tabIndex = isShown ? 0 : -1;
     }
     this.grouping.hidden = state.panel !== "groups";
-    this.curve.hidden = state.panel !== "costs" || !this.figures.data.quality || !this.hasLevels;
-    [this.grouping.value, this.curve.value] = [state.grouping, state.curve];
-    const parts = state.panel === "layer" ? this.layerParts(state) : this.pictureParts(state);
+    this.grouping.value = state.grouping;
+    const plan = state.panel !== "layer" && this.picture(state);
+    const parts = state.panel === "layer"
+      ? this.layerParts(state)
+      : plan
+      ? [this.drawn(plan), note(plan.note)]
+      : [note(this.figures.text.say("no_levels"))];
     const name = this.details.querySelector(".sv-parts :focus")?.getAttribute("name");
     show(this.details, ...parts);
     if (name) this.details.querySelector(`[name="${CSS.escape(name)}"]:checked`)?.focus();
@@ -57,47 +57,33 @@ export class Panel {
   layerParts(state) {
     const { heading, note: about, lines, pictures, list, reason } = layer(this.figures, state,
       this.width);
+    const choose = (part, members) => {
+      this.part = part;
+      if (members) this.store.select(members, false, true);
+      else this.update(this.store.state);
+    };
+    const hasParts = !this.figures.isPair && state.detail >= 0;
     const terms = list?.flat().map((textContent, k) => make(k % 2 ? "dd" : "dt", { textContent }));
     return [make("p", { className: "sv-heading", textContent: heading }), note(about),
-      make("p", { textContent: lines.join(" ") }), ...this.squares(state),
+      make("p", { textContent: lines.join(" ") }),
+      ...hasParts ? squares(this.figures, state, this.part, choose) : [],
       ...pictures.map((plan, k) => this.drawn(plan, k)), terms && make("dl", {}, ...terms),
       note(reason)];
   }
 
-  squares(state) {
-    if (this.figures.isPair || state.detail < 0) return [];
-    return squares(this.figures, state, this.part, (part, members) => {
-      this.part = part;
-      if (members) this.store.select(members, false, true);
-      else this.update(this.store.state);
-    });
-  }
-
-  pictureParts(state) {
-    const plan = this.picture(state);
-    return plan ? [this.drawn(plan), note(plan.note)] : [note(this.figures.text.say("no_levels"))];
-  }
-
-  // Draw a picture in its element. A pull moves the slider where the picture is a curve of levels.
+  // Draw a picture in its element.
   drawn(plan, k = 0) {
     const svg = this.svgs[k] ??= element("svg", { role: "img" });
     svg.setAttribute("aria-label", plan.description);
     draw(svg, plan);
-    svg.onpointerdown = svg.onpointermove = plan.at && ((event) => {
-      const { left, width } = svg.getBoundingClientRect();
-      const x = ((event.clientX - left) / width) * plan.width;
-      if (event.buttons & 1) this.store.set({ sparsity: plan.at(x) });
-    });
     return svg;
   }
 
   // Return the picture of the panel, or null.
   picture(state, width = this.width) {
     const { figures } = this;
-    const isQuality = figures.data.quality && (state.curve === "quality" || !this.hasLevels);
-    const plans = { groups, experts, removed, costs: isQuality ? quality : costs };
-    if (plans[state.panel]) return plans[state.panel](figures, state, width);
-    return layer(figures, state, width).pictures[0] ?? null;
+    const plans = { groups, costs, layer: () => layer(figures, state, width).pictures[0] };
+    return plans[state.panel]?.(figures, state, width) ?? null;
   }
 
   // Arrow keys move through the tabs.

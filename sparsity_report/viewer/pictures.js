@@ -1,10 +1,8 @@
 // Pictures as lists of shapes, drawn as elements of the page, SVG or PNG.
 import palette from "../draw/palette.json" with { type: "json" };
-import { element, make, SVG } from "./elements.js";
+import { element, make, svgFile } from "./elements.js";
 
 const FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif";
-// Names of colors, which the style sheet gives for both themes.
-const COLORS = ["paper", "ink", "soft", "line", "accent", "dense"];
 
 // Return red, green and blue of #rrggbb, rrggbb or rgb(…).
 export const channels = (color) =>
@@ -63,7 +61,7 @@ function painted(shape, color) {
 // Elements of the shapes of a picture, with what was set in each.
 const drawn = new WeakMap();
 
-// Draw shapes as elements; colors follow the theme of the page. Only what changed is set.
+// Draw shapes as elements; their colors follow the theme of the page. Only what changed is set.
 export function draw(svg, { shapes, width, height }) {
   const color = (name) => (name.startsWith("#") ? name : `var(--sv-${name})`);
   const before = drawn.get(svg) ?? [];
@@ -92,42 +90,23 @@ export function draw(svg, { shapes, width, height }) {
   }
 }
 
-// Return a shape moved down.
-export function lowered(shape, down) {
-  const next = { ...shape };
-  for (const key of ["y", "y1", "y2"]) if (key in shape) next[key] = shape[key] + down;
-  if (shape.points) next.points = shape.points.map(([x, y]) => [x, y + down]);
-  return next;
-}
-
-const CONTROLS = /(?![\t\n\r])\p{Cc}/gu;
-export const escaped = (text) =>
-  String(text).replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`).replace(CONTROLS, "");
-
-// Return the colors of an element by name, as its theme has them.
-export function colorsOf(place) {
+/**
+ * Return pictures below one another as the text of an SVG file, in the colors of an element.
+ * @param {any} picture Its parts are plans with their places.
+ */
+export function svgText({ parts, ...about }, place, unit = "") {
+  const svgs = parts.map(([plan, x, y]) => {
+    const { width, height } = plan;
+    const svg = element("svg", { x, y, width, height, overflow: "visible" });
+    draw(svg, plan);
+    return svg;
+  });
   const probe = place.appendChild(make("span"));
-  const colors = COLORS.map((name) => {
-    probe.style.color = `var(--sv-${name})`;
-    return [name, getComputedStyle(probe).color];
+  const text = svgFile(svgs, { ...about, fill: "var(--sv-paper)", font: FONT, unit });
+  const painted = text.replace(/var\(.+?\)/g, (color) => {
+    probe.style.color = color;
+    return getComputedStyle(probe).color;
   });
   probe.remove();
-  return Object.fromEntries(colors);
-}
-
-// Return a picture as the text of an SVG file, in colors from `colorsOf`.
-export function svgText({ shapes, width, height, description }, colors, unit = "") {
-  const tag = (name, named, inner = "") => {
-    const given = Object.entries(named).filter(([, value]) => value !== undefined);
-    const list = given.map(([key, value]) => ` ${key}="${escaped(value)}"`).join("");
-    return `<${name}${list}>${inner}</${name}>`;
-  };
-  const color = (name) => colors[name] ?? name;
-  const drawn = shapes.map((shape) =>
-    tag(shape.t, painted(shape, color), escaped(shape.text ?? ""))
-  );
-  const ground = tag("rect", { width, height, fill: colors.paper });
-  return tag("svg", { xmlns: SVG, width: `${width}${unit}`, height: `${height}${unit}`,
-    viewBox: `0 0 ${width} ${height}`, "font-family": FONT, role: "img" },
-    `<title>${escaped(description)}</title>${ground}${drawn.join("")}`);
+  return painted;
 }

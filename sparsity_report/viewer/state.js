@@ -7,9 +7,7 @@ const [REST, STEPS] = [300, 200];
 
 // Return whether two states show the same, in any panel.
 const isSame = (one, other) =>
-  Object.entries(one).every(([key, value]) =>
-    key === "panel" || value === other?.[key] || String(value) === String(other?.[key])
-  );
+  Object.keys(one).every((key) => key === "panel" || String(one[key]) === String(other?.[key]));
 
 export class Store {
   /**
@@ -23,8 +21,8 @@ export class Store {
     /** @type {State} */
     this.state = this.settled({ variant: "", policy: "", sparsity: 0, layout: "csr", metric: "",
       against: "", against_policy: "", against_sparsity: 0, modules: "prunable", colors: "auto",
-      grouping: "group", sort: "", curve: "bytes", search: "", detail: -1, selection: [],
-      panel: "layer", ...this.internal(start) });
+      grouping: "group", sort: "", search: "", detail: -1, selection: [], panel: "layer",
+      ...this.internal(start) });
     if (this.state.detail < 0) this.state = { ...this.state, detail: figures.extreme(this.state) };
     this.history = history;
     history.first ??= this.state;
@@ -122,10 +120,6 @@ export class Store {
     return this.isNew && !isSame(this.state, steps?.[at]);
   }
 
-  get isFirst() {
-    return isSame(this.state, this.history.first);
-  }
-
   // Return whether there is a step to go to: back with -1, forth with 1.
   hasStep(by) {
     const { steps, at } = this.history;
@@ -144,10 +138,6 @@ export class Store {
     history.at += by;
     this.show({ ...history.steps[history.at], panel: this.state.panel });
     this.isNew = false;
-  }
-
-  reset() {
-    this.show({ ...this.history.first, panel: this.state.panel });
   }
 
   // Show values that kernel or address have changed, with all that follows from them.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.counting.policies.policy_registry import families
+from sparsity_report.counting.policies.policy_registry import families, read_method
 from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import strip_names
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.study.derived.heads_experts import FIGURES, drawn_use, fewer_experts
+from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.derived.removed_strips import strips
 from sparsity_report.study.derived.tradeoff import measured_levels
@@ -28,8 +27,9 @@ from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels import Levels, bytes_beside
 from sparsity_report.study.policy_names import GLOBAL, selection_rule
+from sparsity_report.study.schema import COLUMNS
 from sparsity_report.study.sweep import ladders, thresholds
-from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
+from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.viewer.copied_code import CopiedCode
 from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode, nearest
 from sparsity_report.viewer.viewer_metrics import (
@@ -45,7 +45,6 @@ from sparsity_report.words.display_names import (
     group_name,
     head,
     method_name,
-    part_name,
 )
 from sparsity_report.words.number_format import perplexity, shape
 from sparsity_report.words.sentences import say
@@ -61,13 +60,13 @@ _DETAILS = {
     "iou": "share",
     "changed": "count",
     "relative_change": "share",
-    "correlation": "own",
     "certainty": "share",
 }
 _TEXTS: dict[str, Callable[[Any], str]] = {
     "after_name": partial(clip, limit=200),
     "alignment": partial(display_name, "alignment"),
     **dict.fromkeys(("shape_before", "shape_after"), shape),
+    "correlation": COLUMNS["correlation"].format.write,
     **dict.fromkeys(("n_m_before", "n_m_after"), str),
 }
 
@@ -107,7 +106,7 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
     magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
     levels, deviations = study.by_policy, spreads(study)
     first = study.facts.layers(str(study.variants["variant"].iloc[0]))
-    copied, shares = CopiedCode(study), study.facts.shares(study.facts.prunings)
+    copied = CopiedCode(study)
     header = {
         **_opening("study", study.layers),
         "variants": list(_variants(study, names, copied, arrays)),
@@ -123,10 +122,8 @@ def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
         "deviation": arrays.numbers([deviations.get(name, math.nan) for name in names]),
         "inner": _inner(study, places, positions),
         "heads": _heads(study, places, positions),
-        "experts": _router_use(study),
         "twoFour": _two_four(study, places, positions),
         "baseline": positions[study.facts.baseline],
-        "marks": [[positions[name], share] for name, share in shares.items()],
         "packed": packed_note(study),
         **_measured(study, positions),
         "code": copied.study_code,
@@ -250,6 +247,7 @@ def _variants(
             "threshold": None if pd.isna(threshold) else float(threshold),
             # The zeros of unpruned weights are their smallest magnitudes.
             "isMagnitude": pd.isna(method) or selection_rule(method) == "magnitude",
+            "pattern": str(policy.pattern or "") if (policy := read_method(method)) else "",
             "isRepeated": name in copied.repeated,
             "command": copied.of_variant(row),
             "arrays": _arrays(rows, arrays),
@@ -437,23 +435,6 @@ def _heads(
     }
 
 
-def _router_use(study: StudyFigures) -> list[dict[str, Any]]:
-    """Return the use and the saliency of experts, by variant and module; see :func:`.drawn_use`."""
-    maps = []
-    for (variant, rows), figure in product(drawn_use(study).items(), FIGURES):
-        squares = [
-            {
-                "name": part_name("block", f"block {part['block'].iloc[0]}"),
-                "values": [*map(known, part[figure])],
-                "gone": np.flatnonzero(~part["is_kept"]).tolist(),
-            }
-            for _, part in rows.groupby("module_name", sort=False)
-        ]
-        heading = f"{say(f'chart.{figure}_title')} · {short_name(variant)}"
-        maps.append({"title": heading, "high": max(1.01, rows[figure].max()), "rows": squares})
-    return maps
-
-
 def _two_four(
     study: StudyFigures, places: Mapping[str, int], positions: Mapping[str, int]
 ) -> dict[int, list[int]]:
@@ -465,20 +446,14 @@ def _two_four(
 
 
 def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, Any]:
-    """Return quality against bytes, and the perplexities of levels."""
+    """Return the scores of variants, and the perplexities of levels."""
     quality, tradeoff = None, study.tradeoff
     if tradeoff is not None:
         quality = {
             "name": measure_name(tradeoff),
-            "subject": clip(tradeoff.subject, 40),
-            "moreIsBetter": tradeoff.more_is_better,
-            "leftOut": [short_name(name) for name in tradeoff.left_out],
             "points": [
                 {
                     "variants": [positions[name] for name in point.variants],
-                    "bytes": point.place.bytes,
-                    "value": point.value,
-                    "ends": study.facts.score_ends(point.variants[0], point.value),
                     "text": score_text(tradeoff, point, study.facts.vocabulary(point.variants[0])),
                 }
                 for point in tradeoff.points
@@ -499,12 +474,15 @@ def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
     Of the variants with its zeros, one with a score comes first, and the layout is CSR if the study
     has that. If exactly two distinct prunings are at the level of the verdict, the viewer opens on
     their difference. A is then the later one of the study and B the earlier one; otherwise B is the
-    baseline.
+    only other pruning, or the baseline.
     """
     variants = {variant["name"]: variant for variant in header["variants"]}
     fewer = () if study.facts.contenders else fewer_experts(study)
     rivals = study.facts.main_level[1] if study.facts.contenders else []
-    other, opened = rivals if len(rivals) == 2 else (study.facts.baseline, study.facts.headline)
+    alike = study.facts.layouts_of(study.facts.headline)
+    others = [name for name in study.facts.contenders if name not in alike]
+    other = others[0] if len(others) == 1 else study.facts.baseline
+    other, opened = rivals if len(rivals) == 2 else (other, study.facts.headline)
     first = next(iter(fewer), opened)
     same = [name for name in variants if name in study.facts.layouts_of(first)]
     layouts = {variants[name]["layout"] for name in same}
@@ -527,7 +505,6 @@ def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
         "colors": "auto",
         "grouping": "group",
         "sort": "",
-        "curve": "quality" if header["quality"] else "bytes",
         "search": "",
         "detail": None,
         "selection": [],

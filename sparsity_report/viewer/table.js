@@ -1,11 +1,11 @@
 // The table of layers: rows exist only where they are seen.
 import { inert, isMore, isTextSelected, make, quoted, show } from "./elements.js";
-import { known } from "./numbers.js";
+import { known, ordered } from "./numbers.js";
 
 const clamped = (place, last) => Math.max(0, Math.min(last, place));
 
-// Height of a row, and rows beyond the edges.
-const [ROW, BEYOND] = [26, 4];
+// Height of a row, rows beyond the edges, and width of the names beside columns that scroll.
+const [ROW, BEYOND, NAME] = [26, 1, 160];
 
 // Titles of figures of both sides beside each other.
 const OF_SIDES = { sparsity: "of_a", sparsity_b: "of_b", difference: "a_minus_b", total: "",
@@ -22,7 +22,7 @@ function columnOf(figures, state, key) {
   }
   const metric = figures.metric({ ...state, metric: key });
   const side = figures.compares(state) && OF_SIDES[key];
-  return { key,
+  return { key, tip: metric.note,
     title: side ? text.say(side, { metric: metric.label, a: "A", b: "B" }) : metric.label,
     value: (i) => figures.value(metric, [i]), write: (i) => figures.write(metric, [i]) };
 }
@@ -36,24 +36,23 @@ function columns(figures, state) {
   return ["module", ...keys].map((key) => columnOf(figures, state, key));
 }
 
-// Return layers in the order of the state, "-" for descending; unknown values are last.
+// Return layers in the order of the state, "-" for descending.
 export function sorted(figures, state, members) {
   if (!state.sort) return members;
   const { value } = columnOf(figures, state, state.sort.replace("-", ""));
-  const up = state.sort.startsWith("-") ? -1 : 1;
-  const order = ([a], [b]) =>
-    known(a) && known(b)
-      ? up * (Number(a > b) - Number(a < b))
-      : Number(known(b)) - Number(known(a));
-  // Zeros before numbers sort block 2 before block 10, as in_view of view_state.py does.
-  const padded = (name) => name.replace(/[0-9]+/g, (digits) => digits.padStart(9, "0"));
-  const key = (one) => (typeof one === "string" ? padded(one) : one);
-  return members.map((i) => [key(value(i)), i]).sort(order).map(([, i]) => i);
+  return ordered(members, value, !state.sort.startsWith("-"));
 }
 
 // Names that `explorer.layers()` gives to columns; its `sparsity` counts biases too.
 const NAMES = { module: "module_name", sparsity: "weight_sparsity",
   sparsity_b: "weight_sparsity_b" };
+
+// Return the columns of a copy for what the screen writes as ±: uncertain weights of a level.
+export const uncertainties = (figures, state) =>
+  figures.views(state).flatMap((side, k) => {
+    const { slack } = figures.counts(side);
+    return slack ? [{ key: ["uncertainty", "uncertainty_b"][k], value: (i) => slack[i] }] : [];
+  });
 
 // Return the rows as text with a separator; formulas of spreadsheets become text.
 export function asText(columnList, members, separator) {
@@ -61,16 +60,21 @@ export function asText(columnList, members, separator) {
     const text = known(value) ? (typeof value === "string" ? inert(value) : String(value)) : "";
     return separator === "\t" ? text.replace(/[\t\r\n]/g, " ") : quoted(text);
   };
-  const rows = members.map((i) => columnList.map(({ value }) => cell(value(i))));
+  // Spreads are known to two digits.
+  const digits = { deviation: (value) => Number(value?.toPrecision(2)) };
+  const rows = members.map((i) =>
+    columnList.map(({ key, value }) => cell((digits[key] ?? ((one) => one))(value(i))))
+  );
   const heads = columnList.map(({ key }) => NAMES[key] ?? key);
   return [heads, ...rows].map((row) => row.join(separator)).join("\r\n");
 }
 
 export class Table {
   // Values of the state that the table does not show.
-  unused = ["panel", "grouping", "curve", "colors"];
+  unused = ["panel", "grouping", "colors"];
   top = 0;
   room = 0;
+  width = 0;
 
   constructor(place, figures, store, redraw) {
     const { text } = figures;
@@ -81,18 +85,13 @@ export class Table {
     this.head = make("div", { className: "sv-head", role: "row", ariaRowIndex: 1 });
     this.body = make("div", { className: "sv-rows", role: "rowgroup" });
     this.said = make("span");
-    this.clear = make("button", { type: "button", textContent: text.say("clear_search"),
-      on: { click: () => {
-        store.set({ search: "" });
-        this.box.focus();
-      } } });
     this.none = make("div", { className: "sv-none", role: "rowgroup" },
-      make("div", { role: "row" }, make("div", { role: "gridcell" }, this.said, this.clear)));
+      make("div", { role: "row" }, make("div", { role: "gridcell" }, this.said)));
     this.box = make("div", { className: "sv-table", role: "grid", tabIndex: 0,
       ariaLabel: text.say("table"), ariaMultiSelectable: "true", on: {
         scroll: redraw,
         keydown: (event) => this.key(event),
-        // Shift adds a row, and does not extend a selection of text.
+        // Shift extends the selection of rows, not that of text.
         mousedown: (event) => event.shiftKey && event.preventDefault(),
       } }, make("div", { className: "sv-top", role: "rowgroup" }, this.head), this.body, this.none);
     // The grid names its row by an id, which is unique in a notebook of several viewers.
@@ -101,7 +100,8 @@ export class Table {
   }
 
   measure() {
-    return [this.top, this.room] = [this.box.scrollTop, this.box.clientHeight];
+    const { scrollTop, clientHeight, clientWidth } = this.box;
+    return [this.top, this.room, this.width] = [scrollTop, clientHeight, clientWidth];
   }
 
   // Arrange columns and rows for a state, unless it is the last one.
@@ -115,28 +115,34 @@ export class Table {
   update(state) {
     const { figures: { text }, store } = this;
     this.arrange(state);
-    const titles = this.columns.map(({ title }) => title).join("\n");
+    const least = !this.figures.isPair && this.figures.counts(state).more ? 112 : 82;
+    const titles = [this.width, least, ...this.columns.map(({ title }) => title)].join("\n");
     if (this.titles !== titles) {
       this.titles = titles;
       this.drawn.clear();
       this.body.replaceChildren();
-      this.head.replaceChildren(...this.columns.map(({ key, title }) => {
-        const attributes = { "data-sort": key, title: text.say("sort_tip", { column: title }) };
+      this.head.replaceChildren(...this.columns.map(({ key, title, tip }) => {
+        const about = [tip, text.say("sort_tip", { column: title })].filter(Boolean).join("\n");
+        const attributes = { "data-sort": key, title: about };
         const next = { [`-${key}`]: key, [key]: "" };
         const click = () => store.set({ sort: next[store.state.sort] ?? `-${key}` });
         return make("div", { role: "columnheader" },
           make("button", { type: "button", tabIndex: -1, textContent: title, attributes,
             on: { click } }));
       }));
+      // Columns that do not fit are hidden as a whole, and the last row in view is whole.
+      const [room, all, { style }] = [this.width - NAME, this.columns.length - 1, this.box];
+      const fitting = Math.max(1, Math.floor(room / least));
+      style.setProperty("--sv-columns", all);
+      style.setProperty("--sv-cell", `${fitting < all ? room / fitting : least}px`);
+      const edges = this.box.offsetHeight - this.box.clientHeight;
+      style.setProperty("--sv-head", `${this.head.offsetHeight + edges}px`);
     }
     [...this.head.children].forEach((cell, k) => {
       const { key } = this.columns[k];
       const order = { [key]: "ascending", [`-${key}`]: "descending" };
       cell.setAttribute("aria-sort", order[state.sort] ?? "none");
     });
-    this.box.style.setProperty("--sv-columns", this.columns.length - 1);
-    const hasErrors = !this.figures.isPair && this.figures.counts(state).more;
-    this.box.style.setProperty("--sv-cell", hasErrors ? "112px" : "84px");
     this.box.setAttribute("aria-rowcount", this.rows.length + 1);
     this.body.style.height = `${ROW * this.rows.length}px`;
     this.draw();
@@ -150,9 +156,8 @@ export class Table {
     const first = Math.max(0, Math.floor(top / ROW) - BEYOND);
     const last = first + Math.ceil((this.room || 200) / ROW) + 2 * BEYOND;
     // Rows that stay keep their elements, and the text selected in them.
-    const drawn = new Map(
-      rows.slice(first, last).map((i) => [i, this.drawn.get(i) ?? this.row(i)]),
-    );
+    const seen = rows.slice(first, last);
+    const drawn = new Map(seen.map((i) => [i, this.drawn.get(i) ?? this.row(i)]));
     for (const [i, row] of this.drawn) if (!drawn.has(i)) row.remove();
     this.drawn = drawn;
     let next = this.body.firstChild;
@@ -166,7 +171,6 @@ export class Table {
     });
     this.box.setAttribute("aria-activedescendant", drawn.get(state.detail)?.id ?? "");
     this.none.hidden = rows.length > 0;
-    this.clear.hidden = !state.search;
     show(this.said, text.say(state.search ? "no_match" : "no_rows", state));
   }
 
@@ -174,7 +178,10 @@ export class Table {
     const name = { role: "rowheader", title: this.figures.nameOf(i) };
     const cells = this.columns.map((_, k) => make("div", k ? { role: "gridcell" } : name));
     const attributes = { "data-row": i, role: "row", id: `${this.id}-${i}` };
-    const click = (event) => isTextSelected(this.box) || this.store.select([i], isMore(event));
+    const click = (event) => {
+      if (event.shiftKey) this.move(this.rows.indexOf(i), true);
+      else if (!isTextSelected(this.box)) this.store.select([this.from = i], isMore(event));
+    };
     return make("div", { className: "sv-row", attributes, on: { click } }, ...cells);
   }
 
@@ -201,14 +208,15 @@ export class Table {
     event.preventDefault();
   }
 
-  // Move to a row and select it; `isRange` selects from the first selected row on, `isOnly` none.
+  // Move to a row and select it; `isRange` selects from the last single row on, `isOnly` none.
   move(to, isRange = false, isOnly = false) {
     this.arrange();
     const { rows, store, store: { state }, box } = this;
     if (!rows.length) return;
     const place = clamped(to, rows.length - 1);
-    const starts = [state.selection[0], state.detail].map((i) => rows.indexOf(i));
-    const from = isRange ? starts.find((k) => k >= 0) ?? place : place;
+    if (!isRange) this.from = rows[place];
+    else if (!state.selection.includes(this.from)) this.from = state.detail;
+    const from = rows.includes(this.from) ? rows.indexOf(this.from) : place;
     const range = rows.slice(Math.min(from, place), Math.max(from, place) + 1);
     if (isOnly) store.set({ detail: rows[place] });
     else store.select(from > place ? range.reverse() : range, false, true);

@@ -1,10 +1,10 @@
-// The line below the table: undo, copies, and files of the table and the map.
-import { command } from "./copied_code.js";
+// The lines around the table: figures of the selected layers; undo, copies, and files to save.
+import { code, command } from "./copied_code.js";
 import { choices, copyText, download, fileName, make, menu, raster, show } from "./elements.js";
 import { clip } from "./numbers.js";
-import { colorsOf, lowered, small, svgText } from "./pictures.js";
+import { small, svgText } from "./pictures.js";
 import { savedPage } from "./saved_page.js";
-import { asText, sorted } from "./table.js";
+import { asText, sorted, uncertainties } from "./table.js";
 
 // Forms of a copy, and pictures with their widths in points: a column and a page.
 const COPIES = ["table", "python", "command"];
@@ -35,7 +35,6 @@ export class Tools {
     this.rowCount = make("span", { className: "sv-rowcount", role: "status" });
     this.undo = button(text, "undo", () => store.go(-1));
     this.redo = button(text, "redo", () => store.go(1));
-    this.reset = button(text, "reset", () => store.reset());
     const forms = figures.isPair ? COPIES.slice(0, 1) : COPIES;
     const form = menu("sv-form", text.say("copy_form"),
       forms.map((key) => [key, text.say(`copy_${key}`)]));
@@ -47,8 +46,17 @@ export class Tools {
     });
     const files = choices("sv-files", text.say("files"), text.say("files_tip"), groups,
       (choice) => this.save(choice));
+    this.sum = make("span", { className: "sv-sum" });
+    const lack = !viewer.kernel ? "needs_kernel" : figures.data.hasWeights ? "" : "needs_weights";
+    this.add = button(text, "add", () => viewer.ask({ type: "add" }), lack && text.say(lack));
+    this.clear = button(text, "clear", () => {
+      store.set({ selection: [] });
+      viewer.table.box.focus({ preventScroll: true });
+    });
+    this.selection = make("div", { className: "sv-selection" }, this.sum,
+      figures.isPair ? null : this.add, this.clear);
     this.box = make("div", { className: "sv-tools" }, this.rowCount,
-      figures.isPair ? null : controls.scope, this.undo, this.redo, this.reset, form,
+      figures.isPair ? null : controls.scope, this.undo, this.redo, form,
       button(text, "copy", () => this.copy(form.value)), files);
   }
 
@@ -59,7 +67,13 @@ export class Tools {
       text.say("rows", { shown: text.count(table.rows.length), all: text.count(all) }));
     this.undo.disabled = !store.hasStep(-1);
     this.redo.disabled = !store.hasStep(1);
-    this.reset.disabled = store.isFirst;
+    const { selection, selection: { length } } = state;
+    this.clear.hidden = !length;
+    this.add.hidden = !figures.isLevel(state);
+    const side = figures.compares(state) ? text.say("side_a") : "";
+    const key = length ? (figures.isPair ? "selected" : "selected_sums") : "select_hint";
+    const sums = length && !figures.isPair ? figures.written(state, selection) : {};
+    show(this.sum, text.say(key, { n: text.count(length), side, ...sums }));
   }
 
   /**
@@ -69,6 +83,8 @@ export class Tools {
    * @param {"page" | "kernel"} place
    */
   tell(content, about = null, place = "page") {
+    // An answer of the kernel gives way to a later notice.
+    if (!this.about.kernel) this.notices.kernel.replaceChildren();
     this.about[place] = about;
     this.notices[place].replaceChildren(content);
   }
@@ -81,8 +97,8 @@ export class Tools {
   }
 
   copy(form) {
-    const { figures, store: { state }, text } = this.viewer;
-    if (form === "python") return this.clip(this.viewer.code(state));
+    const { figures, store, store: { state }, text } = this.viewer;
+    if (form === "python") return this.clip(code(figures, store, state));
     if (form === "table") return this.clip(...this.rows("\t"));
     const line = command(figures, state);
     return line ? this.clip(line) : this.tell(text.say("command_unsupported"));
@@ -94,7 +110,8 @@ export class Tools {
     table.arrange();
     const rows = sorted(figures, table.state, figures.inView(table.state));
     const notice = text.say("copied_rows", { n: text.count(rows.length) });
-    return [asText(table.columns, rows, separator), notice];
+    const columns = [...table.columns, ...uncertainties(figures, table.state)];
+    return [asText(columns, rows, separator), notice];
   }
 
   async clip(content, notice = this.viewer.text.say("copied")) {
@@ -126,7 +143,7 @@ export class Tools {
     table.arrange();
     // A page of LaTeX or a text editor shows an SVG file in the size of its points.
     const unit = kind === "svg" ? "pt" : "";
-    const drawn = svgText(this.picture(state, SIZES[size]), colorsOf(this.box), unit);
+    const drawn = svgText(this.picture(state, SIZES[size]), this.box, unit);
     if (kind === "page") return savedPage(this.viewer, drawn);
     return kind === "svg" ? drawn : raster(drawn, SCALE);
   }
@@ -134,21 +151,16 @@ export class Tools {
   // Return the map with the picture beside it, below one another.
   picture(state, width) {
     const { controls, figures, map, panel, text } = this.viewer;
-    const side = (one) => figures.shown(one);
-    const shown = figures.compares(state)
-      ? text.say("sides", { a: side(state), b: side(figures.other(state)) })
-      : controls.shown(state);
-    const title = text.say("picture_title", { title: figures.data.title,
-      metric: figures.metric(state).label, shown });
-    const top = map.picture(state, width, title);
+    const key = figures.isPair ? "picture_of_pair" : "picture_title";
+    const title = text.say(key, { title: figures.data.title, metric: figures.metric(state).label,
+      shown: controls.shown(state) });
+    const { height, parts, ...top } = map.picture(state, width, title);
     const below = panel.picture(state, width);
-    const name = state.panel === "layer" && below
-      ? clip(figures.nameOf(state.detail), width / 6)
-      : "";
-    const start = top.height + (name ? 20 : 4);
-    const shapes = (below?.shapes ?? []).map((shape) => lowered(shape, start));
-    if (name) shapes.push(small(4, top.height + 12, name));
-    const height = start + (below ? below.height + 4 : 0);
-    return { ...top, shapes: [...top.shapes, ...shapes], height };
+    if (!below) return { ...top, height, parts };
+    const name = state.panel === "layer" ? clip(figures.short(state.detail), width / 6) : "";
+    const heading = { width, height: 20, shapes: [small(4, 12, name)] };
+    const start = height + (name ? 20 : 4);
+    return { ...top, parts: [...parts, [heading, 0, height], [below, 0, start]],
+      height: start + below.height + 4 };
   }
 }

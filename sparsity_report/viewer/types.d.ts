@@ -14,11 +14,10 @@ export interface State {
   colors: "auto" | "fitted" | "full";
   grouping: "group" | "projection" | "block";
   sort: string;
-  curve: "bytes" | "quality";
   search: string;
   detail: number;
   selection: number[];
-  panel: "layer" | "groups" | "costs" | "experts" | "removed";
+  panel: "layer" | "groups" | "costs";
 }
 
 /** Values that page, kernel and address share, with the names of modules. */
@@ -27,6 +26,9 @@ export type Traits = Omit<State, "selection" | "detail" | "panel"> & { selection
 
 export type Layout = "csr" | "bitmask" | "dense";
 export type Numbers = Float64Array;
+
+/** A figure of a module. */
+type Value = (i: number) => number;
 
 export interface Metric {
   key: string;
@@ -37,14 +39,13 @@ export interface Metric {
   root: boolean;
   ofParts?: boolean;
   parts?: string[];
-  amounts?: Numbers;
-  sizes?: Numbers | null;
-  errors?: Numbers | null;
+  amount?: Value;
+  size?: Value | null;
+  error?: Value | null;
 }
 
 /** A metric with the places of its arrays. */
-export type PayloadMetric = Omit<Metric, "amounts" | "sizes"> & { amounts?: number;
-  sizes?: number };
+export type PayloadMetric = Omit<Metric, "amount" | "size"> & { amounts?: number; sizes?: number };
 
 /** Counts of a variant by module, NaN where it lacks the module. */
 export interface Variant {
@@ -54,6 +55,7 @@ export interface Variant {
   sparsity: number | null;
   isFirst: boolean;
   isMagnitude: boolean;
+  pattern: string;
   isRepeated: boolean;
   command: string | null;
   threshold: number | null;
@@ -103,14 +105,6 @@ export interface Counts {
   more?: Counts | null;
 }
 
-interface Point {
-  variants: number[];
-  bytes: number;
-  value: number;
-  ends: [number, number] | null;
-  text: string;
-}
-
 /** The header of a payload; of two checkpoints it has no variants and policies. */
 export interface Payload {
   format: number;
@@ -135,13 +129,10 @@ export interface Payload {
   deviation?: number;
   inner?: Record<number, Record<number, Inner>>;
   heads?: Record<number, Record<number, number>>;
-  experts?: { title: string; high: number; rows: ExpertRow[] }[];
   twoFour?: Record<number, number[]>;
   baseline?: number;
-  marks?: [number, number][];
   packed?: string | null;
-  quality?: { name: string; subject: string; moreIsBetter: boolean | null; leftOut: string[];
-    points: Point[] } | null;
+  quality?: { name: string; points: { variants: number[]; text: string }[] } | null;
   scores?: { level: number; value: number; text: string; policy: string }[];
   code?: string;
   command?: string | null;
@@ -157,12 +148,6 @@ interface Inner {
   zero_rows?: number;
   zero_columns?: number;
   reason?: string;
-}
-
-interface ExpertRow {
-  name: string;
-  values: (number | null)[];
-  gone: number[];
 }
 
 interface Removed {

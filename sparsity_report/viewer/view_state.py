@@ -37,7 +37,6 @@ _CHOICES = {
     "layout": ("csr", "bitmask", "dense"),
     "grouping": ("group", "projection", "block"),
     "colors": ("auto", "fitted", "full"),
-    "curve": ("bytes", "quality"),
 }
 # A place that is not between two digits.
 _WHOLE = "(?!(?<=[0-9])(?=[0-9]))"
@@ -175,7 +174,13 @@ class LayerValues:
         before = self._study.facts.bytes_before(variant).array
         layout = self._state["layout"]
         if self._is_level:
-            rows = self._study.by_policy[self._state["policy"]].at(self._state["sparsity"])
+            policy, sparsity = self._state["policy"], self._state["sparsity"]
+            rows = self._study.by_policy[policy].at(sparsity)
+            entry = next(e for e in self._header["policies"] if e["key"] == policy)
+            # As the page: its bound is one share of the weights of each layer at a level.
+            bound = entry["slack"][entry["levels"].index(sparsity)]
+            uncertain = np.ceil(bound * rows["weight_total"].to_numpy(float, na_value=0))
+            rows["uncertainty"] = np.where(rows["prunable"], uncertain, 0).astype(np.int64)
             rows["sparsity"] = zero_shares(rows["total"], rows["nonzero"])
         rows = rows.assign(bytes_before=before, weight_sparsity=self.values("sparsity", rows))
         if not self._is_level and layout == self._study.facts.layouts[variant].replace(

@@ -1,20 +1,15 @@
 // The viewer: one screen over a payload; a kernel is asked only for what the payload cannot hold.
 import { Controls } from "./controls.js";
-import { code } from "./copied_code.js";
-import { fail, open } from "./data.js";
+import { fail, open, stored } from "./data.js";
 import { make } from "./elements.js";
 import { AT_LEVEL, Figures, SIDES } from "./figures.js";
 import { holdFocus, listenToKeys } from "./keyboard.js";
 import { HeatMap } from "./map.js";
 import { Panel } from "./panel.js";
 import { count } from "./parts.js";
-import { Selection } from "./selection.js";
 import { Store } from "./state.js";
 import { Table } from "./table.js";
 import { Tools } from "./tools.js";
-
-// Start of the names under which the browser keeps states.
-const PREFIX = "sparsity-viewer ";
 
 // True for a value of a trait that its control offers.
 function isOffered({ data: { metrics, start }, figures, panel, root }, name, value) {
@@ -28,9 +23,8 @@ function isOffered({ data: { metrics, start }, figures, panel, root }, name, val
   const side = SIDES.find((keys) => keys.includes(name));
   const kind = side && SIDES[0][side.indexOf(name)];
   if (kind === "sparsity" || (kind === "variant" && value === AT_LEVEL)) return true;
-  const menu = root.querySelector(
-    `select.sv-${side?.[0] ?? (name === "modules" ? "scope" : name)}`,
-  );
+  const control = side?.[0] ?? (name === "modules" ? "scope" : name);
+  const menu = root.querySelector(`select.sv-${control}`);
   const wanted = kind ? `${kind} ${value}` : value;
   return !menu || [...menu.options].some((option) => option.value === wanted && !option.disabled);
 }
@@ -49,7 +43,6 @@ class Viewer {
     this.build();
     this.store.onChange.push((state, before) => {
       this.tools.forget(state, before);
-      if (before.modules !== state.modules) this.map.zoomed = null;
       this.redraw();
     });
     this.store.onRest.push((state) => {
@@ -88,11 +81,7 @@ class Viewer {
 
   // Keep what was last seen of an explorer, for its page without a kernel and after a reload.
   keep() {
-    try {
-      if (this.key) sessionStorage.setItem(PREFIX + this.key, JSON.stringify(this.kept));
-    } catch {
-      // Some frames have no storage.
-    }
+    if (this.key) stored(`sparsity-viewer ${this.key}`, this.kept);
   }
 
   // Show traits that were kept, if they are values of the controls.
@@ -101,20 +90,15 @@ class Viewer {
     const known = Object.entries(traits).filter((trait) => isOffered(this, ...trait));
     if (!known.length) return;
     store.show(store.settled({ ...store.state, ...store.internal(Object.fromEntries(known)) }));
-    this.controls.tellNearest(traits);
-  }
-
-  code(state) {
-    return code(this.figures, this.store, state);
   }
 
   build() {
     const { root, data, figures, store, text } = this;
     const [left, right] = ["left", "right"].map((side) => make("div", { className: `sv-${side}` }));
     this.controls = new Controls(this);
-    this.selection = new Selection(this);
+    this.tools = new Tools(this);
     root.replaceChildren(this.controls.bar, this.controls.said,
-      make("div", { className: "sv-body" }, left, right), this.selection.box);
+      make("div", { className: "sv-body" }, left, right), this.tools.selection);
     root.classList.toggle("sv-pair", figures.isPair);
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", text.say("viewer", { title: data.title }));
@@ -122,7 +106,6 @@ class Viewer {
     this.map = new HeatMap(left, figures, store, redraw);
     this.panel = new Panel(right, figures, store);
     this.table = new Table(root, figures, store, redraw);
-    this.tools = new Tools(this);
     root.append(this.tools.box, this.tools.notice);
   }
 
@@ -144,8 +127,8 @@ class Viewer {
 
   // Draw the parts in which something changed; all sizes are read before anything is written.
   drawParts(state) {
-    const { controls, map, panel, selection, table } = this;
-    const parts = [controls, map, panel, table, selection].filter((part) => {
+    const { controls, map, panel, table } = this;
+    const parts = [controls, map, panel, table].filter((part) => {
       const shown = Object.keys(state).filter((name) => !part.unused.includes(name));
       const [seen, now] = [this.seen.get(part), [...part.measure(),
         ...shown.map((name) => state[name])]];
@@ -162,18 +145,14 @@ class Viewer {
    * @returns {Promise<{ type: "said" | "error", text?: string, data?: DataView }>}
    */
   async ask(message) {
-    const { kernel, root, text, tools } = this;
+    const { kernel, root, text } = this;
     root.asked = message;
     const tell = (words, about) => {
       if (root.asked === message) root.viewer.tools.tell(words, about, "kernel");
     };
     this.store.rest();
     tell(text.say("waiting"), []);
-    const late = setTimeout(() => {
-      if (tools.notice.innerText.includes(text.say("waiting"))) tell(text.say("no_answer"), []);
-    }, 3000);
     const answer = await kernel.ask(message);
-    clearTimeout(late);
     tell(answer.text ?? "");
     return answer;
   }

@@ -31,7 +31,7 @@ class Format(NamedTuple):
     axis : str
         Notation on axes, in heat maps and in the viewer: ``"share"`` of 1, ``"number"``,
         ``"bytes"``, ``"ratio"`` even at 1, ``"points"`` for a difference of shares, ``"nats"`` for
-        a difference of losses, or ``"own"`` for any number.
+        a difference of losses, or ``"own"`` for a number that is known to two digits.
     """
 
     write: Callable[[Any], str]
@@ -167,8 +167,8 @@ TIMES = Format(numbers.times, "×", axis="ratio")
 MULTIPLE = TIMES._replace(write=numbers.multiple)
 # Differences of shares in percentage points.
 POINTS = Format(numbers.points, "", axis="points")
-# Any figure, of the user or of the viewer.
-OWN = figures(",.6g", "own")
+# Estimates from the buckets of magnitudes, which are 0.8 % wide.
+OWN = figures("#.2g", "own")
 DURATION = Format(numbers.duration, "s")
 QUARTILES = Format(lambda ends: numbers.span(*ends), "s")
 THRESHOLD = Format(numbers.threshold)

@@ -4,12 +4,10 @@ import html
 import math
 import re
 
-import browser
 import experts
 import pandas as pd
 import pytest
 from papers import bare, poppler, tables_of
-from payloads import decode
 from wording import of_key
 
 import sparsity_report as sr
@@ -17,7 +15,6 @@ from sparsity_report.draw import heat_maps
 from sparsity_report.findings.study_findings import study_findings, topics
 from sparsity_report.report import study_maps
 from sparsity_report.report.sections import Text
-from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.sentences import say
 
 BLOCKS, COUNT = 3, 4
@@ -100,21 +97,6 @@ def test_maps_show_each_expert_and_cross_out_removed_ones(written):
     assert {"expert_use_kept_text", "expert_saliency_kept_column"} <= files
 
 
-def test_the_explorer_has_the_same_figures(study):
-    header, _ = decode(study_payload(study))
-    use, saliency = header["experts"]
-    for shown, column in ((use, "gate_mass"), (saliency, "saliency")):
-        figures = relative(column)
-        for block, row in enumerate(shown["rows"]):
-            due = [figures[e, block] for e in range(COUNT)]
-            assert row["gone"] == [0]
-            assert row["values"] == [
-                None if math.isnan(value) else pytest.approx(value) for value in due
-            ]
-        known = [value for value in figures.values() if not math.isnan(value)]
-        assert shown["high"] == pytest.approx(max(1.01, *known))
-
-
 def drawn(study):
     """The charts and texts on the use of experts that a page shows."""
     blocks = study_maps.use_of_experts(study, "page")
@@ -124,7 +106,6 @@ def drawn(study):
 def test_a_model_without_experts_shows_nothing():
     study = sr.compare(sr.dense(sr.load()))
     assert (drawn(study), topics(study)["experts"]) == ([], [])
-    assert decode(study_payload(study))[0]["experts"] == []
 
 
 def test_too_many_experts_are_counted_instead(monkeypatch, study):
@@ -155,20 +136,3 @@ def test_the_use_of_all_experts_names_no_variant_that_lacks_some():
     (busiest,) = of_key(study_findings(study), "finding.busiest_expert")
     assert busiest.startswith(f"With all {COUNT} experts, expert ")
     assert "Kept" not in busiest
-
-
-def test_the_explorer_strikes_out_removed_experts(written, chromium):
-    page = chromium.new_page()
-    page.goto((written / "page.html").as_uri())
-    page.locator('[data-panel="experts"]').click()
-    panel = browser.drawn(page).locator(".sv-details svg")
-    tips = panel.locator("rect title").all_text_contents()
-    assert panel.locator("line").count() == 2 * BLOCKS
-    page.close()
-    figures = [*relative("gate_mass").items()], [*relative("saliency").items()]
-    due = [
-        f"{say('name.numbered_block', block=block)} {expert}: {times(value)}"
-        for part in figures
-        for (expert, block), value in part
-    ]
-    assert [bare(tip) for tip in tips] == [bare(text) for text in due]

@@ -100,7 +100,7 @@ KEPT = [
     {"policy": "N:4", "sparsity": 0.5, "layout": "bitmask"},
     {"metric": "difference", "against": "CSR30", "sort": "-difference"},
     {"modules": "all", "search": "ü%&=#" * 400, "sort": "module"},
-    {"grouping": "block", "panel": "groups", "curve": "bytes"},
+    {"grouping": "block", "panel": "groups"},
     {"selection": LAYERS, "detail": LAYERS[0], "panel": "costs"},
 ]
 

@@ -19,12 +19,11 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
-from sparsity_report.sparse.shares import break_even, ratio
+from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.budget import read_budget
 from sparsity_report.study.layers import used
 from sparsity_report.study.levels import bytes_beside, in_layout
 from sparsity_report.study.schema import METRICS
-from sparsity_report.study.storage_layouts import layout_ends
 from sparsity_report.viewer.embed import embed, widget_module
 from sparsity_report.viewer.payload import encode
 from sparsity_report.viewer.study_payload import policy_label, study_contents, study_payload
@@ -61,7 +60,9 @@ def of_mixture():
         vocab_size=32, hidden_size=12, intermediate_size=20, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, num_local_experts=3, num_experts_per_tok=2,
     )  # fmt: skip
-    return study_of(sr.load(MixtralForCausalLM(config), name="mixture"), 0.45)
+    weights = sr.load(MixtralForCausalLM(config), name="mixture")
+    half = sr.masked(sr.n_m(weights, 2, 4))
+    return sr.compare(sr.dense(weights), half, sr.csr(sr.global_magnitude(weights, 0.45)))
 
 
 def of_mixed_types():
@@ -167,12 +168,13 @@ def check_counts(study, contents, state, answer):
         }[state["layout"]]  # fmt: skip
         assert answer["bytes"] == numbers(rows, names, size)
         assert answer["flops"] == numbers(rows, names, flops)
+    held = LayerValues(study, contents, state).rows()
     if state["variant"] == AT_LEVEL:
-        # The script knows one bound for all layers of a level.
+        # The viewer knows one bound for all layers of a level.
         errors = rows["module_name"].map(dict(zip(names, answer["errors"], strict=True)))
         assert (rows["uncertainty"] <= errors).all()
         assert errors.any() == rows["uncertainty"].any()
-    held = LayerValues(study, contents, state).rows()
+        assert held["uncertainty"].tolist() == errors.tolist()
     assert answer["bytes"] == numbers(held, names, "stored_bytes")
     assert answer["flops"] == numbers(held, names, "flops_per_token")
 
@@ -278,13 +280,10 @@ def check_extreme(study, contents, state, answer):
 
 
 def check_layouts(study, state, answer):
-    layout = {"csr": "csr_int32", "bitmask": "bitmask", "dense": "dense"}[state["layout"]]
-    rows = selected(study.facts.layers(study.facts.baseline), state["selection"])
-    ends = layout_ends(rows).reindex([layout])
-    even = known(break_even(ends["base"], ends["full"], ends["empty"]).iloc[0])
-    assert answer["even"] == (None if even is None else pytest.approx(even))
     if state["variant"] == AT_LEVEL:
         return
+    if study.patterns is None and answer["layouts"]:
+        assert (answer["fits"] is True) == state["variant"].endswith("2:4")
     table = study.facts.storage(state["variant"], "layer")
     table = table[table["name"] == state["detail"]]["bytes"]
     rows = study.facts.layers(state["variant"])
@@ -498,5 +497,10 @@ def test_bytes_of_packed_weights_are_compared_with_the_file(tmp_path):
         check_texts(answer, " ")
     assert [answer["sums"]["base"] for answer in given[:2]] == [in_file] * 2
     assert contents.header["words"]["sentence"].endswith("{ratio} the file.")
-    assert sr.level_within(study, f"{in_file} B").layout == "file"
+    kept = f"{in_file} B"
+    assert sr.level_within(study, kept).layout == "file"
+    question = {**asked(start, {}, names), "budgets": [kept, f"{in_file - 1} B"]}
+    [answer] = answers(contents, [question], tmp_path)
+    in_view = [{*each} & {"level", "places"} for each in answer["budgets"]]
+    assert (in_view[0], bool(in_view[1])) == (set(), True)
     assert sr.level_within(study, f"{in_file + 1} B", layout="bitmask").value == in_file

@@ -35,6 +35,15 @@ CUT = """() => {
         if (box.width && !inTable && (box.left < edge.left || box.right > edge.right + 0.5)) {
             cut.push(`beyond the viewer: ${one.tagName}.${one.className.baseVal ?? one.className}`);
         }
+        const view = inTable?.getBoundingClientRect();
+        if (one.matches("[role=columnheader], [role=gridcell]")
+            && (box.left < view.right - 1 && box.right > view.right + 1
+                || box.top < view.bottom - 1 && box.bottom > view.bottom + 1)) {
+            cut.push(`cell: ${one.textContent}`);
+        } else if (one.matches(".sv-rows")) {
+            const isShown = getComputedStyle(one, "::after").opacity > 0;
+            if (isShown !== (inTable.scrollWidth > inTable.clientWidth)) cut.push("shadow");
+        }
         const style = getComputedStyle(one);
         const [left, right] = [style.paddingLeft, style.paddingRight].map(parseFloat);
         const room = one.clientWidth - left - right;

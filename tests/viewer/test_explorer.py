@@ -103,6 +103,12 @@ def test_a_level_that_the_study_lacks_is_counted_exactly(explorer, demo, tmp_pat
     assert [each["text"] for each in sent] == ["43.21 % is counted exactly."]
     # The page shows the level, unless the view has changed.
     assert explorer.state["sparsity"] == 0.9991
+    # Round levels follow from the histograms to within an error, until the page asks for one.
+    explorer.select(sparsity=0.6)
+    assert explorer.layers()["uncertainty"].any()
+    explorer._handle_custom_msg({"type": "level", "level": level | {"sparsity": 0.6}}, [])
+    assert not explorer.layers()["uncertainty"].any()
+    assert zeros(explorer) == pruned(sr.global_magnitude(demo, 0.6))
     header, _ = decode(explorer.payload)
     assert {0.637, 0.9991, 0.4321} < {*header["policies"][0]["levels"]}
     saved = sr.explore(sr.read_study(explorer.study.save(tmp_path / "study.json")))
@@ -123,8 +129,11 @@ def test_level_of_another_policy_becomes_a_variant(explorer, demo):
 
 
 def test_level_becomes_exact_variants(explorer, demo):
-    explorer.select(layout="csr")
+    explorer.select(layout="bitmask")
     explorer.select(sparsity=0.45)
+    explorer.add()
+    assert explorer.state["layout"] == "bitmask"
+    explorer.select(layout="csr", sparsity=0.45)
     explorer.add()
     pruning = sr.global_magnitude(demo, 0.45)
     want = sr.compare(sr.masked(pruning), sr.csr(pruning)).layers

@@ -127,7 +127,10 @@ def opened(browser, lab):
 @pytest.fixture
 def fresh(opened):
     """The explorer as it was first shown."""
-    opened.page.locator(".sv-reset").click(force=True)
+    opened.page.evaluate(
+        "() => { const { store } = document.querySelector('.sparsity-viewer').viewer;"
+        " store.show(store.history.first); }"
+    )
     opened.page.wait_for_timeout(700)
     return opened
 

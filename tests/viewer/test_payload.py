@@ -132,6 +132,15 @@ def test_a_comb_of_few_values_stays_a_comb():
     assert coarse_histogram(count(few.index_fill(0, torch.tensor([1]), 0.5).half()))[0] == 0.5
 
 
+@pytest.mark.parametrize("patterns", [False, True])
+def test_the_spread_is_the_root_mean_square(patterns):
+    """Of weights with a mean other than zero, too, whose standard deviation is smaller."""
+    model = nn.ModuleDict({"fc1": nn.Linear(4, 4, bias=False)})
+    nn.init.constant_(model["fc1"].weight, 1.0)
+    header, arrays = decode(study_payload(sr.compare(sr.dense(model), patterns=patterns)))
+    assert arrays[header["deviation"]] == pytest.approx([1.0], rel=2**-8)
+
+
 def test_positions_of_zeros(demo):
     pruning = sr.n_m(demo, 2, 4)
     study = sr.compare(sr.dense(demo), sr.masked(pruning), patterns=True)

@@ -9,6 +9,7 @@ import sparsity_report as sr
 from sparsity_report.study.sweep import with_level
 from sparsity_report.viewer.embed import widget_module
 from sparsity_report.viewer.study_payload import study_payload
+from sparsity_report.words.sentences import say
 
 # As the models of ipywidgets and marimo, it has a value before it says so.
 SETUP = """async ([code, values]) => {
@@ -184,7 +185,7 @@ def test_a_level_waits_for_its_counts(page, demo_study):
 
 
 def test_a_later_action_wins_over_a_typed_level(page, demo_study):
-    """The kernel is busy: the nearest level is shown after 3 s, unless something else was done."""
+    """The level is shown when it is counted, unless something else was done."""
     answer = """async (payload) => {
         kernel({ payload });
         kernelSays({ id: asked.at(-1).id, type: "said", text: "counted" });
@@ -192,9 +193,9 @@ def test_a_later_action_wins_over_a_typed_level(page, demo_study):
         return viewer().state.sparsity;
     }"""
     longer = with_517(demo_study)
-    for act, fallback, final in [
+    for act, meanwhile, final in [
         ("viewer().set({ sparsity: 0.75 })", 0.75, 0.75),
-        ("null", 0.52, 0.517),
+        ("null", 0.3, 0.517),
     ]:
         page.evaluate(
             "payload => { kernel({ payload, sparsity: 0.3 }); return settle(); }",
@@ -207,11 +208,13 @@ def test_a_later_action_wins_over_a_typed_level(page, demo_study):
             "policy": "global_magnitude", "sparsity": 0.517,
         }  # fmt: skip
         page.evaluate(act)
-        page.wait_for_timeout(3200)
-        assert page.evaluate("viewer().state.sparsity") == fallback
+        assert page.evaluate("viewer().state.sparsity") == meanwhile
         assert page.evaluate(answer, longer) == final
-        page.wait_for_timeout(3200 if final == 0.75 else 0)
-        assert page.evaluate("viewer().state.sparsity") == final
+    # A refusal takes the place of the answer.
+    assert page.locator(".sv-notice").inner_text() == "counted"
+    page.locator(".sv-level").fill("150")
+    page.locator(".sv-level").press("Enter")
+    assert page.locator(".sv-notice").inner_text().startswith("“150” is not a level")
 
 
 def test_a_page_that_goes_shares_its_last_change(page):
@@ -284,7 +287,7 @@ def test_notices_go_with_their_cause(page):
     assert page.evaluate(notice) == ""
     page.evaluate("void viewer().ask({ type: 'add' })")
     page.evaluate("viewer().set({ search: 'fc2' }); viewer().tools.tell('a newer one')")
-    assert page.evaluate(notice).splitlines() == ["a newer one", "Waiting for the kernel…"]
+    assert page.evaluate(notice).splitlines() == ["a newer one", say("viewer.waiting")]
     page.evaluate("void viewer().ask({ type: 'level' })")
     first, second = page.evaluate("asked.flatMap((one) => one.type === 'inner' ? [] : [one.id])")
     answer = "id => { kernelSays({ id, type: 'said', text: 'answer ' + id }); return settle(); }"

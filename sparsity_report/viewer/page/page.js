@@ -28,10 +28,3 @@ for (const table of document.querySelectorAll(".scroll > table:not(.sortable)"))
   table.parentElement.after(copies(table));
 }
 addPictures();
-// Show all digits of a number or all letters of a name under the mouse pointer.
-document.addEventListener("pointerover", ({ target }) => {
-  const isElement = target instanceof Element;
-  /** @type {HTMLElement | null} */
-  const cell = isElement ? target.closest("td[data-v], th[data-v]") : null;
-  if (cell && !cell.title) cell.title = cell.dataset.v;
-});

@@ -1,5 +1,5 @@
 import { make } from "../elements.js";
-import { thousands } from "../numbers.js";
+import { ordered, thousands } from "../numbers.js";
 import { copies } from "./copies.js";
 import { words } from "./words.js";
 
@@ -19,7 +19,7 @@ const textOf = ({ cells }) =>
 export function addSorting(table) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
-  const rows = [...body.rows];
+  let rows = [...body.rows];
   // Show the rows that have all words of the search.
   const draw = () => {
     const wanted = search.value.toLowerCase().split(/\s+/);
@@ -32,14 +32,7 @@ export function addSorting(table) {
     const isRising = head.getAttribute("aria-sort") !== "ascending";
     for (const each of heads) each.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", isRising ? "ascending" : "descending");
-    const { compare } = new Intl.Collator(document.documentElement.lang, { numeric: true });
-    const keys = new Map(rows.map((row) => [row, sortKey(row.cells[column])]));
-    rows.sort((one, other) => {
-      const [a, b] = [keys.get(one), keys.get(other)];
-      if (a === null || b === null) return Number(a === null) - Number(b === null);
-      const order = typeof a === "number" && typeof b === "number" ? a - b : compare(a, b);
-      return isRising ? order : -order;
-    });
+    rows = ordered(rows, (row) => sortKey(row.cells[column]), isRising);
     draw();
   };
   heads.forEach((head, column) => {
