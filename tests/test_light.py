@@ -161,7 +161,7 @@ def test_options_that_run_a_model_name_the_extra(option, tmp_path):
 
 class Broken:
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(name, *_):
         if name == "torch":
             raise OSError("libcudart.so: cannot open")
 

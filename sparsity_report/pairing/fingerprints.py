@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.pairing.roles import Part, stored_sizes
-from sparsity_report.weights.array_dtypes import array_dtype
-from sparsity_report.weights.tensor_slices import Array, Divisible, LocalFile, Slice, pieces
+from sparsity_report.weights.array_dtypes import Array, array_dtype
+from sparsity_report.weights.tensor_slices import Divisible, LocalFile, Slice, pieces
 from sparsity_report.weights.weights import Weights
 
 Floats = npt.NDArray[np.float32]

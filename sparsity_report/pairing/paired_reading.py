@@ -16,7 +16,8 @@ from sparsity_report.pairing.fingerprints import matrix_of_slices, whole_groups
 from sparsity_report.pairing.tally import SideCount, Tally
 from sparsity_report.pairing.value_loops import compile_for, count_values, tally_values
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.weights.tensor_slices import Array, FileSlice, Slice, pieces
+from sparsity_report.weights.array_dtypes import Array
+from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces
 
 # Rows compared at a time in memory.
 _ROWS = 256

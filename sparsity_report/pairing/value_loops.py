@@ -17,8 +17,7 @@ import numpy.typing as npt
 from sparsity_report.counting.histogram import nonzero_flags
 from sparsity_report.counting.n_m_patterns import KNOWN, group_counts
 from sparsity_report.pairing.tally import SideCount, Tally
-from sparsity_report.weights.array_dtypes import array_dtype
-from sparsity_report.weights.tensor_slices import Array
+from sparsity_report.weights.array_dtypes import Array, array_dtype
 
 Values = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
 Patterns = npt.NDArray[np.int64]

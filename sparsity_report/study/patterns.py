@@ -19,8 +19,9 @@ from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
+from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.matrix_direction import Matrix
-from sparsity_report.weights.tensor_slices import Array, pieces
+from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
 # Weights that are read together, in whole rows, and rows that cut no block of any layout.

@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
-from sparsity_report.weights.array_dtypes import array_dtype, cast, dtype_name
+from sparsity_report.weights.array_dtypes import Array, array_dtype, cast, dtype_name
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.model_files import CONFIG
 from sparsity_report.weights.tensor_slices import (
-    Array,
     Bytes,
     Entry,
     FileSlice,

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sparsity_report.weights.tensor_slices import Array, Entry, Shape, Slice
+from sparsity_report.weights.array_dtypes import Array
+from sparsity_report.weights.tensor_slices import Entry, Shape, Slice
 
 # Values of a converted slice yielded at a time.
 _CHUNK = 2**19

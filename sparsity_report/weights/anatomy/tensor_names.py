@@ -18,7 +18,8 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.weights.anatomy.converted_values import Converted
 from sparsity_report.weights.anatomy.names_only import is_buffer, is_padding
-from sparsity_report.weights.tensor_slices import Array, Entry, FileSlice, HeldSlice
+from sparsity_report.weights.array_dtypes import Array
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice
 from sparsity_report.weights.torch_tensors import (
     TensorSlice,
     tensor_dtype,

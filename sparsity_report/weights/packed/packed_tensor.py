@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparsity_report.weights.tensor_slices import Array, Entry, FileSlice, Floats, Rounding, Slice
+from sparsity_report.weights.array_dtypes import Array
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, Floats, Rounding, Slice
 
 # Values of a slice, and values decoded at a time.
 _SLICE, _BUFFER = 2**24, 2**20

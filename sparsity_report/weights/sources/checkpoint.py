@@ -23,13 +23,13 @@ from sparsity_report.weights.anatomy.names_only import (
     named_parts,
     tied_names,
 )
+from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme, read_settings
 from sparsity_report.weights.sources.model_files import gather_entries
 from sparsity_report.weights.sources.model_paths import DEFAULTS
 from sparsity_report.weights.tensor_slices import (
-    Array,
     Entry,
     FileSlice,
     LocalFile,

@@ -103,10 +103,10 @@ def configuration_of(metadata: Metadata) -> dict[str, Any] | None:
     # Transformers asks another class for a Llama of this name.
     if kind not in _CLASSES or metadata.get("general.name") == "mistral":
         return None
-    settings = {
+    settings: dict[str, Any] = {
         k.removeprefix(f"{kind}."): v for k, v in metadata.items() if k.startswith(f"{kind}.")
     }
-    sizes = {name: settings.get(key) for key, name in _SIZES.items()}
+    sizes: dict[str, Any] = {name: settings.get(key) for key, name in _SIZES.items()}
     sizes["vocab_size"] = settings.get("vocab_size", metadata.get(TOKENS))
     if any(type(size) is not int or size <= 0 for size in sizes.values()):
         return None

@@ -22,9 +22,9 @@ import numpy as np
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
+from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.tensor_slices import (
     DTYPES,
-    Array,
     Bytes,
     Entry,
     FileSlice,

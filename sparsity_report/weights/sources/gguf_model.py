@@ -25,6 +25,7 @@ from sparsity_report.weights.anatomy.names_only import (
     describe_names,
     experts_per_token,
 )
+from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.sources.gguf_decided import InterleavedRows, decided_contents
 from sparsity_report.weights.sources.gguf_files import (
@@ -35,7 +36,7 @@ from sparsity_report.weights.sources.gguf_files import (
     read_model,
 )
 from sparsity_report.weights.sources.model_files import check_tensors
-from sparsity_report.weights.tensor_slices import Array, Entry, Origin, Slice, memory_slices
+from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, memory_slices
 from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.words.sentences import say
 
