@@ -24,7 +24,7 @@ def test_tensors_and_arrays_share_memory_in_every_dtype(name):
     assert np.array_equal(joined, to_array(turned))
 
 
-@pytest.mark.parametrize("name", filter(is_float, DTYPES.values()))
+@pytest.mark.parametrize("name", [*filter(is_float, DTYPES.values())])
 @pytest.mark.parametrize("source", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_values_are_rounded_as_torch_rounds_them(name, source):
     """Each float16, which are ties of narrower dtypes too, their neighbours and huge numbers."""

@@ -8,6 +8,7 @@ from transformers import AutoConfig
 
 import sparsity_report as sr
 from sparsity_report.untrusted import limits
+from sparsity_report.weights.sources import gguf_decided
 
 LIST, TEXT, INT32, UINT32, FLOAT32, BOOL, UINT64 = 9, 8, 5, 4, 6, 7, 10
 
@@ -190,6 +191,7 @@ def test_no_library_sees_the_file(monkeypatch, load, tmp_path):
 
     original = AutoConfig.from_pretrained
     monkeypatch.setattr(AutoConfig, "from_pretrained", watched)
+    monkeypatch.setattr(gguf_decided, "configuration_of", lambda _: None)  # as of other classes
 
     def change(layout):
         # Each of these ended or busied a reader.
@@ -209,6 +211,7 @@ def test_no_library_sees_the_file(monkeypatch, load, tmp_path):
 
 def test_too_many_kinds_of_tensors_are_described_by_names(monkeypatch, load):
     monkeypatch.setattr(limits, "BLOCKS", 8)
+    monkeypatch.setattr(gguf_decided, "configuration_of", lambda _: None)
     weights = load(lambda _: None)
     assert "names alone: it holds 12 kinds of tensors" in str(weights.notes[0])
     assert len(weights.modules) == 21

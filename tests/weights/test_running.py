@@ -174,8 +174,8 @@ def test_groups_of_n_run_along_the_inputs_of_raw_matrices():
     pruning = sr.n_m(weights, 2, 4)
     q = pruning.mask("transformer.layer.0.rel_attn.q").reshape(32, 32)  # inputs, outputs
     o = pruning.mask("transformer.layer.0.rel_attn.o").reshape(32, 32)  # outputs, inputs
-    assert (q.reshape(8, 4, 32).sum(dim=1) == 2).all()
-    assert (o.reshape(32, 8, 4).sum(dim=2) == 2).all()
+    assert (q.reshape(8, 4, 32).sum(axis=1) == 2).all()
+    assert (o.reshape(32, 8, 4).sum(axis=2) == 2).all()
 
 
 @pytest.mark.parametrize(

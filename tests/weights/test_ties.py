@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
 import sparsity_report as sr
+from sparsity_report.weights.torch_tensors import to_tensor
 from sparsity_report.words.sentences import say
 
 
@@ -156,7 +157,7 @@ def test_pruned_sparse_parameters_are_what_the_rows_say(layout, asked):
     for variant in (sr.masked(pruning), sr.csr(pruning)):
         real, _ = sr.analyze_layers(variant.module(), variant.name)
         assert real.equals(variant.layers())
-    kept = pruning.mask("fc1.weight") & (weight != 0)
+    kept = pruning.mask("fc1.weight") & (weight != 0).numpy()
     assert sr.csr(pruning).layers()["weight_nonzero"][0] == int(kept.sum())
 
 
@@ -324,7 +325,9 @@ def test_float8_in_memory_is_counted_as_it_is_and_run_as_float32(dtype):
     assert sr.dense(weights).module()["fc2"].weight.dtype == torch.float32
     pruning, x = sr.global_magnitude(weights, 0.5), torch.randn(3, 32)
     values = model["fc1"].weight.float()
-    expected = nn.functional.linear(x, values * pruning.mask("fc1.weight"), model["fc1"].bias)
+    expected = nn.functional.linear(
+        x, values * to_tensor(pruning.mask("fc1.weight")), model["fc1"].bias
+    )
     for variant in (sr.masked(pruning), sr.csr(pruning)):
         assert torch.allclose(variant.module()["fc1"](x), expected, atol=1e-6)
         counted = sr.analyze_layers(variant.module(), "x")[0]
