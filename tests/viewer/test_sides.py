@@ -149,7 +149,6 @@ def page(chromium, study, tmp_path):
 def test_controls_of_both_sides(page, study, zeros):
     """The menu and the level of side B, the sentence, the table, the bars and the swap."""
     page.show(variant="Masked2:4", metric="difference")
-    assert page.run("[viewer.state.metric, viewer.state.against]") == ["difference", "Dense"]
     page.page.select_option(".sv-against", "policy layerwise_magnitude")
     level = page.page.locator(".sv-against-level")
     level.fill("60")
@@ -232,7 +231,7 @@ def test_unknown_layers_are_said(page):
     row = page.page.locator(".sv-row").first.locator("> div").all_inner_texts()
     assert row[2:4] == ["–", "–"]
     assert row[6] == "–"
-    assert page.text(".sv-sum") == ""
+    assert "to select layers" in page.text(".sv-sum")
     # The last state is kept by name, and others are refused.
     kept = {"against": "none", "against_policy": "N:4", "against_sparsity": 0.51}
     page.run(f"viewer.recall({json.dumps(kept)})")
