@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SIZES = {
-    "V": 64, "H": 32, "I": 48, "P": 16, "D": 8, "K": 16, "T": 2, "G": 96, "E": 12, "M": 16,
+    "V": 64, "H": 32, "I": 48, "P": 16, "D": 8, "K": 16, "T": 2, "G": 96, "E": 12,
     "W": 128,
 }  # fmt: skip
 _BERT = {
@@ -133,22 +133,6 @@ h.{}.mlp.c_fc.bias W
 h.{}.mlp.c_proj.weight W H
 h.{}.mlp.c_proj.bias H
 """
-_DISTILBERT = """
-distilbert.embeddings.word_embeddings.weight V H
-distilbert.embeddings.position_embeddings.weight P H
-distilbert.embeddings.LayerNorm.both H
-distilbert.transformer.layer.{}.attention.q_lin.both H H
-distilbert.transformer.layer.{}.attention.k_lin.both H H
-distilbert.transformer.layer.{}.attention.v_lin.both H H
-distilbert.transformer.layer.{}.attention.out_lin.both H H
-distilbert.transformer.layer.{}.sa_layer_norm.both H
-distilbert.transformer.layer.{}.ffn.lin1.both I H
-distilbert.transformer.layer.{}.ffn.lin2.both H I
-distilbert.transformer.layer.{}.output_layer_norm.both H
-vocab_transform.both H H
-vocab_layer_norm.both H
-vocab_projector.both V H
-"""
 _T5 = """
 shared.weight V H
 encoder.final_layer_norm.weight H
@@ -171,28 +155,6 @@ decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight 32 4
         )
     )
 )
-_CLIP = """
-logit_scale
-text_projection.weight M H
-visual_projection.weight M H
-text_model.embeddings.position_ids 1 P
-text_model.embeddings.token_embedding.weight V H
-text_model.embeddings.position_embedding.weight P H
-text_model.final_layer_norm.both H
-vision_model.embeddings.class_embedding H
-vision_model.embeddings.patch_embedding.weight H 3 4 4
-vision_model.embeddings.position_embedding.weight 5 H
-vision_model.embeddings.position_ids 1 5
-vision_model.pre_layrnorm.both H
-vision_model.post_layernorm.both H
-""" + "".join(
-    f"{side}_model.encoder.layers.{{}}.{name}\n"
-    for side in ("text", "vision")
-    for name in (
-        *(f"self_attn.{leaf}_proj.both H H" for leaf in ("q", "k", "v", "out")),
-        "layer_norm1.both H", "layer_norm2.both H", "mlp.fc1.both I H", "mlp.fc2.both H I",
-    )
-)  # fmt: skip
 _DEBERTA = """
 deberta.embeddings.word_embeddings.weight V H
 deberta.embeddings.LayerNorm.both H
@@ -229,10 +191,6 @@ cls.predictions.transform.LayerNorm.gamma H
 cls.predictions.transform.LayerNorm.beta H
 cls.seq_relationship.both 2 H
 """
-_CLIP_TOWER = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-}  # fmt: skip
-
 LAYOUTS = {
     "sentence-transformers/all-MiniLM-L6-v2": Layout(
         _named("bert", "BertModel", **_BERT),
@@ -247,25 +205,10 @@ LAYOUTS = {
         _named("mpnet", "MPNetForMaskedLM", **{**_BERT, "relative_attention_num_buckets": 32}),
         _MPNET, "MPNetModel",
     ),
-    "openai/clip-vit-large-patch14": Layout(
-        _named(
-            "clip", "CLIPModel", projection_dim=16,
-            text_config={**_CLIP_TOWER, "vocab_size": 64, "max_position_embeddings": 16},
-            vision_config={**_CLIP_TOWER, "image_size": 8, "patch_size": 4},
-        ),
-        _CLIP,
-    ),
     "FacebookAI/roberta-base": Layout(
         _named("roberta", "RobertaForMaskedLM", **_ROBERTA),
         _bert("roberta.", types="1 H") + _ROBERTA_HEAD + "roberta." + _POOLER.format("roberta."),
         left_out=("roberta.pooler",),
-    ),
-    "distilbert/distilbert-base-uncased": Layout(
-        _named(
-            "distilbert", "DistilBertForMaskedLM", vocab_size=64, dim=32, hidden_dim=48, n_layers=2,
-            n_heads=4, max_position_embeddings=16,
-        ),
-        _DISTILBERT,
     ),
     "openai-community/gpt2": Layout(
         _named("gpt2", "GPT2LMHeadModel", vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_ctx=16,
