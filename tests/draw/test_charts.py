@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from drawings import contrast
+from helpers import named
 from hostile import TEXTS
 from measurements import latency, put_in, quality
 from torch import nn
@@ -33,21 +34,6 @@ def opt(layers=2):
             num_hidden_layers=layers, num_attention_heads=2, max_position_embeddings=16,
         )
     )  # fmt: skip
-
-
-def named(paths):
-    """A model with one linear layer per dotted path."""
-    torch.manual_seed(0)
-    root = nn.Module()
-    for path in paths:
-        *inner, leaf = path.split(".")
-        place = root
-        for word in inner:
-            if word not in place._modules:
-                place.add_module(word, nn.Module())
-            place = place._modules[word]
-        place.add_module(leaf, nn.Linear(4, 4))
-    return root
 
 
 def three(weights, sparsity=0.3):
@@ -189,19 +175,6 @@ def test_constant_figures_are_not_drawn(weights):
     assert heat_maps.small_map(masked, "Masked50Layerwise") is None
     same = quality([(0.0, 10.0), (0.5, 10.0)], ["Dense", "Masked50Layerwise"])
     assert measured_charts.quality_chart(put_in(masked, quality=same)) is None
-
-
-def test_map_cells_are_the_weights_sparsity(study):
-    cells = heat_maps.sparsity_map(study, "Masked30").cells
-    custom = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
-    expected = {
-        (str(row["block"]), row["module_name"].split(".")[-1]): 1
-        - row["weight_nonzero"] / row["weight_total"]
-        for row in custom.to_dict("records")
-    }
-    assert len(cells) == len(expected) == 2 * 6
-    for cell in cells:
-        assert cell.value == pytest.approx(expected[cell.block, cell.name])
 
 
 def test_all_maps_of_a_study_have_one_scale(weights):

@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-import transformers
-from helpers import Tiny, study_of
+from helpers import Tiny, named, study_of
 from measurements import latency, put_in, sensitivity
-from torch import nn
 from wording import count_of, of_key, values_of
+from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.findings import already_pruned
@@ -144,19 +143,6 @@ def test_single_part_has_no_finding(study, parts, told):
 # Conventions.
 
 
-def named(*paths):
-    root = nn.ModuleDict()
-    for path in paths:
-        place = root
-        *inner, leaf = path.split(".")
-        for word in inner:
-            if word not in place:
-                place[word] = nn.ModuleDict()
-            place = place[word]
-        place[leaf] = nn.Linear(4, 4)
-    return sr.compare(sr.dense(sr.load(root, name="n")))
-
-
 def test_conventions_depend_on_the_model(study):
     extra = ("mixture_of_experts", "flops_per_sequence", "encoder_decoder")
     experts, sequence, stacks_apart = (f"convention.{name}" for name in extra)
@@ -167,11 +153,9 @@ def test_conventions_depend_on_the_model(study):
         (["decoder"], False),
         (["encoder", "decoder"], True),
     ):
-        used = conventions(named(*(f"{stack}.layers.fc1" for stack in stacks)))
+        model = named([f"{stack}.layers.fc1" for stack in stacks])
+        used = conventions(sr.compare(sr.dense(sr.load(model, name="n"))))
         assert bool(of_key(used, stacks_apart)) is told
-    config = transformers.BertConfig(
-        vocab_size=16, hidden_size=8, intermediate_size=12, num_hidden_layers=1,
-        num_attention_heads=1,
-    )  # fmt: skip
-    pooled = sr.compare(sr.dense(sr.load(transformers.BertModel(config), name="b")))
+    model = built(next(case for case in CASES if case.per_sequence))
+    pooled = sr.compare(sr.dense(sr.load(model, name="b")))
     assert of_key(conventions(pooled), sequence)

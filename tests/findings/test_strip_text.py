@@ -39,23 +39,6 @@ def scored(study, *levels):
     return measurements.put_in(study, quality=frame)
 
 
-def test_one_pruning_has_one_figure_of_each(demo):
-    study = study_of(demo)
-    dense, csr = (sums(study, name, "stored_bytes") for name in ("Dense", "CSR30"))
-    before = sums(study, "Dense", "flops_per_token")
-    after = sums(study, "CSR30", "flops_per_token")
-    fewer = f"{100 * (1 - after / before):.0f} %"
-    assert texts(study) == {
-        "Quality": ("not measured", "run with --perplexity"),
-        "Size as CSR": (f"{mega(dense)} → {mega(csr)} MB", "whole model, float32, dense before"),
-        "Performed FLOPs per token": (
-            f"{mega(before)} → {mega(after)} M",
-            f"{fewer} fewer on paper",
-        ),
-        "Speed": ("not measured", "run with --latency"),
-    }
-
-
 def test_several_prunings_have_ranges(demo):
     study = scored(prunings(demo, 0.3, 0.6), 10.0, 12.34, 57.6)
     shown = texts(study)

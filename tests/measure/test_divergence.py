@@ -1,11 +1,10 @@
 """How far variants are from dense, against numbers computed alone in double precision."""
 
-import gguf
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import small_llama, write_gguf
+from helpers import small_llama
 from scoring import log_probabilities
 
 import sparsity_report as sr
@@ -75,41 +74,6 @@ def test_models_that_read_other_tokens_have_no_distance(demo, monkeypatch):
     monkeypatch.setattr(other, "tokenizer", lambda: lambda *_, **__: {"input_ids": ids})
     frame = sr.perplexity([sr.dense(demo), sr.dense(other, name="O")], TEXT[:300], window=64)
     assert frame["against"].isna().all()
-
-
-def test_a_gguf_copy_has_the_distance_of_its_rounding(tmp_path):
-    """Q4_0 against its float original, whose logits torch computes from gguf's own values."""
-    original, copy = small_llama(initializer_range=0.4), small_llama()
-    original.save_pretrained(tmp_path / "float")
-    kind, names = gguf.GGMLQuantizationType.Q4_0, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
-    tensors = {}
-    for (name, parameter), rounded in zip(
-        original.named_parameters(), copy.parameters(), strict=True
-    ):
-        stem, _, leaf = name.rpartition(".")
-        array = parameter.detach().numpy()
-        # The narrower matrices keep their floats, as in llama.cpp.
-        is_packed = array.ndim == 2 and array.shape[1] % 32 == 0
-        with torch.no_grad():
-            values = gguf.dequantize(gguf.quantize(array, kind), kind) if is_packed else array
-            rounded.copy_(torch.from_numpy(values))
-        if heads := {"q_proj": 4, "k_proj": 2}.get(stem.rpartition(".")[2]):
-            # llama.cpp keeps the halves of a head interleaved.
-            halves = array.reshape(heads, 2, len(array) // heads // 2, -1)
-            array = np.ascontiguousarray(halves.swapaxes(1, 2).reshape(array.shape))
-        tensors[f"{names.get_name(stem)}.{leaf}"] = (array, kind if is_packed else None)
-    write_gguf(
-        tmp_path / "copy.gguf", tensors, block_count=2, context_length=32, embedding_length=32,
-        feed_forward_length=48, vocab_size=64, head_count=4, head_count_kv=2,
-        layer_norm_rms_eps=original.config.rms_norm_eps,
-        token_list=([f"t{number}" for number in range(64)],), pad_token_id=(0,),
-    )  # fmt: skip
-    ids = torch.from_numpy(np.random.default_rng(1).integers(0, 64, 640))
-    models = [sr.dense(sr.load(tmp_path / name), name=name) for name in ("float", "copy.gguf")]
-    row = sr.perplexity(models, ids, window=32, stride=32).iloc[1]
-    p, q = (log_probabilities(model.eval(), ids, 32, 32)[0] for model in (original, copy))
-    assert row["kl"] == pytest.approx((np.exp(p) * (p - q)).sum(axis=1).mean(), rel=1e-3)
-    assert row["agreement"] == (p.argmax(axis=1) == q.argmax(axis=1)).mean() < 1
 
 
 def test_impossible_tokens_add_no_divergence():

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import transformers
 from helpers import Tiny, small_llama
 from torch import nn
 from wording import of_key
-from zoo.cases import CASES, built
+from zoo.cases import CASES
 
 import sparsity_report as sr
 from sparsity_report.findings.audit import audit
@@ -20,51 +19,23 @@ from sparsity_report.words.sentences import say
 IDS = torch.arange(3 * 16).reshape(-1) * 7 % 61
 
 
-def gpt2():
-    torch.manual_seed(1)
-    config = transformers.GPT2Config(
-        vocab_size=64, n_positions=32, n_embd=16, n_layer=2, n_head=2, n_inner=24
-    )
-    return transformers.GPT2LMHeadModel(config).eval()
+MODELS = ("Llama", "GPT-2", "Mixtral", "T5", "BERT")
 
 
-def mixtral():
-    torch.manual_seed(2)
-    config = transformers.MixtralConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, num_local_experts=3, num_experts_per_tok=2,
-        max_position_embeddings=32,
-    )  # fmt: skip
-    return transformers.MixtralForCausalLM(config).eval()
+def model_of(name):
+    torch.manual_seed(0)
+    return next(case for case in CASES if case.name.startswith(name)).build().eval()
 
 
-def t5():
-    torch.manual_seed(3)
-    config = transformers.T5Config(
-        vocab_size=64, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2
-    )
-    return transformers.T5ForConditionalGeneration(config).eval()
-
-
-def bert():
-    torch.manual_seed(4)
-    config = transformers.BertConfig(
-        vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=24, max_position_embeddings=32,
-    )  # fmt: skip
-    return transformers.BertModel(config).eval()
-
-
-MODELS = (small_llama, gpt2, mixtral, t5, bert)
 calibrations = {}
 
 
-def calibrated(build):
+def calibrated(name):
     """A model, its calibration in windows of 16, made once."""
-    if build not in calibrations:
-        weights = sr.load(build(), name=build.__name__)
-        calibrations[build] = weights, sr.calibrate(weights, IDS, window=16)
-    return calibrations[build]
+    if name not in calibrations:
+        weights = sr.load(model_of(name), name=name)
+        calibrations[name] = weights, sr.calibrate(weights, IDS, window=16)
+    return calibrations[name]
 
 
 def rows(parameter, tensor):
@@ -73,10 +44,10 @@ def rows(parameter, tensor):
     return stack.mT if parameter.transposed else stack
 
 
-@pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
-def test_norms_are_those_that_hooks_see(build):
-    weights, calibration = calibrated(build)
-    model = build()
+@pytest.mark.parametrize("kind", MODELS)
+def test_norms_are_those_that_hooks_see(kind):
+    weights, calibration = calibrated(kind)
+    model = model_of(kind)
     sums = {}
 
     def add(name, x):
@@ -93,7 +64,7 @@ def test_norms_are_those_that_hooks_see(build):
             forward_by_expert(module, lambda leaf, e, x, name=name: add((f"{name}.{leaf}", e), x))
     with torch.no_grad():
         for window in IDS.reshape(-1, 16):
-            extra = {"decoder_input_ids": window[None]} if build is t5 else {}
+            extra = {"decoder_input_ids": window[None]} if kind == "T5" else {}
             model(input_ids=window[None], **extra)
     names = {(p.name, e) for p in weights.prunable for e in range(p.experts)}
     assert set(sums) == names
@@ -140,10 +111,10 @@ def reference(weight, norms, sparsity=0.5, prune_n=0, prune_m=0):
     return mask
 
 
-@pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("asked", [0.3, (2, 4)])
-def test_masks_are_those_of_the_reference(build, asked):
-    weights, calibration = calibrated(build)
+def test_masks_are_those_of_the_reference(kind, asked):
+    weights, calibration = calibrated(kind)
     pattern = asked if isinstance(asked, tuple) else None
     pruning = sr.wanda(weights, None if pattern else asked, calibration, n_m=pattern)
     pruned, total = 0, sum(p.total for p in weights.prunable)
@@ -164,7 +135,7 @@ def test_masks_are_those_of_the_reference(build, asked):
     for variant in (sr.masked(pruning), sr.csr(pruning)):
         real, _ = sr.analyze_layers(variant.module(), variant.name)
         assert real["nonzero"].tolist() == variant.layers()["nonzero"].tolist()
-    if build not in {gpt2, mixtral}:
+    if kind not in {"GPT-2", "Mixtral"}:
         return
     patterns = sr.weight_patterns(sr.masked(pruning))
     zeros = patterns["sparsity"] * patterns["rows"] * patterns["columns"]
@@ -173,14 +144,10 @@ def test_masks_are_those_of_the_reference(build, asked):
         assert set(patterns["n_m"]) <= {"2:4", "4:8"}
 
 
-OTHERS = ("GPT-OSS (transposed experts)", "Mamba")
-
-
 @pytest.mark.filterwarnings("ignore")  # advice of transformers on kernels that are not installed
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", ["GPT-OSS", "Mamba"])
 def test_other_ways_to_multiply(name):
-    torch.manual_seed(0)
-    model = built(next(case for case in CASES if case.name == name))
+    model = model_of(name)
     weights = sr.load(model, name="other")
     words = model.get_input_embeddings().weight.shape[0]
     calibration = sr.calibrate(weights, torch.randint(3, words, (512,)), window=8)
@@ -211,9 +178,9 @@ def owl_reference(weights, calibration, sparsity, m, lam):
     return dict(zip(blocks, 1 - density, strict=True))
 
 
-@pytest.mark.parametrize(("build", "m", "lam"), [(small_llama, 3, 0.08), (mixtral, 2.5, 0.05)])
-def test_owl_is_that_of_the_reference(build, m, lam):
-    weights, calibration = calibrated(build)
+@pytest.mark.parametrize(("kind", "m", "lam"), [("Llama", 3, 0.08), ("Mixtral", 2.5, 0.05)])
+def test_owl_is_that_of_the_reference(kind, m, lam):
+    weights, calibration = calibrated(kind)
     frame = sr.owl(weights, 0.6, calibration, m=m, lam=lam)
     due = owl_reference(weights, calibration, 0.6, m, lam)
     assert len(set(due.values())) == 2
@@ -233,7 +200,7 @@ def test_owl_is_that_of_the_reference(build, m, lam):
 
 
 def test_owl_by_name_is_owl_with_its_defaults():
-    weights, calibration = calibrated(small_llama)
+    weights, calibration = calibrated("Llama")
     frame = sr.owl(weights, 0.5, calibration)
     named = sr.wanda(weights, 0.5, calibration, allocation="owl")
     given_frame = sr.wanda(weights, 0.5, calibration, allocation=frame)
@@ -258,14 +225,14 @@ def test_blocks_of_other_sizes_come_to_what_was_asked():
 
 
 def test_blocks_alike_get_the_same():
-    weights, calibration = calibrated(small_llama)
+    weights, calibration = calibrated("Llama")
     frame = sr.owl(weights, 0.5, calibration, m=1e9)
     assert set(frame["outlier_ratio"]) == {0.0}
     assert set(frame["sparsity"]) == {0.5}
 
 
 def test_a_study_says_what_it_was_calibrated_on(tmp_path):
-    weights, calibration = calibrated(small_llama)
+    weights, calibration = calibrated("Llama")
     other = sr.calibrate(weights, IDS.flip(0), window=16)
     assert other.fingerprint != calibration.fingerprint
     prunings = [sr.wanda(weights, 0.5, each) for each in (calibration, other, calibration)]
@@ -285,7 +252,7 @@ def test_a_study_says_what_it_was_calibrated_on(tmp_path):
 
 
 def test_scores_on_the_calibration_text_are_flagged():
-    weights, calibration = calibrated(small_llama)
+    weights, calibration = calibrated("Llama")
     other = sr.calibrate(weights, IDS.flip(0), window=16)
     prunings = [sr.wanda(weights, 0.5, each) for each in (calibration, other)]
     variants = [sr.masked(p, name=n) for p, n in zip(prunings, ("One", "Other"), strict=True)]
@@ -384,8 +351,8 @@ def test_models_without_text_input_are_refused():
 
 
 def test_wrong_combinations_are_one_line():
-    weights, calibration = calibrated(small_llama)
-    others, _ = calibrated(gpt2)
+    weights, calibration = calibrated("Llama")
+    others, _ = calibrated("GPT-2")
     for options, said in (
         ({"n_m": (2, 4), "allocation": "owl"}, "leave sparsity= and allocation= out"),
         ({"n_m": (2, 4), "sparsity": 0.3}, "prunes 0.5 of every layer"),
@@ -396,7 +363,7 @@ def test_wrong_combinations_are_one_line():
     ):
         with pytest.raises(sr.SparsityReportError, match=said):
             sr.wanda(weights, options.pop("sparsity", None), calibration, **options)
-    with pytest.raises(sr.SparsityReportError, match="belongs to other weights, small_llama"):
+    with pytest.raises(sr.SparsityReportError, match="belongs to other weights, Llama"):
         sr.wanda(others, 0.5, calibration)
     with pytest.raises(sr.SparsityReportError, match="m=0 is not a number above 0"):
         sr.owl(weights, 0.5, calibration, m=0)

@@ -11,7 +11,6 @@ import transformers
 from puzzles import PUZZLE, puzzle
 from safetensors.torch import load_file, save_file
 from structural import Left, rows_of_heads, shuffled, written
-from wording import count_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.pairing.removed import KINDS
@@ -89,36 +88,6 @@ def test_blocks_of_a_puzzle_are_matched_by_their_matrices(bases, tmp_path):
         ("mlp", "model.layers.3.mlp"), ("kv_head", "model.layers.3.self_attn"),
     }  # fmt: skip
     assert (pair.removed["certainty"] == 1).all()
-
-
-def test_key_value_heads_that_differ_by_layer(bases, tmp_path):
-    """Vary the number of key-value heads per layer, like DeciLM-7B."""
-    tensors, heads = (
-        load_file(bases("llama") / "model.safetensors"), [[0, 1, 2, 3], [2, 0], [3], [1, 2]],
-    )  # fmt: skip
-    for name, values in tensors.items():
-        if "k_proj" in name or "v_proj" in name:
-            tensors[name] = values[rows_of_heads(heads[int(name.split(".")[2])])]
-    config = json.loads((bases("llama") / "config.json").read_text())
-    config |= {
-        "model_type": "deci", "architectures": ["DeciLMForCausalLM"],
-        "num_key_value_heads_per_layer": [len(some) for some in heads],
-    }  # fmt: skip
-    del config["num_key_value_heads"]
-    pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "deci", tensors, config))
-    assert gone(pair) == {
-        ("kv_head", f"model.layers.{block}.self_attn"): sorted(set(range(4)) - set(some))
-        for block, some in enumerate(heads)
-        if len(some) < 4
-    }
-    assert pair.matches["changed"].sum() == 0
-    assert moved_heads(pair) == 2
-
-
-def moved_heads(pair):
-    (note,) = of_key(pair.notes, "note.moved_units")
-    assert values_of(note, "note.moved_units")["units"] == "key-value heads"
-    return count_of(note, "note.moved_units", "moved")
 
 
 def test_shared_expert_channels_are_a_separate_axis(tmp_path):

@@ -6,6 +6,7 @@ import hostile as names
 import pytest
 import torch
 from browser import Visit, violations
+from drawings import contrast
 from measurements import put_in, quality
 from papers import poppler
 from torch import nn
@@ -242,29 +243,15 @@ def test_a_page_of_hostile_names_never_scrolls_sideways(chromium, hostile, width
         assert visit.page.evaluate(WIDTH) <= width
 
 
-def contrast(page, selector, channel):
-    """Return the WCAG contrast of the fill or stroke of the first such element and the page."""
-    rgb = page.evaluate(
-        """([selector, channel]) => [
-            [document.querySelector(selector), channel], [document.body,
-            'backgroundColor']].map(([e, p]) => getComputedStyle(e)[p].match(/[\\d.]+/g)
-            .slice(0, 3).map(Number))""",
-        [selector, channel],
-    )
-
-    def luminance(channels):
-        linear = [
-            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-            for c in (channel / 255 for channel in channels)
-        ]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    light, dark = sorted(map(luminance, rgb), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
+def on_paper(page, selector, channel):
+    """Return the contrast of the fill or stroke of the first such element and the page."""
+    look = "([of, key]) => getComputedStyle(document.querySelector(of))[key]"
+    looks = [[selector, channel], ["body", "backgroundColor"]]
+    return contrast(*(page.evaluate(look, each) for each in looks))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_charts_are_readable_by_day_and_night(chromium, report, scheme):
     with Visit(chromium, report, color_scheme=scheme) as visit:
-        assert contrast(visit.page, '#curve-figure [fill="#222222"]', "fill") > 7
-        assert contrast(visit.page, '#curve-figure [stroke="#0072B2"]', "stroke") > 3
+        assert on_paper(visit.page, '#curve-figure [fill="#222222"]', "fill") > 7
+        assert on_paper(visit.page, '#curve-figure [stroke="#0072B2"]', "stroke") > 3

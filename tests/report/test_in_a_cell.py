@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import hostile
@@ -14,6 +13,8 @@ import pytest
 import torch
 from drawings import map_cells
 from helpers import Tiny, study_of
+from page_elements import Page
+from papers import Tables
 from torch import nn
 
 import sparsity_report as sr
@@ -23,41 +24,6 @@ from sparsity_report.report import value_display
 from sparsity_report.report.value_display import bundle
 
 LIMIT = 60_000
-VOID = {"path"}
-
-
-class Page(HTMLParser):
-    """What HTML holds: elements, attributes, texts and rows of cells; it has to be closed well."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.texts, self.rows, self.open = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag != "wbr":  # which nothing closes
-            self.open += [tag]
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in {"td", "th"}:
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.texts.append(data)
-        if {"td", "th"} & {*self.open}:
-            self.rows[-1][-1] += data
 
 
 def alone():
@@ -99,10 +65,11 @@ def test_a_study_shows_its_verdict_and_totals(name):
     assert set(made) == {"text/html", "text/plain"}
     assert made["text/plain"] == repr(study)
     page = Page(made["text/html"])
-    assert page.texts[0] == str(verdict(study))
+    (opening, *_) = page.all("p")
+    assert opening[1] == str(verdict(study))
     assert len(made["text/html"]) < LIMIT
-    assert "script" not in page.tags
-    head, *rows = page.rows
+    assert not page.all("script")
+    head, *rows = rows_of(made["text/html"])
     assert head[0] == "Variant"
     assert [row[0] for row in rows] == study.totals["variant"].tolist()
     dense = study.totals["stored_bytes"].iloc[0]
@@ -113,7 +80,13 @@ def test_a_study_shows_its_verdict_and_totals(name):
         ratio = "–" if pd.isna(size) else f"{size / dense:.2f}\u202f×"
         assert row[3:] == [thin(size), ratio, thin(due["flops_per_token"])]
     drawn = study.facts.cells(study.facts.headline)
-    assert ("svg" in page.tags) == (not drawn.empty)
+    assert bool(page.all("svg")) == (not drawn.empty)
+
+
+def rows_of(html):
+    """Return the texts of the one table."""
+    (table,) = Tables(html).tables
+    return [[cell["text"] for cell in row] for row in (*table["heads"], *table["rows"])]
 
 
 def thin(number):
@@ -153,10 +126,9 @@ def test_all_but_the_map_takes_little(demo):
     levels = (sr.global_magnitude(demo, n / 40) for n in range(1, 31))
     variants = [sr.masked(p, name=f"{n} {'long name ' * 9}") for n, p in enumerate(levels)]
     made = bundle(sr.compare(sr.dense(demo), *variants))["text/html"]
-    page = Page(made)
     assert len(made) - len(made.partition("<figure")[2].partition("</figure>")[0]) < 10_000
-    assert len(page.rows) == 21
-    assert "11 more" in page.texts
+    assert len(rows_of(made)) == 21
+    assert ">11 more<" in made
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +145,15 @@ def test_hostile_names_are_text(values):
         assert hostile.UNSEEN.findall(repr(value).replace("\n", "")) == []
     for made in [values[0]._repr_mimebundle_()]:
         page = Page(made["text/html"])
-        assert not {"script", "img", "iframe", "a", "link", "object"} & {*page.tags}
-        assert page.tags.count("style") == 1
-        assert not [name for name, _ in page.attributes if name.startswith("on") or name == "href"]
-        assert "http" not in "".join(v or "" for _, v in page.attributes)
+        tags = [tag for tag, _ in page.elements]
+        assert not {"script", "img", "iframe", "a", "link", "object"} & {*tags}
+        assert tags.count("style") == 1
+        attributes = [each for _, attrs in page.elements for each in attrs.items()]
+        assert not [name for name, _ in attributes if name.startswith("on") or name == "href"]
+        assert "http" not in "".join(v or "" for _, v in attributes)
         assert "url(" not in made["text/html"]
         assert len(made["text/html"]) < LIMIT
-        assert hostile.UNSEEN.findall("".join(page.texts).replace("\n", "")) == []
+        assert hostile.UNSEEN.findall("".join(page.texts.values()).replace("\n", "")) == []
 
 
 def test_every_value_has_three_lines(values):

@@ -2,12 +2,12 @@
 
 import dataclasses
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from page_elements import Page
 from torch import nn
 
 import sparsity_report as sr
@@ -17,48 +17,6 @@ from sparsity_report.report import page as report
 from sparsity_report.report import study_sections
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
-
-
-class Page(HTMLParser):
-    """What of a page a test looks at."""
-
-    VOID = frozenset({"meta", "br", "wbr", "link", "img", "input"})
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.elements, self.scripts = [], [], []
-        self.texts = {}
-        self.feed(text)
-        self.close()
-        assert not self.open, f"left open: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append((tag, len(self.elements) - 1))
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        opened, _ = self.open.pop()
-        assert opened == tag
-
-    def handle_data(self, data):
-        for _, place in self.open:
-            self.texts[place] = self.texts.get(place, "") + data
-
-    def all(self, tag, **attrs):
-        """Pairs of attributes and text of the elements of one kind."""
-        return [
-            (found, self.texts.get(place, ""))
-            for place, (name, found) in enumerate(self.elements)
-            if name == tag and all(found.get(k) == v for k, v in attrs.items())
-        ]
-
-    @property
-    def text(self):
-        return self.texts[0]
 
 
 def model(names=("fc1", "fc2"), blocks=2):
@@ -229,15 +187,6 @@ def test_other_formats_are_refused(study, tmp_path, name):
 
 
 class TestTemplates:
-    def test_a_template_dir_overrides_parts(self, study, tmp_path):
-        (tmp_path / "mine" / "sections").mkdir(parents=True)
-        (tmp_path / "mine" / "report.css").write_text("body { color: teal }")
-        (tmp_path / "mine" / "sections" / "model.html.j2").write_text("<p>{{ models }} & mine</p>")
-        page = Page(written(study, tmp_path, template_dir=tmp_path / "mine"))
-        assert page.all("style")[1][1].strip() == "body { color: teal }"
-        assert "two-blocks & mine" in page.text
-        assert len(page.all("figure")) == 2
-
     def test_values_are_escaped_in_users_templates_too(self, tmp_path):
         (tmp_path / "report.html.j2").write_text("<html>{{ '<b>' }}{{ models }}</html>")
         weights = sr.load(model(), name="<i>a</i>")

@@ -64,7 +64,8 @@ def spec_of(pair):
 
 
 def values_of(spec):
-    return spec["datasets"][spec["data"]["name"]]
+    (rows,) = spec["datasets"].values()
+    return rows
 
 
 def test_columns_are_shares_of_the_base_by_block(pair, page):
@@ -285,19 +286,6 @@ def test_added_weights_are_negative(pair):
     before, after = (int(frame["total"].sum()) for frame in sides(turned))
     assert row.cells[3].text == f"−{whole(after - before)}"
     assert row.cells[4].text.startswith("−")
-
-
-def test_without_numbered_blocks_and_zeros_there_is_no_chart(pair, tmp_path):
-    nowhere = pd.array([None] * len(pair.matches), dtype="Int64")
-    none = dict.fromkeys(("kept", "revived", "new"), 0)
-    compared = pair.matches["weight_before"]
-    matches = pair.matches.assign(block=nowhere, compared=compared, **none)
-    flat = replace(pair, matches=matches, removed=pair.removed.head(0))
-    assert charts.blocks_chart(flat) is None
-    page = sr.write_report(flat, tmp_path / "flat.html").read_text(encoding="utf-8")
-    assert 'id="blocks-figure"' not in page
-    assert 'id="removed"' not in page
-    assert sr.write_report(flat, tmp_path / "flat.pdf").stat().st_size > 10_000
 
 
 def test_hostile_names_are_text_everywhere(pair, tmp_path):

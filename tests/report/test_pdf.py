@@ -13,20 +13,17 @@ from papers import bare, eight_variants, facts, fonts, images, poppler, text_of
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.errors import legible, spelled
 from sparsity_report.findings.study_findings import conventions
 from sparsity_report.report.pdf import _in_font, typeset
-from sparsity_report.report.sections import Section, Text, chart_of
+from sparsity_report.report.sections import Section, Text
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.table_model import Body, table_of
 from sparsity_report.report.templates import environment
-from sparsity_report.study.schema import Column, columns_of
-from sparsity_report.words.sentences import say
+from sparsity_report.study.schema import Column
 from sparsity_report.words.value_formats import NAME
 
 MM = 72 / 25.4
-TEXTS = [*hostile.TEXTS.values()]
 
 
 @pytest.fixture(scope="module")
@@ -209,39 +206,6 @@ def test_templates_of_ones_own(demo, tmp_path):
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
-
-
-@pytest.mark.tools
-def test_layouts_and_measurements(study, tmp_path):
-    columns = columns_of("variant total ratio", variant="Layout", total=TEXTS[0])
-    rows = [{"variant": name, "total": 1234567, "ratio": 0.5} for name in TEXTS]
-    table = table_of("hostile", "Bytes of CSR30 in every layout", columns, rows)
-    shown = study_document(study, "paper")
-    title = say("page.quality_heading")
-    assert title not in [one.title for one in shown["sections"]]
-    figure = chart_of(
-        csr_bytes_curve(study),
-        replace(table, caption=f"Perplexity of {' '.join(TEXTS)}"),
-        "hostile",
-    )
-    blocks = (
-        figure,
-        replace(table, caption="Time of everything"),
-        replace(table, caption="Latency of everything"),
-    )
-    place = next(i for i, one in enumerate(shown["sections"]) if one.key == "storage")
-    shown["sections"][place + 1 : place + 1] = [Section("others", "Others", (table,))]
-    shown["sections"].insert(place, Section("quality", title, blocks))
-    path = tmp_path / "report.pdf"
-    path.write_bytes(typeset(environment(), shown))
-    text = text_of(path)
-    assert text.count("1234567") == 3 * len(TEXTS)
-    assert f"3{bare(title)}" in text
-    assert "BytesofCSR30ineverylayout" in text
-    assert "Latencyofeverything" in text
-    assert len(re.findall(r"Figure\d\.Perplexityof", text)) == 1
-    assert "root:" not in text
-    assert within_margins(path) == []
 
 
 @pytest.mark.tools

@@ -5,10 +5,10 @@ import re
 import nbformat
 import pytest
 import torch
-import transformers
 from helpers import Tiny, study_of
 from measurements import put_in, quality
 from torch import nn
+from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.report import notebook, thesis
@@ -115,16 +115,13 @@ def test_notes_are_those_of_their_numbers(study):
 
 
 def test_work_of_one_of_two_models_has_a_row():
-    config = transformers.BertConfig(
-        vocab_size=16, hidden_size=8, intermediate_size=12, num_hidden_layers=1,
-        num_attention_heads=1,
-    )  # fmt: skip
-    pooled = sr.load(transformers.BertModel(config), name="b")
+    model = built(next(case for case in CASES if case.per_sequence))
+    pooled = sr.load(model, name="b")
     torch.manual_seed(0)
     both = sr.compare(sr.dense(sr.load(Tiny(), name="tiny")), sr.dense(pooled, name="B"))
     (row,) = [r for r in tables.totals(both).rows if "sequence" in r.cells[0].text]
-    # The pooler is 8 × 8.
-    assert [cell.value for cell in row.cells[1:]] == [0, 2 * 8 * 8]
+    # The pooler is 32 × 32.
+    assert [cell.value for cell in row.cells[1:]] == [0, 2 * 32 * 32]
 
 
 def test_shared_text_is_stated_once(study):

@@ -159,6 +159,21 @@ class Tiny(nn.Module):
         return self.lm_head(x)
 
 
+def named(paths):
+    """A model with one linear layer per dotted path."""
+    torch.manual_seed(0)
+    root = nn.Module()
+    for path in paths:
+        *inner, leaf = path.split(".")
+        place = root
+        for word in inner:
+            if word not in place._modules:
+                place.add_module(word, nn.Module())
+            place = place._modules[word]
+        place.add_module(leaf, nn.Linear(4, 4))
+    return root
+
+
 def small_llama(**options):
     torch.manual_seed(0)
     config = transformers.LlamaConfig(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SIZES = {
-    "V": 64, "H": 32, "I": 48, "P": 16, "D": 8, "K": 16, "T": 2, "G": 96, "E": 12, "M": 16,
+    "V": 64, "H": 32, "I": 48, "P": 16, "D": 8, "K": 16, "T": 2, "G": 96, "E": 12,
     "W": 128,
 }  # fmt: skip
 _BERT = {
@@ -77,7 +77,7 @@ def _bert(prefix: str, scale: str = "weight", shift: str = "bias", types: str = 
     return "\n".join(lines) + "\n"
 
 
-def _llama(biased: bool = False, normed: bool = False, mlp: bool = True) -> str:
+def _llama(normed: bool = False, mlp: bool = True) -> str:
     """Return the tensors of a decoder with rotary positions."""
     attention = "model.layers.{}.self_attn"
     lines = ["model.embed_tokens.weight V H", "model.norm.weight H"]
@@ -86,8 +86,6 @@ def _llama(biased: bool = False, normed: bool = False, mlp: bool = True) -> str:
     ]
     lines += [f"{attention}.q_proj.weight H H", f"{attention}.o_proj.weight H H"]
     lines += [f"{attention}.{side}_proj.weight K H" for side in "kv"]
-    if biased:
-        lines += [f"{attention}.q_proj.bias H", *(f"{attention}.{s}_proj.bias K" for s in "kv")]
     if normed:
         lines += [f"{attention}.{side}_norm.weight D" for side in "qk"]
     if mlp:
@@ -135,27 +133,6 @@ h.{}.mlp.c_fc.bias W
 h.{}.mlp.c_proj.weight W H
 h.{}.mlp.c_proj.bias H
 """
-_DISTILBERT = """
-distilbert.embeddings.word_embeddings.weight V H
-distilbert.embeddings.position_embeddings.weight P H
-distilbert.embeddings.LayerNorm.both H
-distilbert.transformer.layer.{}.attention.q_lin.both H H
-distilbert.transformer.layer.{}.attention.k_lin.both H H
-distilbert.transformer.layer.{}.attention.v_lin.both H H
-distilbert.transformer.layer.{}.attention.out_lin.both H H
-distilbert.transformer.layer.{}.sa_layer_norm.both H
-distilbert.transformer.layer.{}.ffn.lin1.both I H
-distilbert.transformer.layer.{}.ffn.lin2.both H I
-distilbert.transformer.layer.{}.output_layer_norm.both H
-vocab_transform.both H H
-vocab_layer_norm.both H
-vocab_projector.both V H
-"""
-_ELECTRA_HEAD = """
-discriminator_predictions.dense.both H H
-discriminator_predictions.dense_prediction.both 1 H
-electra.embeddings.position_ids 1 P
-"""
 _T5 = """
 shared.weight V H
 encoder.final_layer_norm.weight H
@@ -178,80 +155,6 @@ decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight 32 4
         )
     )
 )
-_CLIP = """
-logit_scale
-text_projection.weight M H
-visual_projection.weight M H
-text_model.embeddings.position_ids 1 P
-text_model.embeddings.token_embedding.weight V H
-text_model.embeddings.position_embedding.weight P H
-text_model.final_layer_norm.both H
-vision_model.embeddings.class_embedding H
-vision_model.embeddings.patch_embedding.weight H 3 4 4
-vision_model.embeddings.position_embedding.weight 5 H
-vision_model.embeddings.position_ids 1 5
-vision_model.pre_layrnorm.both H
-vision_model.post_layernorm.both H
-""" + "".join(
-    f"{side}_model.encoder.layers.{{}}.{name}\n"
-    for side in ("text", "vision")
-    for name in (
-        *(f"self_attn.{leaf}_proj.both H H" for leaf in ("q", "k", "v", "out")),
-        "layer_norm1.both H", "layer_norm2.both H", "mlp.fc1.both I H", "mlp.fc2.both H I",
-    )
-)  # fmt: skip
-_VIT = """
-vit.embeddings.cls_token 1 1 H
-vit.embeddings.position_embeddings 1 5 H
-vit.embeddings.patch_embeddings.projection.both H 3 4 4
-vit.encoder.layer.{}.attention.attention.query.both H H
-vit.encoder.layer.{}.attention.attention.key.both H H
-vit.encoder.layer.{}.attention.attention.value.both H H
-vit.encoder.layer.{}.attention.output.dense.both H H
-vit.encoder.layer.{}.intermediate.dense.both I H
-vit.encoder.layer.{}.output.dense.both H I
-vit.encoder.layer.{}.layernorm_before.both H
-vit.encoder.layer.{}.layernorm_after.both H
-vit.layernorm.both H
-classifier.both 2 H
-"""
-_WHISPER = """
-model.encoder.conv1.both H 8 3
-model.encoder.conv2.both H H 3
-model.encoder.embed_positions.weight P H
-model.encoder.layer_norm.both H
-model.decoder.embed_tokens.weight V H
-model.decoder.embed_positions.weight P H
-model.decoder.layer_norm.both H
-""" + "".join(
-    f"model.{side}.layers.{{}}.{name}\n"
-    for side, attentions in (("encoder", ["self_attn"]), ("decoder", ["self_attn", "encoder_attn"]))
-    for name in (
-        *(
-            f"{attention}{'_' if 'norm' in leaf else '.'}{leaf}"
-            for attention in attentions
-            for leaf in (
-                "k_proj.weight H H", "v_proj.both H H", "q_proj.both H H", "out_proj.both H H",
-                "layer_norm.both H",
-            )
-        ),
-        "fc1.both I H", "fc2.both H I", "final_layer_norm.both H",
-    )
-)  # fmt: skip
-_OPT = """
-model.decoder.embed_tokens.weight V H
-model.decoder.embed_positions.weight 18 H
-model.decoder.final_layer_norm.both H
-model.decoder.layers.{}.self_attn.k_proj.both H H
-model.decoder.layers.{}.self_attn.v_proj.both H H
-model.decoder.layers.{}.self_attn.q_proj.both H H
-model.decoder.layers.{}.self_attn.out_proj.both H H
-model.decoder.layers.{}.self_attn_layer_norm.both H
-model.decoder.layers.{}.fc1.both I H
-model.decoder.layers.{}.fc2.both H I
-model.decoder.layers.{}.final_layer_norm.both H
-lm_head.weight V H
-"""
 _DEBERTA = """
 deberta.embeddings.word_embeddings.weight V H
 deberta.embeddings.LayerNorm.both H
@@ -272,23 +175,6 @@ mask_predictions.dense.both H H
 mask_predictions.LayerNorm.both H
 mask_predictions.classifier.both 1 H
 """
-_GEMMA = """
-model.embed_tokens.weight V H
-model.norm.weight H
-model.layers.{}.self_attn.q_proj.weight H H
-model.layers.{}.self_attn.k_proj.weight K H
-model.layers.{}.self_attn.v_proj.weight K H
-model.layers.{}.self_attn.o_proj.weight H H
-model.layers.{}.self_attn.q_norm.weight D
-model.layers.{}.self_attn.k_norm.weight D
-model.layers.{}.input_layernorm.weight H
-model.layers.{}.post_attention_layernorm.weight H
-model.layers.{}.pre_feedforward_layernorm.weight H
-model.layers.{}.post_feedforward_layernorm.weight H
-model.layers.{}.mlp.gate_proj.weight I H
-model.layers.{}.mlp.up_proj.weight I H
-model.layers.{}.mlp.down_proj.weight H I
-"""
 _EXPERTS = """
 model.layers.{}.block_sparse_moe.gate.weight E H
 model.layers.{}.block_sparse_moe.experts.<>.w1.weight I H
@@ -297,7 +183,6 @@ model.layers.{}.block_sparse_moe.experts.<>.w3.weight I H
 lm_head.weight V H
 """
 _HEAD = "lm_head.weight V H\n"
-_CLASSES = "classifier.weight 1 H\nclassifier.bias 1\n"
 _BERT_HEADS = """
 bert.pooler.dense.both H H
 cls.predictions.bias V
@@ -306,10 +191,6 @@ cls.predictions.transform.LayerNorm.gamma H
 cls.predictions.transform.LayerNorm.beta H
 cls.seq_relationship.both 2 H
 """
-_CLIP_TOWER = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-}  # fmt: skip
-
 LAYOUTS = {
     "sentence-transformers/all-MiniLM-L6-v2": Layout(
         _named("bert", "BertModel", **_BERT),
@@ -324,38 +205,15 @@ LAYOUTS = {
         _named("mpnet", "MPNetForMaskedLM", **{**_BERT, "relative_attention_num_buckets": 32}),
         _MPNET, "MPNetModel",
     ),
-    "google/electra-base-discriminator": Layout(
-        _named("electra", "ElectraForPreTraining", **_BERT, embedding_size=32),
-        _bert("electra.") + _ELECTRA_HEAD,
-    ),
-    "openai/clip-vit-large-patch14": Layout(
-        _named(
-            "clip", "CLIPModel", projection_dim=16,
-            text_config={**_CLIP_TOWER, "vocab_size": 64, "max_position_embeddings": 16},
-            vision_config={**_CLIP_TOWER, "image_size": 8, "patch_size": 4},
-        ),
-        _CLIP,
-    ),
     "FacebookAI/roberta-base": Layout(
         _named("roberta", "RobertaForMaskedLM", **_ROBERTA),
         _bert("roberta.", types="1 H") + _ROBERTA_HEAD + "roberta." + _POOLER.format("roberta."),
         left_out=("roberta.pooler",),
     ),
-    "distilbert/distilbert-base-uncased": Layout(
-        _named(
-            "distilbert", "DistilBertForMaskedLM", vocab_size=64, dim=32, hidden_dim=48, n_layers=2,
-            n_heads=4, max_position_embeddings=16,
-        ),
-        _DISTILBERT,
-    ),
     "openai-community/gpt2": Layout(
         _named("gpt2", "GPT2LMHeadModel", vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_ctx=16,
                n_positions=16, bos_token_id=0, eos_token_id=0),
         _GPT2,
-    ),
-    "Qwen/Qwen2.5-7B-Instruct": Layout(
-        _named("qwen2", "Qwen2ForCausalLM", **_DECODER, tie_word_embeddings=False),
-        _llama(biased=True) + _HEAD,
     ),
     "Qwen/Qwen3-0.6B": Layout(
         _named("qwen3", "Qwen3ForCausalLM", **_DECODER, tie_word_embeddings=True),
@@ -365,45 +223,17 @@ LAYOUTS = {
         _named("llama", "LlamaForCausalLM", **_DECODER, tie_word_embeddings=False),
         _llama() + _HEAD + "model.layers.{}.self_attn.rotary_emb.inv_freq 4\n",
     ),
-    "facebook/opt-125m": Layout(
-        _named("opt", "OPTForCausalLM", vocab_size=64, hidden_size=32, ffn_dim=48,
-               num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32,
-               max_position_embeddings=16),
-        _OPT,
-    ),
     "google-t5/t5-small": Layout(
         _named("t5", "T5ForConditionalGeneration", vocab_size=64, d_model=32, d_ff=48, d_kv=8,
                num_heads=4, num_layers=2, relative_attention_num_buckets=32),
         _T5 + "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight 32 4\n",
         left_out=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias",),
     ),
-    "openai/whisper-small": Layout(
-        _named("whisper", "WhisperForConditionalGeneration", vocab_size=64, d_model=32,
-               encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-               decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=8,
-               max_source_positions=16, max_target_positions=16, pad_token_id=0, bos_token_id=0,
-               eos_token_id=0, decoder_start_token_id=1),
-        _WHISPER,
-    ),
-    "cross-encoder/ms-marco-MiniLM-L6-v2": Layout(
-        _named("bert", "BertForSequenceClassification", **_BERT, id2label={"0": "LABEL_0"},
-               label2id={"LABEL_0": 0}),
-        _bert("bert.") + "bert.embeddings.position_ids 1 P\nbert." + _POOLER.format("bert.")
-        + _CLASSES,
-    ),
     "microsoft/deberta-v3-base": Layout(
         _named("deberta-v2", None, **{**_BERT, "type_vocab_size": 0}, relative_attention=True,
                position_buckets=8, norm_rel_ebd="layer_norm", share_att_key=True,
                pos_att_type="p2c|c2p", position_biased_input=False, max_relative_positions=-1),
         _DEBERTA, "DebertaV2Model", ("lm_predictions", "mask_predictions"),
-    ),
-    "Falconsai/nsfw_image_detection": Layout(
-        _named("vit", "ViTForImageClassification", hidden_size=32, intermediate_size=48,
-               num_hidden_layers=2, num_attention_heads=4, image_size=8, patch_size=4),
-        _VIT,
-    ),
-    "google/gemma-3-1b-it": Layout(
-        _named("gemma3_text", "Gemma3ForCausalLM", **_DECODER, sliding_window=8), _GEMMA
     ),
     "mistralai/Mixtral-8x7B-Instruct-v0.1": Layout(
         _named("mixtral", "MixtralForCausalLM", **_DECODER, num_local_experts=12,

@@ -15,7 +15,7 @@ PUZZLE = [
 
 
 def puzzle(base, folder, blocks):
-    """Write a model as Puzzletron does (nemotron-nas), its own Python beside it."""
+    """Write a model as Puzzletron does (nemotron-nas)."""
     tensors = {}
     for name, values in load_file(base / "model.safetensors").items():
         words = name.split(".")
@@ -41,33 +41,4 @@ def puzzle(base, folder, blocks):
                 tensors[f"model.layers.{number}.{name}.weight"] = torch.randn(64, 64)
     config = json.loads((base / "config.json").read_text())
     del config["num_key_value_heads"], config["intermediate_size"]
-
-    def block_config(part, **more):
-        return {"no_op": part is None, "replace_with_linear": part == "linear", **more}
-
-    config |= {
-        "model_type": "nemotron-nas",
-        "architectures": ["DeciLMForCausalLM"],
-        "auto_map": {
-            "AutoConfig": "configuration_decilm.DeciLMConfig",
-            "AutoModelForCausalLM": "modeling_decilm.DeciLMForCausalLM",
-        },
-        "block_configs": [
-            {
-                "attention": block_config(
-                    b["attention"],
-                    n_heads_in_group=8 // len(b["attention"])
-                    if isinstance(b["attention"], list)
-                    else None,
-                ),
-                "ffn": block_config(
-                    b["ffn"], ffn_mult=len(b["ffn"]) / 96 if isinstance(b["ffn"], list) else None
-                ),
-            }
-            for b in blocks
-        ],
-    }
-    written(folder, tensors, config)
-    for module in ("configuration_decilm", "modeling_decilm"):
-        (folder / f"{module}.py").write_text("raise SystemExit('a checkpoint was executed')\n")
-    return folder
+    return written(folder, tensors, config | {"model_type": "nemotron-nas"})

@@ -14,6 +14,7 @@ import torch
 import transformers
 from helpers import command, described, finish, is_decided, load_by_class, small_llama, write_gguf
 from hubs import Hub
+from mixtures import mixture
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
@@ -242,17 +243,12 @@ def test_stacks_of_unknown_direction_are_not_pruned(tmp_path):
 
 
 def test_shards_experts_and_the_hub(tmp_path, monkeypatch):
-    torch.manual_seed(0)
-    config = transformers.MixtralConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
-    )  # fmt: skip
     folder = tmp_path / "mixtral"
-    transformers.MixtralForCausalLM(config).save_pretrained(folder, max_shard_size="20KB")
+    mixture("Mixtral").save_pretrained(folder, max_shard_size="20KB")
     assert len([*folder.glob("*.safetensors")]) > 3
     here = check_decided(folder)
-    assert expert_counts(here) == [4]
-    assert active_total(here) == here.total - 2 * 2 * 3 * 32 * 48
+    assert expert_counts(here) == [8]
+    assert active_total(here) == here.total - 2 * 6 * 3 * 16 * 24
     http_ranges._block.cache_clear()
     with Hub(monkeypatch, tmp_path / "cache") as hub:
         hub.repositories["someone/mixtral"] = folder

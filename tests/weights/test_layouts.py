@@ -7,6 +7,7 @@ import torch
 import transformers
 from helpers import swept
 from hub_layouts import LAYOUTS
+from mixtures import mixture
 from safetensors.torch import load_file, save_file
 from wording import count_of, of_key, values_of
 
@@ -32,23 +33,18 @@ def saved(folder, model, change=dict, architecture=None):
 
 def predicting_deepseek(folder):
     """DeepSeek-V3: a layer beyond the last that predicts the token after the next."""
-    config = transformers.DeepseekV3Config(
-        **SMALL, moe_intermediate_size=16, n_routed_experts=4, n_group=1, topk_group=1,
-        num_experts_per_tok=2, first_k_dense_replace=1, q_lora_rank=8, kv_lora_rank=8,
-        qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8, num_key_value_heads=4,
-        num_nextn_predict_layers=1,
-    )  # fmt: skip
+    model = mixture("DeepseekV3", first_k_dense_replace=1, num_nextn_predict_layers=1)
 
     def change(tensors):
         last = {key: value for key, value in tensors.items() if ".layers.1." in key}
         layer = {key.replace(".1.", ".2."): value.clone() for key, value in last.items()}
         for leaf in ("embed_tokens", "shared_head.head"):
-            layer[f"model.layers.2.{leaf}.weight"] = torch.ones(64, 32)
+            layer[f"model.layers.2.{leaf}.weight"] = torch.ones(64, 16)
         for leaf in ("enorm", "hnorm", "shared_head.norm"):
-            layer[f"model.layers.2.{leaf}.weight"] = torch.ones(32)
-        return tensors | layer | {"model.layers.2.eh_proj.weight": torch.ones(32, 64)}
+            layer[f"model.layers.2.{leaf}.weight"] = torch.ones(16)
+        return tensors | layer | {"model.layers.2.eh_proj.weight": torch.ones(16, 32)}
 
-    saved(folder, transformers.DeepseekV3ForCausalLM(config), change)
+    saved(folder, model, change)
     return ["model.layers.2"]
 
 

@@ -17,6 +17,7 @@ import torch
 import transformers
 from fuzz.packed import library
 from helpers import command, swept, turned_on_loading
+from mixtures import mixture
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
@@ -136,22 +137,16 @@ def test_weights_that_transformers_turns_are_counted_turned(monkeypatch, tmp_pat
 
 
 def test_buffers_that_are_saved_are_filled_in(tmp_path):
-    config = transformers.DeepseekV3Config(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=4, n_routed_experts=4, num_experts_per_tok=2,
-        moe_intermediate_size=24, n_group=1, topk_group=1, first_k_dense_replace=1, q_lora_rank=16,
-        kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8,
-    )  # fmt: skip
-    model = transformers.DeepseekV3ForCausalLM(config)
+    model = mixture("DeepseekV3")
     name = "model.layers.1.mlp.gate.e_score_correction_bias"
-    model.get_buffer(name).copy_(torch.arange(4))
+    model.get_buffer(name).copy_(torch.arange(8))
     model.save_pretrained(tmp_path)
     filled = sr.load(tmp_path).filled_module()
-    assert filled.get_buffer(name).tolist() == [0, 1, 2, 3]
+    assert filled.get_buffer(name).tolist() == [*range(8)]
     file = tmp_path / "model.safetensors"
     save_file(load_file(file) | {name: torch.ones(3)}, file, {"format": "pt"})
     with pytest.raises(
-        sr.SparsityReportError, match=rf"{name} has shape \(3,\) on disk but \(4,\)"
+        sr.SparsityReportError, match=rf"{name} has shape \(3,\) on disk but \(8,\)"
     ):
         sr.load(tmp_path).filled_module()
 
