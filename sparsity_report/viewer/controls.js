@@ -41,8 +41,8 @@ export class Controls {
     if (!figures.isPair) this.buildLevel(say, set);
     const bar = figures.isPair
       ? [this.metric, this.scope, this.search]
-      : [this.sides[0].variant, make("div", { className: "sv-track" }, this.slider),
-        this.sides[0].level, this.layout, this.metric, this.search];
+      : [this.sides[0].variant, this.slider, this.sides[0].level, this.layout, this.metric,
+        this.search];
     const { title } = figures.data;
     this.bar = make("div", { className: "sv-bar" },
       make("b", { className: "sv-title", textContent: title, title }), ...bar);
