@@ -411,7 +411,7 @@ def test_measurements_go_into_everything(tmp_path):
     text.write_text("def f(x):\n    return x + 1\n" * 12, encoding="utf-8")
     done = command(
         "run", "--out", tmp_path / "o", "--latency", "--seconds", "1", "--perplexity", "--curve",
-        "--sensitivity", "group", "--text", text, "--write", "csv,png,study",
+        "--sensitivity", "group", "--text", text, "--write", "html,csv,png,study",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     study = sr.read_study(tmp_path / "o" / "study.json")

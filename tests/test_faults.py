@@ -218,9 +218,11 @@ def process(*arguments, **options):
     )  # fmt: skip
 
 
-def wait_for_torch(run):
+def wait_for_numpy(run):
     """Wait until a process has begun to do what it was started for."""
-    while run.poll() is None and "libtorch" not in Path(f"/proc/{run.pid}/maps").read_text():
+    while (
+        run.poll() is None and "_multiarray_umath" not in Path(f"/proc/{run.pid}/maps").read_text()
+    ):
         time.sleep(0.05)
 
 
@@ -242,7 +244,7 @@ def test_a_process_that_is_stopped(tmp_path, name):
     options = ["--write", "csv,study", "--out", tmp_path / "out"]
     options += ["--workers", "1"] if name == "SIGINT" else []
     run = process("run", *options, stdout=subprocess.PIPE)
-    wait_for_torch(run)  # all before is Python's own start
+    wait_for_numpy(run)  # all before is Python's own start
     os.killpg(run.pid, signal.Signals[name])
     out, err = run.communicate()
     assert (run.returncode, out) == (128 + signal.Signals[name], "")

@@ -63,8 +63,8 @@ def test_json_is_a_flag_that_prints():
 
 def test_files_to_write_are_chosen_by_name():
     assert commands_with("--write") == {"run", "render"}
-    assert Outputs().kinds == ("html", "csv", "png", "study")
-    assert RenderOptions().kinds == ("html", "csv", "png")
+    assert Outputs().kinds == ("html", "csv", "study")
+    assert RenderOptions().kinds == ("html", "csv")
     assert Outputs(write=["pdf, MD", "html,pdf"]).kinds == ("html", "pdf", "md")
     for text in ("json", "html,", ""):
         with pytest.raises(sr.SparsityReportError, match=r"^--write '\w*' is unknown; use html"):

@@ -469,14 +469,15 @@ class Explorer(anywidget.AnyWidget):
         >>> import sparsity_report as sr
         >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
         >>> explorer.chart["title"]["text"]
-        'Sparsity'
+        'Weight sparsity'
         """
         from sparsity_report.draw.heat_maps import metric_map
 
         cells, grid = self._values.cells()
         label = state_label(self._contents, self.state)
-        metric = COLUMNS[self.state["metric"]]
-        return metric_map(cells, (grid.blocks, grid.projections), metric, label)
+        metric = COLUMNS[key := self.state["metric"]]
+        (name,) = (m["label"] for m in self._contents.header["metrics"] if m["key"] == key)
+        return metric_map(cells, (grid.blocks, grid.projections), metric, (name, label))
 
 
 def state_label(contents: Contents, state: dict[str, Any]) -> str:

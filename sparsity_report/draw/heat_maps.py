@@ -125,7 +125,10 @@ def _numbered(rows: pd.DataFrame, part: str) -> tuple[pd.DataFrame, tuple[list[s
 
 
 def metric_map(
-    cells: pd.DataFrame, axes: tuple[Sequence[str], Sequence[str]], metric: Column, subject: str
+    cells: pd.DataFrame,
+    axes: tuple[Sequence[str], Sequence[str]],
+    metric: Column,
+    texts: tuple[str, str],
 ) -> VegaLite:
     """Return a heat map of any metric of layers as a chart.
 
@@ -136,10 +139,10 @@ def metric_map(
     axes : tuple of sequence of str
         Blocks and projections in their order.
     metric : Column
-    subject : str
-        The variant or level in view.
+    texts : tuple of str
+        Name of the metric, and the variant or level in view.
     """
-    kind, name = metric.format.axis, metric.label
+    kind, (name, subject) = metric.format.axis, texts
     known = cells["value"].dropna()
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     domain: tuple[float, ...] = (low, high if high > low else low + 1.0)

@@ -257,7 +257,7 @@ def test_an_edited_study_says_so_wherever_it_is_shown(whole, tmp_path, change):
     assert study.notes[-1] == say(EDITED_STUDY)
     assert sr.summarize(study)[0].startswith("This study was edited by hand after it was written")
     with pytest.raises(
-        sr.SparsityReportError, match=r"s\.json: the study was edited by hand after"
+        sr.SparsityReportError, match=r"s\.json: this study was edited by hand after"
     ):
         sr.read_study(path, strict=True)
     # Saved again it says so still, and once.

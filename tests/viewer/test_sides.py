@@ -49,9 +49,7 @@ def zeros(demo):
     """Masks of zeros of the pruning of each side, by module."""
 
     def of(pruning):
-        return {
-            p.name.removesuffix(".weight"): ~pruning.mask(p.name).numpy() for p in demo.prunable
-        }
+        return {p.name.removesuffix(".weight"): ~pruning.mask(p.name) for p in demo.prunable}
 
     return {name: of(make(demo)) for name, (_, make) in SIDES.items()}
 

@@ -84,7 +84,7 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
         data = read_json(source, most=most, values=values, once=True, finite=True)
         _check_format(source, data)
         notes = _read_texts("notes", data["notes"])
-        if data.get("digest") != digest_of(data):
+        if is_edited := data.get("digest") != digest_of(data):
             notes = (*notes, say(EDITED_STUDY))
         tables: dict[str, Any] = {part: _read_table(part, data[part]) for part in TABLES}
         if names := list(_unread(data)):
@@ -94,7 +94,7 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
         check_study(study)
         for part in ("layers", *DERIVED):
             _check_same(part, getattr(study, part), data[part])
-        if strict and say(EDITED_STUDY) in notes:
+        if strict and is_edited:
             raise SparsityReportError(f"{source}: {say(EDITED_STUDY)}; read it without strict")
     return study
 
