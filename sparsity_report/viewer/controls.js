@@ -192,7 +192,7 @@ export class Controls {
     const sparsity = Math.round(1e4 * Number(/^[0-9]*\.?[0-9]+$/.exec(number) ?? NaN)) / 1e6;
     field.value = field.defaultValue;
     if (!(sparsity < 1)) {
-      return viewer.tools.tell(text.say("level_unread", { content: clip(content, 40) }), side);
+      return viewer.tools.tell(text.say("level_unread", { content: clip(content, 40) }));
     }
     const before = store.state;
     const policy = figures.policyOf({ policy: before[key] });
@@ -232,6 +232,6 @@ export class Controls {
       return [" ", make("button", { type: "button", textContent, on: { click } })];
     });
     this.answer = make("span", {}, text, ...actions);
-    return tools.tell(this.answer, [...SIDES[0], "layout"]);
+    return tools.tell(this.answer, level || places[0] ? [...SIDES[0], "layout"] : null);
   }
 }

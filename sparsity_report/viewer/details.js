@@ -2,7 +2,7 @@
 import { ratio } from "./figures.js";
 import { clip, known } from "./numbers.js";
 import { inside, uncounted } from "./parts.js";
-import { beside, line, rect, small, words } from "./pictures.js";
+import { beside, colorOf, line, rect, small, words } from "./pictures.js";
 
 // Height of a row of bars; greatest one, and height of all bars, where they fill the panel.
 const [BAR, TALL, BARS] = [15, 26, 240];
@@ -185,7 +185,8 @@ function pairLayer(figures, i, width) {
 export function groups(figures, state, width) {
   const metric = figures.metric(state);
   const rows = figures.bars(state).flatMap(({ label, value, members }) => {
-    const bar = { label, value, text: figures.write(metric, members), fill: "dense" };
+    const fill = metric.signed ? colorOf(value < 0 ? 0.1 : 0.9, true) : "dense";
+    const bar = { label, value, text: figures.write(metric, members), fill };
     const both = { label: "", value: null, text: figures.sides(state, members) };
     return figures.compares(state) ? [bar, both] : [bar];
   });

@@ -55,6 +55,7 @@ export function listenToKeys({ root, store, table, tools }, signal) {
   // Undo the first of these: what was typed, the selection, the search.
   function escape(target) {
     const { selection, search } = store.state;
+    tools.tell("");
     if (isField(target) && target.value !== target.defaultValue) {
       target.value = target.defaultValue;
       target.dispatchEvent(new Event("input"));

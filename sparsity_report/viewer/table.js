@@ -49,7 +49,7 @@ const NAMES = { module: "module_name", sparsity: "weight_sparsity",
 
 // Return the columns of a copy for what the screen writes as ±: uncertain weights of a level.
 export const uncertainties = (figures, state) =>
-  figures.views(state).flatMap((side, k) => {
+  figures.isPair ? [] : figures.views(state).flatMap((side, k) => {
     const { slack } = figures.counts(side);
     return slack ? [{ key: ["uncertainty", "uncertainty_b"][k], value: (i) => slack[i] }] : [];
   });

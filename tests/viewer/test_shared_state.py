@@ -215,6 +215,18 @@ def test_a_later_action_wins_over_a_typed_level(page, demo_study):
     page.locator(".sv-level").fill("150")
     page.locator(".sv-level").press("Enter")
     assert page.locator(".sv-notice").inner_text().startswith("“150” is not a level")
+    page.locator(".sv-level").press("Escape")
+    assert page.locator(".sv-notice").inner_text() == ""
+
+
+def test_rows_of_a_pair_are_copied(page, demo):
+    pair = sr.compare_checkpoints(demo, sr.global_magnitude(demo, sparsity=0.3))
+    page.evaluate(
+        "payload => { kernel({ payload }); return settle(); }", packed(study_payload(pair))
+    )
+    heads, *rows = page.evaluate("viewer().tools.rows('\\t')[0]").split("\r\n")
+    assert heads.split("\t")[:2] == ["module_name", "moved"]
+    assert len(rows) == int(pair.matches["prunable"].sum())
 
 
 def test_a_page_that_goes_shares_its_last_change(page):
