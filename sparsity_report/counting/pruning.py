@@ -303,7 +303,8 @@ class Policy:
         """Return the options of the command that prunes so; None if it has none."""
         if sparsity is None or self.seed or self.python(sparsity) is None:
             return None
-        return f"--sparsity {plain(sparsity)} --policy {self.option}"
+        level = "" if self.pattern else f"--sparsity {plain(sparsity)} "
+        return f"{level}--policy {self.option}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -79,7 +79,7 @@ def test_commands_prune_so(study):
     assert shlex.split(found["command"]) == ["sparsity-report", "run"]
     commands = {variant["name"]: variant["command"] for variant in found["variants"]}
     assert commands["CSR30"] == "--sparsity 0.3 --policy magnitude"
-    assert commands["Masked2:4"] == "--sparsity 0.5 --policy 2:4"
+    assert commands["Masked2:4"] == "--policy 2:4"
     assert (commands["Dense"], commands[study.variants["variant"][2]]) == (None, None)
     policies = {policy["key"]: policy for policy in found["policies"]}
     assert policies["layerwise_magnitude"]["commands"][40] == "--sparsity 0.4 --policy layerwise"

@@ -489,7 +489,7 @@ def test_commands_are_copied_where_the_command_line_prunes_so(opened):
         "--sparsity 0.3 --policy magnitude": {"variant": "CSR30"},
         "--sparsity 0.5 --policy layerwise": {"variant": "CSR50Layerwise"},
         "--sparsity 0.45 --policy magnitude": {"policy": "global_magnitude", "sparsity": 0.45},
-        "--sparsity 0.5 --policy 2:4": {"policy": "N:4", "sparsity": 0.5},
+        "--policy 2:4": {"policy": "N:4", "sparsity": 0.5},
     }
     for pruning, state in states.items():
         opened.set(**state)
