@@ -115,6 +115,9 @@ def test_python_and_command_prune_alike(demo):
         policy = read_option(name)
         pruning = eval(policy.python(0.5), {"sr": sr, "weights": demo})
         assert pruning.policy == policy
+        if policy.pattern:
+            assert policy.command(0.5) == f"--policy {name}"
+            continue
         assert policy.command(0.5) == f"--sparsity 0.5 --policy {name}"
         # All digits: fewer prune other weights.
         assert read_sparsity(policy.command(1 / 3).split()[1]) == 1 / 3
