@@ -1,5 +1,6 @@
 """The version of the package that runs, read from its installed metadata."""
 
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -12,7 +13,22 @@ def _running() -> str:
         return "0+source"
     # An editable installation, or another copy on the path, may run other code than it installed.
     location = Path(str(installed.locate_file("sparsity_report/version.py")))
-    return installed.version if location.resolve() == Path(__file__).resolve() else "0+source"
+    return (
+        readable(installed.version)
+        if location.resolve() == Path(__file__).resolve()
+        else "0+source"
+    )
+
+
+def readable(version: str) -> str:
+    """Return a version; of a commit in a clone without tags, only the commit.
+
+    Examples
+    --------
+    >>> readable("0.post1.dev1987+unknown.g1ce1cdb3b"), readable("0.2.0"), readable("0+unknown")
+    ('0+g1ce1cdb3b', '0.2.0', '0+unknown')
+    """
+    return re.sub(r".+\+unknown\.(g[0-9a-f]+)", r"0+\1", version)
 
 
 __version__ = _running()
