@@ -5,7 +5,7 @@ import { known, ordered } from "./numbers.js";
 const clamped = (place, last) => Math.max(0, Math.min(last, place));
 
 // Height of a row, rows beyond the edges, and width of the names beside columns that scroll.
-const [ROW, BEYOND, NAME] = [26, 1, 160];
+const [ROW, BEYOND, NAME] = [26, 4, 160];
 
 // Titles of figures of both sides beside each other.
 const OF_SIDES = { sparsity: "of_a", sparsity_b: "of_b", difference: "a_minus_b", total: "",

@@ -347,7 +347,7 @@ def test_errors_of_a_level_stand_beside_its_figures(opened, demo):
         assert abs(value - share) <= error + 0.05
         assert error < 1
         for cell in row:  # as many digits in the error as in the value
-            for one, other in re.findall(r"([\d.]+) ± ([\d.]+)", cell):
+            for one, other in re.findall(r"([\d.]+) ±\s([\d.]+)", cell):
                 assert len(one.partition(".")[2]) == len(other.partition(".")[2]), cell
     assert "±" not in opened.sentence  # the zeros of the whole model are known
     names = list(exact["module_name"].head(2))
@@ -355,7 +355,7 @@ def test_errors_of_a_level_stand_beside_its_figures(opened, demo):
     chosen = exact.head(2)
     share = 100 * (1 - chosen["weight_nonzero"].sum() / chosen["weight_total"].sum())
     text = opened.page.locator(".sv-sum").inner_text()
-    value, error = map(float, re.search(r"([\d.]+) ± ([\d.]+) % of", text).groups())
+    value, error = map(float, re.search(r"([\d.]+) ±\s([\d.]+) % of", text).groups())
     assert abs(value - share) <= error + 0.05
 
 
@@ -498,7 +498,7 @@ def test_commands_are_copied_where_the_command_line_prunes_so(opened):
         assert opened.page.evaluate("window.copied") == words
     opened.set(variant="Dense")
     opened.page.locator(".sv-copy").click()
-    assert "cannot repeat this" in opened.page.locator(".sv-notice").inner_text()
+    assert "No command repeats this" in opened.page.locator(".sv-notice").inner_text()
 
 
 FOCUSED = """() => {
