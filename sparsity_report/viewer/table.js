@@ -116,7 +116,8 @@ export class Table {
     const { figures: { text }, store } = this;
     this.arrange(state);
     const least = !this.figures.isPair && this.figures.counts(state).more ? 112 : 82;
-    const titles = [this.width, least, ...this.columns.map(({ title }) => title)].join("\n");
+    const titles = this.columns.map(({ title }) => title).join("\n");
+    const fit = [this.width, least, titles].join("\n");
     if (this.titles !== titles) {
       this.titles = titles;
       this.drawn.clear();
@@ -130,6 +131,10 @@ export class Table {
           make("button", { type: "button", tabIndex: -1, textContent: title, attributes,
             on: { click } }));
       }));
+    }
+    // Rows keep their elements, and the text selected in them, where only widths change.
+    if (this.fit !== fit) {
+      this.fit = fit;
       // Columns that do not fit are hidden as a whole, and the last row in view is whole.
       const [room, all, { style }] = [this.width - NAME, this.columns.length - 1, this.box];
       const fitting = Math.max(1, Math.floor(room / least));
