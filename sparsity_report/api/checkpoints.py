@@ -19,6 +19,7 @@ from sparsity_report.pairing.paired_reading import compare_parameters
 from sparsity_report.pairing.parameter_plan import plan_comparison
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED, Tally
 from sparsity_report.study.layers import LayerTable
+from sparsity_report.study.provenance import provenance
 from sparsity_report.study.schema import SIDES, typed
 from sparsity_report.study.survival import match_frame, removed_frame
 from sparsity_report.study.variants import Variant, fingerprint, variant_row
@@ -121,6 +122,7 @@ def compare_checkpoints(
         layers=pd.concat(layers, ignore_index=True),
         matches=match_frame(planned, tallies),
         removed=removed_frame(planned),
+        provenance=provenance(),
         notes=tuple(notes),
     )
 

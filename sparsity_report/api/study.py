@@ -26,6 +26,7 @@ from sparsity_report.study.files.json_files import (
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.layers import LayerTable, check_context, check_convention, with_shares
 from sparsity_report.study.patterns import variant_patterns
+from sparsity_report.study.provenance import provenance, refreshed
 from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.sweep import level_table
 from sparsity_report.study.variants import Variant, csr_note, fingerprint, listed, variant_row
@@ -72,6 +73,8 @@ class Study(StudyFigures):
         after has; see :func:`compare_checkpoints`.
     removed : pandas.DataFrame or None
         Of two checkpoints, one row per removed part of the base.
+    provenance : mapping or None
+        Command, date, library versions and platform; None in files that do not have them.
     weights : Weights or None
         The weights of the first variant, for exact further levels. Not saved.
     opened : tuple of Variant
@@ -303,7 +306,8 @@ class Study(StudyFigures):
                 ) from error
         # Measuring may have added notes about the weights.
         notes += count_notes(self.weights) if self.weights else ()
-        return replace(self, **frames, notes=(*self.notes, *notes))
+        origin = refreshed(self.provenance)
+        return replace(self, **frames, notes=(*self.notes, *notes), provenance=origin)
 
 
 def compare(
@@ -380,6 +384,7 @@ def compare(
         experts=experts_frame(variants),
         notes=tuple(notes),
         levels=level_table(variants[0].weights, counts[variants[0].weights]),
+        provenance=provenance(),
         weights=variants[0].weights,
         opened=variants,
     )

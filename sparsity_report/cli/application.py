@@ -1,5 +1,6 @@
 """The program of all commands, with its options, errors and exit codes."""
 
+import shlex
 import sys
 import warnings
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from sparsity_report.cli.prune_command import expand, prune
 from sparsity_report.cli.run_command import render, run
 from sparsity_report.cli.terminal import flush, print_line, print_warning
 from sparsity_report.errors import SparsityReportError, within_memory
+from sparsity_report.study.provenance import COMMAND
 from sparsity_report.weights.torch_extra import TORCH_COMMAND
 
 app = typer.Typer(
@@ -89,6 +91,7 @@ def execute() -> int:
     try:
         try:
             with warnings.catch_warnings(), within_memory("this run", _LESS):
+                COMMAND.set(shlex.join([str(app.info.name), *sys.argv[1:]]))
                 warnings.showwarning = lambda message, *_: print_warning(str(message))
                 return app(prog_name=app.info.name, standalone_mode=False) or 0
         finally:

@@ -23,7 +23,7 @@ from sparsity_report.cli.options import (
     dataclass_options,
 )
 from sparsity_report.cli.outputs import check_outputs, write
-from sparsity_report.cli.terminal import print_warning, quiet_libraries
+from sparsity_report.cli.terminal import print_time, print_warning, quiet_libraries, timed_bar
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.filesystem import file_digest
 from sparsity_report.weights.torch_extra import need_torch
@@ -142,6 +142,7 @@ def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
     variants = given.variants
     study = sr.compare(*variants, patterns=True)
     if clock := _clock(analysis):
+        print_time("cli.timing", len(variants), clock.budget)
         study = study.with_measured(latency=sr.latency(variants, clock=clock))
     asked: dict[str, Callable[[], pd.DataFrame]] = {}
     if analysis.scores:
@@ -176,7 +177,8 @@ def _quality(given: Compared, analysis: Analysis) -> pd.DataFrame:
         known = {variant.name for variant in scored}
         steps = filter(sets_zeros, (given.at_level(step / 10) for step in range(1, 10)))
         scored += [step for step in map(sr.masked, steps) if step.name not in known]
-    return sr.perplexity(scored, analysis.text, protocol=analysis.protocol)
+    with timed_bar("scoring", "cli.scoring", len(scored)) as progress:
+        return sr.perplexity(scored, analysis.text, protocol=analysis.protocol, progress=progress)
 
 
 def _sensitivity(given: Compared, analysis: Analysis) -> pd.DataFrame:
@@ -189,9 +191,11 @@ def _sensitivity(given: Compared, analysis: Analysis) -> pd.DataFrame:
             "--sensitivity prunes one part at a time; add --sparsity with a share above that of "
             "the zeros that the model has"
         )
-    return sr.sensitivity(
-        pruning.weights, pruning.sparsity, by, text=analysis.text, protocol=analysis.protocol
-    )
+    with timed_bar("pruning parts", "cli.scoring_parts", 1) as progress:
+        return sr.sensitivity(
+            pruning.weights, pruning.sparsity, by,
+            text=analysis.text, protocol=analysis.protocol, progress=progress,
+        )  # fmt: skip
 
 
 @dataclass_options

@@ -9,14 +9,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
 from sparsity_report.errors import SparsityReportError, legible
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    from sparsity_report.counting.progress import Progress
+
+
+# Seconds of measurements whose time is not announced.
+_SHORT = 5
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
@@ -30,6 +37,42 @@ def print_warning(text: str) -> None:
     """Print a warning or an error to stderr."""
     with suppress(OSError):  # the pipe is closed
         print_line(f"sparsity-report: {text}", sys.stderr)
+
+
+@contextmanager
+def timed_bar(
+    title: str, key: str, count: int, clock: Callable[[], float] = perf_counter
+) -> Iterator[Progress]:
+    """Show a bar, and print about how long all the work takes once its first step is done.
+
+    `key` is that of the line in the catalogue; `count` is its number of variants.
+    """
+    from sparsity_report.counting.progress import bar
+
+    begun: list[float] = []
+    with bar(title, unit="") as show:
+
+        def progress(done: int, total: int, name: str) -> None:
+            if not done:
+                begun.append(clock())
+            elif begun and done < total:
+                print_time(key, count, (clock() - begun[-1]) * total / done)
+                begun.clear()
+            show(done, total, name)
+
+        yield progress
+
+
+def print_time(key: str, count: int, seconds: float) -> None:
+    """Print about how long a measurement takes to stderr, unless it is short."""
+    if seconds < _SHORT:
+        return
+    from tqdm import tqdm
+
+    from sparsity_report.words.sentences import say
+
+    time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    tqdm.write(say(key, count=count, time=time), file=sys.stderr)  # above a bar
 
 
 def flush() -> None:

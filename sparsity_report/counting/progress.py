@@ -14,6 +14,8 @@ Progress = Callable[[int, int, str], None]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# A bar without amounts, for work that has no unit.
+_TIMES = "{l_bar}{bar}| {elapsed}, {remaining} left{postfix}"
 # Seconds before a bar appears.
 _LONG = 1.0
 # True inside a bar, so that bars are not nested.
@@ -67,11 +69,13 @@ def _drawn(label: str, unit: str) -> Iterator[Progress]:
 
     with tqdm(
         desc=label, unit=unit, unit_scale=unit == "B", unit_divisor=1000,
-        disable=None, leave=False, delay=_LONG,
+        disable=None, leave=False, delay=_LONG, bar_format=None if unit else _TIMES,
     ) as bar:  # fmt: skip
         cell = None if getattr(bar, "displayed", True) else _Cell(bar)
 
         def show(done: int, total: int, name: str) -> None:
+            if not done:
+                bar.unpause()  # the work begins now
             bar.total = total
             bar.set_postfix_str(printable(legible(name[-40:])[-40:]), refresh=False)
             bar.update(done - bar.n)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate, groupby
-from typing import Any, NamedTuple, Unpack
+from time import perf_counter
+from typing import Any, NamedTuple, TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ from sparsity_report.measure.texts import Text
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.losses import FIGURES, kept_sums, span_of
 from sparsity_report.study.schema import SLIDING, typed
-from sparsity_report.study.variants import Variant, listed
+from sparsity_report.study.variants import Variant, dense, listed
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
@@ -32,6 +34,10 @@ KEPT = 2**27
 # Logits converted to double precision at a time: as many as the cache of a processor holds, and
 # more on an accelerator, where a call costs more than the memory.
 _SLICE, _LONG_SLICE = 2**17, 2**22
+# Tokens of a first pass, which is slower than the next ones.
+_WARM = 8
+# Called with the fraction done and the variant's name.
+_Told: TypeAlias = Callable[[float, str], None]
 # Names of the means of sums, and columns that compare with dense.
 _MEANS = ("nll", "top1", "kl", "agreement", "flips")
 _COMPARED = ("kl", "agreement", "flips", "span_kl", "span_agreed")
@@ -120,6 +126,11 @@ class Batch(NamedTuple):
         """Number of tokens to score."""
         return len(self.begins) * self.last
 
+    @property
+    def read(self) -> int:
+        """Number of tokens to read."""
+        return len(self.begins) * self.length
+
 
 class Predicted(NamedTuple):
     """Predictions for the tokens of a batch.
@@ -155,7 +166,7 @@ class _Base(NamedTuple):
         return mine == its and torch.equal(self.passage.ids, passage.ids)
 
 
-@with_bar("scoring", unit="token")
+@with_bar("scoring", unit="")
 def perplexity(
     variants: Variant | Sequence[Variant],
     text: Text | None = None,
@@ -195,8 +206,8 @@ def perplexity(
         has a data set, a file or items are its rows (lines, JSON lines or Parquet), a string is
         its joined text, and by default the library ``datasets`` fetches it.
     progress : callable, optional
-        Called with tokens scored, tokens in total of the variants of one model, and the variant's
-        name.
+        Called with the work done, the work in total of all variants, and the variant's name. Work
+        is proportional to time: tokens × FLOPs of the model, and measured for CSR.
     **scoring
         ``protocol``: one of the names above, ``"sliding"`` by default. ``tokenizer``: a callable,
         by default that of the model. ``window``, ``stride``: tokens, for ``"sliding"`` only; by
@@ -237,12 +248,33 @@ def perplexity(
     passages = protocols.Passages({"text": text, **scoring})
     rows: dict[int, dict[str, object]] = {}
     base: _Base | None = None
-    for weights in dict.fromkeys(variant.weights for variant in chosen):
+    before, work = 0, _work(chosen)
+    for weights, share in work.items():
         places = [place for place, v in enumerate(chosen) if v.weights is weights]
         mine = [chosen[place] for place in places]
-        scored, base = _rows(weights, mine, passages, base, progress)
+        told = progress and partial(_tell, progress, before, share, sum(work.values()))
+        scored, base = _rows(weights, mine, passages, base, told)
         rows |= zip(places, scored, strict=True)
+        before += share
     return typed("quality", pd.DataFrame([rows[place] for place in sorted(rows)]))
+
+
+def _work(variants: Sequence[Variant]) -> dict[Weights, int]:
+    """Return the FLOPs of a token in all variants of each model; 1 each if they are unknown."""
+    work: dict[Weights, int] = {}
+    base = next((v for v in variants if v.pruning is None), None)
+    for variant in variants:
+        # A base is scored again beside another model, see `_rows`.
+        is_again = base and base.weights is not variant.weights and variant.pruning is None
+        for each in (variant, base) if base and is_again else (variant,):
+            flops = int(dense(each.weights).layers()["flops_per_token"].sum()) or 1
+            work[variant.weights] = work.get(variant.weights, 0) + flops
+    return work
+
+
+def _tell(progress: Progress, before: int, share: int, total: int, done: float, name: str) -> None:
+    """Report the part of a model's share of the work that is done."""
+    progress(before + round(share * done), total, name)
 
 
 def _rows(
@@ -250,7 +282,7 @@ def _rows(
     variants: Sequence[Variant],
     passages: protocols.Passages,
     base: _Base | None,
-    progress: Progress | None,
+    progress: _Told | None,
 ) -> tuple[list[dict[str, object]], _Base | None]:
     """Return the rows of all variants of one model, and the base of the models after it."""
     stage = Stage(weights)
@@ -303,7 +335,7 @@ def score_variants(
     passage: Passage,
     variants: Sequence[Variant],
     vocabulary: int,
-    progress: Progress | None,
+    progress: _Told | None,
 ) -> tuple[list[Score], str | None]:
     """Score variants, and compare each with the first that is not pruned.
 
@@ -319,28 +351,43 @@ def score_variants(
     vocabulary : int
         Logits of a token.
     progress : callable or None
+        Called with the fraction of the time and the variant's name.
     """
     dense = next(
         (n for n, v in enumerate(variants) if v.pruning is None and len(variants) > 1), None
     )
     scores = [Score(tokens_scored(passage)) for _ in variants]
-    order = sorted(range(len(variants)), key=lambda n: n != dense)
-    total, done = tokens_scored(passage) * len(variants), 0
-    for part in _parts([*_batches(passage, vocabulary)], 0 if dense is None else vocabulary):
+    # All dense kernels take the time of the first; those of CSR depend on the zeros.
+    sparse = {n for n, variant in enumerate(variants) if variant.layout == "csr"}
+    order = sorted(range(len(variants)), key=lambda n: (n != dense, n in sparse))
+    timed = [order[0], *sparse - {order[0]}]
+    order = [*timed, *(n for n in order if n not in timed)]
+    for number in timed:  # a first pass is slower
+        model = stages[variants[number].weights].become(variants[number])
+        logits_of(model, passage.ids[None, :_WARM])
+    if progress:
+        progress(0.0, variants[order[0]].name)
+    first, *rest = _batches(passage, vocabulary)
+    tokens, done = sum(batch.read for batch in (first, *rest)), [0] * len(variants)
+    costs: dict[int, float] = {}
+    for part in ([first], *_parts(rest, 0 if dense is None else vocabulary)):
         kept: list[Predicted] = []
         for number in order:
             variant = variants[number]
             model = stages[variant.weights].become(variant)
             for place, batch in enumerate(part):
-                against = None if dense in {None, number} else kept[place]
+                start, against = perf_counter(), None if dense in {None, number} else kept[place]
                 outputs, missing = _run(model, passage, batch), _no_score(variant.name, batch)
                 predicted = _predicted(*outputs, missing, against)
                 if number == dense:
                     kept.append(predicted)
                 scores[number].add(predicted.figures)
-                done += batch.scored
-                if progress:
-                    progress(done, total, variant.name)
+                done[number] += batch.read
+                if number in timed:
+                    costs.setdefault(number, (perf_counter() - start) / batch.read)
+                if progress and len(costs) == len(timed):
+                    each = [costs[n if n in costs else order[0]] for n in range(len(variants))]
+                    progress(float(np.dot(done, each)) / (sum(each) * tokens), variant.name)
     return scores, None if dense is None else variants[dense].name
 
 

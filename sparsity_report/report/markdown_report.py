@@ -81,7 +81,7 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
             case Viewer(_, still):
                 yield _data(still) if still else ""
             case Partial(_, values):
-                yield paragraph(values["text"])
+                yield "\n".join(f"- {paragraph(text)}" for text in values["texts"])
                 # LaTeX text has no backquotes.
                 yield "\n".join(["```bibtex", *values["bibtex"], "```"])
 

@@ -285,22 +285,30 @@ def _kit_figures(study: StudyFigures, *names: str) -> Iterator[Drawing]:
 
 
 def _method(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
-    """Yield texts, protocol, denominators, caveats and the citation, each once."""
+    """Yield texts, protocol, denominators, caveats and the provenance, each once."""
     if medium == "kit":
         return
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
     notes = [say("format.note_sentence", note=note) for note in study.notes]
     yield Bullets((*notes, *sentences["method"], *conventions(study), *audit(study)))
-    yield Text(say("page.cite_intro"))
-    citation = say(
-        "page.citation",
-        models=clip(theme.model_names(study), 120),
-        convention=say(f"name.convention.{study.convention}"),
-        study=study.fingerprint,
-        weights=weights(study),
-    )
-    yield sections.Partial("citation", {"text": citation, "bibtex": bibtex(study)})
+    yield sections.Partial("provenance", {"texts": _origin(study), "bibtex": bibtex(study)})
+
+
+def _origin(study: StudyFigures) -> list[str]:
+    """Return command, date, versions, platform, fingerprints and seeds, which a file may state."""
+    origin, seeds, made = study.provenance or {}, study.identity["seeds"], say("cite.unknown")
+    if origin:
+        versions = [clip(f"{name} {text}") for name, text in origin["versions"].items() if text]
+        platform = clip(origin["platform"])
+        made = say("cite.made", date=origin["date"], versions=versions, platform=platform)
+    command = clip(origin.get("command") or "", 400)
+    return [
+        *([say("cite.command", command=command)] if command else []),
+        made,
+        say("cite.fingerprints", study=study.fingerprint, weights=clip(weights(study), 200)),
+        *([say("cite.seeds", seeds=seeds)] if seeds else []),
+    ]
 
 
 def _runtimes(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
@@ -357,4 +365,4 @@ def _software() -> dict[str, Any]:
 
 def weights(study: StudyFigures) -> str:
     """Return the fingerprints of the weights of a study."""
-    return ", ".join(study.variants["fingerprint"].unique())
+    return ", ".join(study.identity["weights"])

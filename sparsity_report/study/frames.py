@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -12,6 +14,7 @@ from sparsity_report.counting.pruning import Ladder
 from sparsity_report.study.layers import group_frame, total_frame
 from sparsity_report.study.levels import Levels, level_rows
 from sparsity_report.study.losses import losses_frame
+from sparsity_report.study.provenance import Provenance
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame, with_packed_bytes
 from sparsity_report.study.survival import change_frame, survival_frame
@@ -46,6 +49,7 @@ class StudyFrames:
     experts: pd.DataFrame | None = None
     matches: pd.DataFrame | None = None
     removed: pd.DataFrame | None = None
+    provenance: Provenance | None = None
     weights: Weights | None = field(default=None, repr=False)
     opened: tuple[Variant, ...] = field(default=(), repr=False)
 
@@ -178,7 +182,7 @@ class StudyFrames:
         """
         return storage_frame(with_packed_bytes(self.layers, self.variants), self.patterns)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of a hash of the variants and every count.
 
@@ -193,6 +197,23 @@ class StudyFrames:
         tables = (plain_table(frame) for frame in (self.variants, self.layers))
         data = [*tables, self.convention, self.context]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Fingerprints of the study and of its weights, and seeds of random policies.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> sr.compare(sr.masked(sr.random_unstructured(sr.load(), 0.3, seed=7))).identity["seeds"]
+        [7]
+        """
+        methods = " ".join(self.variants["method"].dropna())
+        return {
+            "study": self.fingerprint,
+            "weights": [*self.variants["fingerprint"].unique()],
+            "seeds": sorted({int(seed) for seed in re.findall(r"\bseed (\d+)", methods)}),
+        }
 
     @property
     def unclassified(self) -> tuple[str, ...]:

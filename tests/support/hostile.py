@@ -198,6 +198,8 @@ def edited(study, path):
             for number, row in enumerate(told[table]["rows"]):
                 if row[place] is not None:
                     row[place] = TEXTS[key] if key else texts[number % len(texts)]
+    told["provenance"] |= {"command": TEXTS["script"], "platform": TEXTS["latex braces"]}
+    told["provenance"]["versions"]["torch"] = TEXTS["terminal link"]
     told["notes"] += [f"of {text}" for text in texts]
     path.write_text(json.dumps(told), encoding="utf-8")
     return path

@@ -31,6 +31,16 @@ SETTINGS = {
     "convention": {"enum": list(CONVENTIONS)},
     "context": {"type": ["integer", "null"], "minimum": 1},
 }
+TEXT, MAYBE_TEXT = {"type": "string"}, {"type": ["string", "null"]}
+PROVENANCE = {
+    "command": MAYBE_TEXT,
+    "date": TEXT | {"pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"},
+    "versions": {"type": "object", "additionalProperties": MAYBE_TEXT},
+    "platform": TEXT,
+    "study": TEXT,
+    "weights": {"type": "array", "items": TEXT},
+    "seeds": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+}
 NULLABLE = {*MAYBE, *CHANGED}
 BEGIN, END = "<!-- columns -->\n", "<!-- end of columns -->\n"
 
@@ -45,6 +55,7 @@ def json_schema() -> dict[str, Any]:
         **SETTINGS,
         "notes": array({"type": "string"}),
         "findings": array({"type": "string"}),
+        "provenance": _or_null(properties_of(PROVENANCE), optional=True),
         **{table: _or_null(_table(table), table in NULLABLE) for table in (*STORED, *DERIVED)},
     }
     return {

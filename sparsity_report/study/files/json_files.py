@@ -23,6 +23,7 @@ from sparsity_report.study.files.value_bounds import check_study
 from sparsity_report.study.frames import EDITED_STUDY
 from sparsity_report.study.layers import with_shares
 from sparsity_report.study.levels import LEVEL_COUNTS, level_matrices, level_rows
+from sparsity_report.study.provenance import read_provenance
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, open_file, read_json
 from sparsity_report.words.sentences import say
@@ -35,7 +36,7 @@ MAYBE = ("levels", *schema.OPTIONAL, *schema.MATCHED)
 TABLES, DERIVED = ("variants", "layers", *MAYBE), ("groups", "totals", *schema.CHANGED)
 # Attributes that are plain values, and the other content of a file.
 _SETTINGS = ("convention", "context")
-_COMMON = ("format", "version", "written_by", "digest", "notes", "findings")
+_COMMON = ("format", "version", "written_by", "digest", "notes", "findings", "provenance")
 # Bytes in which a JSON object begins, after white space.
 _BEGINNING = 64
 
@@ -69,6 +70,7 @@ def content_of(study: StudyFigures, findings: Sequence[str]) -> dict[str, Any]:
         **{name: getattr(study, name) for name in _SETTINGS},
         "notes": list(study.notes),
         "findings": list(findings),
+        "provenance": study.provenance and {**study.provenance, **study.identity},
         **{part: _plain(part, getattr(study, part)) for part in (*TABLES, *DERIVED)},
     }
     data["digest"] = digest_of(data)
@@ -90,6 +92,7 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
         if names := list(_unread(data)):
             notes = (say("note.unread_parts", names=names), *notes)
         settings: dict[str, Any] = {name: data[name] for name in _SETTINGS}
+        settings["provenance"] = read_provenance(data.get("provenance"))
         study = StudyFigures(**tables, **settings, notes=notes)
         check_study(study)
         for part in ("layers", *DERIVED):
