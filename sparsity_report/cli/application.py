@@ -95,6 +95,7 @@ def execute() -> int:
                 warnings.showwarning = lambda message, *_: print_warning(str(message))
                 return app(prog_name=app.info.name, standalone_mode=False) or 0
         finally:
+            COMMAND.set(None)
             flush()
     except SparsityReportError as error:
         print_warning(str(error))

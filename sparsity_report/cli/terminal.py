@@ -43,7 +43,7 @@ def print_warning(text: str) -> None:
 def timed_bar(
     title: str, key: str, count: int, clock: Callable[[], float] = perf_counter
 ) -> Iterator[Progress]:
-    """Show a bar, and print about how long all the work takes once its first step is done.
+    """Show a bar, and print about how long all the work takes once its first steps are done.
 
     `key` is that of the line in the catalogue; `count` is its number of variants.
     """
@@ -55,8 +55,8 @@ def timed_bar(
         def progress(done: int, total: int, name: str) -> None:
             if not done:
                 begun.append(clock())
-            elif begun and done < total:
-                print_time(key, count, (clock() - begun[-1]) * total / done)
+            elif begun and done < total and (spent := clock() - begun[-1]) >= 1:
+                print_time(key, count, spent * total / done)
                 begun.clear()
             show(done, total, name)
 
@@ -65,14 +65,13 @@ def timed_bar(
 
 def print_time(key: str, count: int, seconds: float) -> None:
     """Print about how long a measurement takes to stderr, unless it is short."""
-    if seconds < _SHORT:
-        return
-    from tqdm import tqdm
+    if seconds >= _SHORT:
+        from tqdm import tqdm
 
-    from sparsity_report.words.sentences import say
+        from sparsity_report.words.sentences import say
 
-    time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-    tqdm.write(say(key, count=count, time=time), file=sys.stderr)  # above a bar
+        time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        tqdm.write(say(key, count=count, time=time), file=sys.stderr)  # above a bar
 
 
 def flush() -> None:

@@ -37,7 +37,7 @@ _SLICE, _LONG_SLICE = 2**17, 2**22
 # Tokens of a first pass, which is slower than the next ones.
 _WARM = 8
 # Called with the fraction done and the variant's name.
-_Told: TypeAlias = Callable[[float, str], None]
+_Report: TypeAlias = Callable[[float, str], None]
 # Names of the means of sums, and columns that compare with dense.
 _MEANS = ("nll", "top1", "kl", "agreement", "flips")
 _COMPARED = ("kl", "agreement", "flips", "span_kl", "span_agreed")
@@ -252,8 +252,8 @@ def perplexity(
     for weights, share in work.items():
         places = [place for place, v in enumerate(chosen) if v.weights is weights]
         mine = [chosen[place] for place in places]
-        told = progress and partial(_tell, progress, before, share, sum(work.values()))
-        scored, base = _rows(weights, mine, passages, base, told)
+        reported = progress and partial(_report, progress, before, share, sum(work.values()))
+        scored, base = _rows(weights, mine, passages, base, reported)
         rows |= zip(places, scored, strict=True)
         before += share
     return typed("quality", pd.DataFrame([rows[place] for place in sorted(rows)]))
@@ -261,18 +261,19 @@ def perplexity(
 
 def _work(variants: Sequence[Variant]) -> dict[Weights, int]:
     """Return the FLOPs of a token in all variants of each model; 1 each if they are unknown."""
-    work: dict[Weights, int] = {}
-    base = next((v for v in variants if v.pruning is None), None)
-    for variant in variants:
-        # A base is scored again beside another model, see `_rows`.
-        is_again = base and base.weights is not variant.weights and variant.pruning is None
-        for each in (variant, base) if base and is_again else (variant,):
-            flops = int(dense(each.weights).layers()["flops_per_token"].sum()) or 1
-            work[variant.weights] = work.get(variant.weights, 0) + flops
+    work = {variant.weights: 0 for variant in variants}
+    flops = {w: int(dense(w).layers()["flops_per_token"].sum()) or 1 for w in work}
+    base = next((v.weights for v in variants if v.pruning is None), None)
+    for weights, pruning in ((v.weights, v.pruning) for v in variants):
+        # The base is scored again beside another model, see `_rows`.
+        is_beside = base not in {None, weights} and pruning is None
+        work[weights] += flops[weights] + (flops[base] if base and is_beside else 0)
     return work
 
 
-def _tell(progress: Progress, before: int, share: int, total: int, done: float, name: str) -> None:
+def _report(
+    progress: Progress, before: int, share: int, total: int, done: float, name: str
+) -> None:
     """Report the part of a model's share of the work that is done."""
     progress(before + round(share * done), total, name)
 
@@ -282,7 +283,7 @@ def _rows(
     variants: Sequence[Variant],
     passages: protocols.Passages,
     base: _Base | None,
-    progress: _Told | None,
+    progress: _Report | None,
 ) -> tuple[list[dict[str, object]], _Base | None]:
     """Return the rows of all variants of one model, and the base of the models after it."""
     stage = Stage(weights)
@@ -335,7 +336,7 @@ def score_variants(
     passage: Passage,
     variants: Sequence[Variant],
     vocabulary: int,
-    progress: _Told | None,
+    progress: _Report | None,
 ) -> tuple[list[Score], str | None]:
     """Score variants, and compare each with the first that is not pruned.
 
@@ -358,10 +359,9 @@ def score_variants(
     )
     scores = [Score(tokens_scored(passage)) for _ in variants]
     # All dense kernels take the time of the first; those of CSR depend on the zeros.
-    sparse = {n for n, variant in enumerate(variants) if variant.layout == "csr"}
-    order = sorted(range(len(variants)), key=lambda n: (n != dense, n in sparse))
-    timed = [order[0], *sparse - {order[0]}]
-    order = [*timed, *(n for n in order if n not in timed)]
+    sparse = [n for n, variant in enumerate(variants) if variant.layout == "csr"]
+    order = list(dict.fromkeys([dense or 0, *sparse, *range(len(variants))]))
+    timed = order[: len({order[0], *sparse})]
     for number in timed:  # a first pass is slower
         model = stages[variants[number].weights].become(variants[number])
         logits_of(model, passage.ids[None, :_WARM])

@@ -297,15 +297,15 @@ def _method(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Itera
 
 def _origin(study: StudyFigures) -> list[str]:
     """Return command, date, versions, platform, fingerprints and seeds, which a file may state."""
-    origin, seeds, made = study.provenance or {}, study.identity["seeds"], say("cite.unknown")
+    origin, seeds, facts = study.provenance or {}, study.identity["seeds"], say("cite.unknown")
     if origin:
         versions = [clip(f"{name} {text}") for name, text in origin["versions"].items() if text]
         platform = clip(origin["platform"])
-        made = say("cite.made", date=origin["date"], versions=versions, platform=platform)
+        facts = say("cite.made", date=origin["date"], versions=versions, platform=platform)
     command = clip(origin.get("command") or "", 400)
     return [
         *([say("cite.command", command=command)] if command else []),
-        made,
+        facts,
         say("cite.fingerprints", study=study.fingerprint, weights=clip(weights(study), 200)),
         *([say("cite.seeds", seeds=seeds)] if seeds else []),
     ]

@@ -13,6 +13,7 @@ Modules:
 - `sweep`: counts of every level from the weights, by policy.
 - `storage_layouts`: bytes in every storage layout.
 - `budget`: the level that keeps a budget of bytes or FLOPs.
+- `provenance`: command, date, library versions and platform.
 - `policy_names`: names of pruning policies, and each distinct pruning.
 - `losses`: losses kept by span of scored tokens.
 - `block_bootstrap`: intervals of means over spans, and Holm's correction.

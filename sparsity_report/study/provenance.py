@@ -13,7 +13,7 @@ from sparsity_report.errors import writable
 
 #: The command line as the user typed it; None in calls from Python.
 COMMAND: ContextVar[str | None] = ContextVar("COMMAND", default=None)
-#: Facts as they stand in a study file.
+#: Facts about the origin of a study, by name.
 Provenance = Mapping[str, Any]
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
 

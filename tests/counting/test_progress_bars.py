@@ -3,12 +3,15 @@
 import inspect
 import io
 from contextlib import contextmanager, redirect_stderr
+from functools import partial
+from itertools import count
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 import sparsity_report as sr
+from sparsity_report.cli.terminal import timed_bar
 from sparsity_report.counting import progress
 from sparsity_report.counting.progress import bar, with_bar
 
@@ -56,6 +59,15 @@ def test_short_work_shows_no_bar():
     with terminal() as shown, bar("counting") as report:
         report(1, 2, "x")
     assert shown.getvalue() == ""
+
+
+def test_the_time_of_all_steps_is_that_of_the_first_times_their_number(capsys):
+    for step, line in ((1.5, "about 54 s"), (15, "about 9 min"), (0.1, "")):
+        now = count(100, step)
+        with timed_bar("scoring", "cli.scoring", 9, clock=partial(next, now)) as report:
+            for done in range(37):
+                report(done, 36, "x")
+        assert capsys.readouterr().err == (f"Scoring 9 variants: {line}\n" if line else "")
 
 
 def test_a_given_progress_function_is_called():

@@ -119,14 +119,32 @@ def test_a_model_is_opened_once_and_put_back(demo, monkeypatch):
     assert together["nll"][2] == together["nll"][8]
 
 
-def test_progress_counts_to_the_end(demo):
-    told = []
+def test_progress_is_the_time_from_first_windows(demo, monkeypatch):
+    """By a clock on which a token takes 1 second, and 5 in CSR."""
+    told, now, run = [], [0], perplexity._run
+
+    def step(model, passage, batch):
+        is_sparse = any(isinstance(module, sr.LinearCSR) for module in model.modules())
+        now[0] += batch.read * (5 if is_sparse else 1)
+        return run(model, passage, batch)
+
+    monkeypatch.setattr(perplexity, "_run", step)
+    monkeypatch.setattr(perplexity, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(perplexity, "_LOGITS", 1)  # a batch is a window
     pruning = sr.global_magnitude(demo, 0.4)
-    frame = sr.perplexity(
-        [sr.masked(pruning), sr.dense(demo)], TEXT[:900], window=64, stride=64,
-        progress=lambda *said: told.append(said),
+    variants = [sr.masked(pruning), sr.dense(demo), sr.csr(pruning)]
+    sr.perplexity(
+        [*variants, sr.dense(sr.load(), name="Again")], TEXT[:900], window=64, stride=64,
+        progress=lambda *said: told.append((now[0], *said)),
     )  # fmt: skip
-    total = int(frame["scored"].sum())
-    assert [done for done, *_ in told] == sorted({done for done, *_ in told})
-    assert told[-1][:2] == (total, total)
-    assert {name for *_, name in told} == {"Dense", "Masked40"}
+    assert told[0][1] == 0
+    assert told[-1][1] == told[-1][2]
+    assert {name for *_, name in told} == {"Dense", "Masked40", "CSR40", "Again"}
+    # Each model has its share by FLOPs: three variants, and two with the base that is read again.
+    (first,) = {whole for _, _, whole, _ in told}
+    of_first = [
+        (time, done * 5 / first) for time, done, _, name in told[1:] if done <= first * 3 / 5
+    ]
+    end = of_first[-1][0]
+    for time, done in of_first:
+        assert done == pytest.approx(3 * time / end, rel=1e-4)

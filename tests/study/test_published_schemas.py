@@ -100,7 +100,7 @@ def test_the_schema_refuses(everything, tmp_path, change):
 
 def later(data, tables):
     """Add what a later release may add: a section, and a column at the end of tables."""
-    data["provenance"] = {"columns": ["by"], "rows": [["somebody"]]}
+    data["funding"] = {"columns": ["by"], "rows": [["somebody"]]}
     for table in tables:
         data[table]["columns"].append("shade")
         for row in data[table]["rows"]:
@@ -118,7 +118,7 @@ def test_additions_of_later_releases_are_left_out_and_named(everything, tmp_path
     valid(path)
     read = sr.read_study(path, strict=True)
     (note,) = [note for note in read.notes if note not in value.notes]
-    names = {"provenance", *(f"{table}.shade" for table in tables)}
+    names = {"funding", *(f"{table}.shade" for table in tables)}
     said = values_of(note, "note.unread_parts")["names"]
     assert sum(name in said for name in names) == 3
     assert said.endswith(f" and {len(names) - 3} more")
@@ -126,7 +126,7 @@ def test_additions_of_later_releases_are_left_out_and_named(everything, tmp_path
     parts = [name for name in again if isinstance(again[name], dict)]
     original = json.loads(everything.read_text(encoding="utf-8"))
     assert {name: again[name] for name in parts} == {name: original[name] for name in parts}
-    assert "provenance" not in again
+    assert "funding" not in again
 
 
 def test_files_of_earlier_releases_may_lack_the_last_columns(everything, tmp_path):
