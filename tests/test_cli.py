@@ -450,7 +450,9 @@ def test_seconds_reach_the_clock(monkeypatch, tmp_path, options, clock):
         raise sr.SparsityReportError("enough")
 
     monkeypatch.setattr(sr, "latency", measure)
-    refused(command("run", "--latency", *options, "--out", tmp_path / "o"), "enough")
+    run = command("run", "--latency", *options, "--out", tmp_path / "o")
+    budget = f"Timing 3 variants: up to {sr.Clock(**clock).budget:.0f} s"
+    assert (run.returncode, run.stderr) == (2, f"{budget}\nsparsity-report: enough\n")
     assert given == [sr.Clock(**clock)]
 
 
