@@ -60,7 +60,7 @@ class _PanelCommand(typer.core.TyperCommand):
 def _name_policies(parameter: Any) -> None:
     """Put the names of the policies into the help of an option, now that it is shown."""
     if "{policies}" in (getattr(parameter, "help", None) or ""):
-        from sparsity_report.counting.policies.policy_registry import option_names
+        from sparsity_report.counting.pruning_policies import option_names
 
         parameter.help = parameter.help.format(policies=", ".join(option_names()))
 

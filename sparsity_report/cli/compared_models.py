@@ -50,6 +50,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     import sparsity_report as sr
     from sparsity_report.cli.policy_grid import calibrates, chosen_experts, read_policies
     from sparsity_report.counting.counts import count_weights
+    from sparsity_report.counting.policies import policy_registry
     from sparsity_report.counting.pruning import Inputs
 
     first, others = (models[0], models[1:]) if models else (None, ())
@@ -88,7 +89,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
         if calibrates(choices):
             calibration = sr.calibrate(weights, choice.calibration)
         inputs = Inputs(calibration, **counting)
-        asked = [policy.prune(weights, level, inputs) for policy, level in choices]
+        asked = [policy_registry.prune(policy, weights, level, inputs) for policy, level in choices]
     prunings = _changing(asked) if is_pruned else tuple(asked)
     counts_as_is |= len(prunings) < len(asked)
     existing: list[Pruning] = []
@@ -104,7 +105,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     policies = [*dict.fromkeys(policy for policy, _ in choices)]
     at_level = None
     if len(policies) == 1 and not policies[0].pattern:
-        at_level = partial(policies[0].prune, weights, inputs=Inputs(calibration))
+        at_level = partial(policy_registry.prune, policies[0], weights, inputs=Inputs(calibration))
     return Compared((*variants, *fewer, *opened), (*prunings, *existing), at_level)
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from sparsity_report.cli.options import Choice, PruneOptions
-from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.policies.policy_registry import calibrated_names, read_option
+from sparsity_report.counting.pruning_policies import (
+    calibrated_names,
+    check_sparsity,
+    read_option,
+)
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.words.number_format import read_share
 
 if TYPE_CHECKING:
     from sparsity_report.counting.kept_experts import KeptExperts
-    from sparsity_report.counting.pruning import Policy
+    from sparsity_report.counting.pruning_policies import Policy
     from sparsity_report.weights.weights import Weights
 
 # A policy and its sparsity, 0 for a pattern.

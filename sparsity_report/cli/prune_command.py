@@ -13,7 +13,8 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_free
 
 if TYPE_CHECKING:
-    from sparsity_report.counting.pruning import Policy, Pruning
+    from sparsity_report.counting.pruning import Pruning
+    from sparsity_report.counting.pruning_policies import Policy
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
 
@@ -86,6 +87,7 @@ def _check(options: PruneOptions) -> tuple[Policy, float]:
 def _pruning(weights: Weights, options: PruneOptions, policy: Policy, sparsity: float) -> Pruning:
     """Return the one pruning that the options choose."""
     import sparsity_report as sr
+    from sparsity_report.counting.policies import policy_registry
     from sparsity_report.counting.pruning import Inputs
 
     if options.mask is not None:
@@ -93,7 +95,7 @@ def _pruning(weights: Weights, options: PruneOptions, policy: Policy, sparsity: 
     with workers(options.workers) as executor:
         calibration = sr.calibrate(weights, options.calibration) if policy.calibrates else None
         inputs = Inputs(calibration, executor=executor, cache=options.cache)
-        return policy.prune(weights, sparsity, inputs)
+        return policy_registry.prune(policy, weights, sparsity, inputs)
 
 
 def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:

@@ -65,7 +65,7 @@ def run(
 def _check(analysis: Analysis, choice: Choice, models: int) -> None:
     """Refuse contradictory options before counting."""
     from sparsity_report.cli.policy_grid import calibrates, check_experts, read_policies
-    from sparsity_report.counting.policies.policy_registry import calibrated_names
+    from sparsity_report.counting.pruning_policies import calibrated_names
 
     choices = read_policies(choice.policy, choice.sparsity)
     if analysis.sensitivity not in {None, "block", "group", "layer"}:

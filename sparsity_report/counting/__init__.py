@@ -7,9 +7,10 @@
 - `workers`: threads or an executor that share the work; `progress`: its progress bars.
 - `count_cache`: a folder of counts of earlier runs.
 - `ranks`: exact thresholds and ties from histograms.
-- `policies`: a class for each pruning policy; `imported_masks`: masks from files.
+- `pruning_policies`: names and settings of pruning policies; `policies`: their functions;
+  `imported_masks`: masks from files.
 - `allocation`: weights to prune per layer.
-- `pruning`: prunings as values, the base class of policies, the model after a pruning; `cuts`: the
+- `pruning`: prunings as values, the model after a pruning; `cuts`: the
   pruned weights of each tensor; `in_place`: pruning of live layers.
 - `kept_experts`: the experts that a model keeps, as values.
 - `checkpoint_layout`, `checkpoint_writer`: pruned and unpacked models written as safetensors.

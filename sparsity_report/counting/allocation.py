@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.histogram import Integers
+from sparsity_report.counting.pruning_policies import check_sparsity
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.weights import Module, Weights
 
@@ -22,8 +23,6 @@ Allocation: TypeAlias = (
 )
 """Shares of modules: a frame (``module_name``, ``sparsity``), a mapping, or a function."""
 
-# Words for allocations in the names of variants.
-WORDS = {"given": "Given", "owl": "OWL"}
 # Key in `attrs` of a frame with the name of its allocation.
 NAME = "allocation"
 
@@ -45,19 +44,6 @@ class Quotas:
     name: str
     sparsity: float
     counts: Mapping[str, int]
-
-
-def check_sparsity(sparsity: object) -> float:
-    """Return `sparsity` as a float, or raise an error if it is no share."""
-    if (
-        isinstance(sparsity, bool)
-        or not isinstance(sparsity, int | float | np.number)
-        or not 0 <= sparsity <= 1
-    ):
-        raise SparsityReportError(
-            f"sparsity must be a number from 0 to 1, not {sparsity!r}; 30 % is 0.3"
-        )
-    return float(sparsity)
 
 
 def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocation) -> Quotas:

@@ -19,7 +19,8 @@ from sparsity_report.counting.histogram import Values
 from sparsity_report.counting.n_m_patterns import Flags
 from sparsity_report.counting.policies.magnitude_policies import check_values
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import Basis, Policy, Pruning
+from sparsity_report.counting.pruning import Basis, Pruning
+from sparsity_report.counting.pruning_policies import Policy
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.sources.safetensors import read_header

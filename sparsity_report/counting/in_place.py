@@ -6,9 +6,9 @@ import numpy as np
 from torch import nn
 from torch.nn.utils import prune
 
-from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.histogram import count_slices
 from sparsity_report.counting.policies.magnitude_policies import check_rankable, threshold_cuts
+from sparsity_report.counting.pruning_policies import check_sparsity
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.describe import describe
 from sparsity_report.weights.anatomy.names_only import ReaderOptions

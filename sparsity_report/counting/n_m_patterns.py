@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Flags = npt.NDArray[np.bool_]
-GroupCounts = npt.NDArray[Any]
+Flags: TypeAlias = "npt.NDArray[np.bool_]"
+GroupCounts: TypeAlias = "npt.NDArray[Any]"
 
 
 class Pattern(NamedTuple):
@@ -83,6 +84,7 @@ def group_counts(flags: Flags, m: int) -> GroupCounts:
 
     Examples
     --------
+    >>> import numpy as np
     >>> group_counts(np.array([[True, False, True, True, True, False]]), 3).tolist()
     [[2, 2]]
     """

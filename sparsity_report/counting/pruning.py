@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sparsity_report.counting.allocation import WORDS
 from sparsity_report.counting.count_cache import CacheFolder
 from sparsity_report.counting.cuts import Cut, InputNorms, ThresholdCut
 from sparsity_report.counting.histogram import Integers, Values
-from sparsity_report.counting.n_m_patterns import Flags, Pattern
+from sparsity_report.counting.n_m_patterns import Flags
 from sparsity_report.counting.progress import Progress
+from sparsity_report.counting.pruning_policies import Policy
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Parameter, Tokenizer, Weights
 from sparsity_report.words.display_names import method_name
-from sparsity_report.words.number_format import plain
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -175,136 +174,6 @@ class Inputs(NamedTuple):
     def counting(self) -> dict[str, Any]:
         """The options of counting by name."""
         return {"progress": self.progress, "executor": self.executor, "cache": self.cache}
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A rule that chooses the weights to prune, and its settings.
-
-    A subclass names the rule and prunes by it. The tuple ``POLICIES`` in
-    ``counting/policies/policy_registry.py`` lists the subclasses.
-
-    Attributes
-    ----------
-    name : str
-        Name of the rule in a study, such as ``"random"``; empty if the pattern names it.
-    options : tuple of str
-        Names on the command line, that of the plain rule first.
-    word : str
-        Suffix in the names of variants.
-    prefix : str
-        Prefix in the names of masked variants.
-    function : str
-        Public function that prunes by the rule.
-    needs : str
-        Input that keeps the weights left in a module from following from counts, in words, such
-        as ``"a seed"``; empty if they follow, see :meth:`left`.
-    calibrates : bool
-        True if the input is a calibration.
-    has_target : bool
-        True if the sparsity is requested, not that of masks or of zeros.
-    pattern : Pattern or None
-        Pattern of the pruned weights.
-    seed : int or None
-        Seed of a random rule; commands have only 0.
-    allocation : str
-        Name of the allocation of sparsity to modules; empty if it is uniform.
-    """
-
-    name: ClassVar[str]
-    options: ClassVar[tuple[str, ...]] = ()
-    word: ClassVar[str] = ""
-    prefix: ClassVar[str] = "Masked"
-    function: ClassVar[str] = ""
-    needs: ClassVar[str] = ""
-    calibrates: ClassVar[bool] = False
-    has_target: ClassVar[bool] = True
-
-    pattern: Pattern | None = None
-    seed: int | None = None
-    allocation: str = ""
-
-    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
-        """Prune a model; a pattern determines the sparsity itself.
-
-        Imported masks and existing zeros are given, so that these policies only have names.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not choose weights")
-
-    @classmethod
-    def from_option(cls, text: str) -> Self | None:
-        """Return the policy of a name on the command line; None for other names."""
-        return cls() if text in cls.options else None
-
-    @classmethod
-    def families(cls) -> tuple[Self, ...]:
-        """Return the policies that an explorer offers, each at several sparsities."""
-        return (cls(),)
-
-    def at(self, sparsity: float) -> Policy:  # noqa: ARG002
-        """Return the policy at a sparsity of its ladder."""
-        return self
-
-    def ladder(self, counts: ModuleCounts | None) -> Ladder | str:
-        """Return the remaining weights by counts alone, or the reason why they do not follow.
-
-        Parameters
-        ----------
-        counts : ModuleCounts or None
-            None for a study without levels.
-        """
-        if self.needs:
-            code = f"sr.{self.function}"
-            return say("explorer.policy_needs_input", input=self.needs, code=code)
-        return say("explorer.policy_needs_levels") if counts is None else self.left(counts)
-
-    def left(self, counts: ModuleCounts) -> Ladder | str:
-        """Return the ladder of a policy that needs nothing but counts, or why it has none."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither needs nor left")
-
-    @property
-    def option(self) -> str:
-        """Name on the command line."""
-        return str(self.pattern or self.options[0])
-
-    @property
-    def method(self) -> str:
-        """Name in a study, with the settings after commas."""
-        seed = "" if self.seed is None else f"seed {self.seed}"
-        pattern = "" if self.pattern is None else str(self.pattern)
-        return ", ".join(filter(None, (self.name, seed, pattern, self.allocation)))
-
-    @property
-    def key(self) -> str:
-        """Name that the policy has at every sparsity."""
-        return self.method
-
-    @property
-    def ranking(self) -> str:
-        """Order in which the weights of a tensor are pruned, however many it loses."""
-        return replace(self, allocation="").method
-
-    def label(self, sparsity: float) -> str:
-        """Return the suffix in the names of variants."""
-        level = str(self.pattern or f"{round(100 * sparsity, 10):g}")
-        seed = f"Seed{self.seed}" if self.seed else ""
-        return f"{level}{self.word}{WORDS.get(self.allocation, '')}{seed}"
-
-    def python(self, sparsity: float | None) -> str | None:
-        """Return the call that prunes so; None if the settings do not determine it."""
-        is_known = self.pattern or sparsity is not None
-        if self.calibrates or self.allocation or not (self.function and is_known):
-            return None
-        arguments = list(map(repr, self.pattern or [sparsity]))
-        arguments += [] if self.seed is None else [f"seed={self.seed}"]
-        return f"sr.{self.function}(weights, {', '.join(arguments)})"
-
-    def command(self, sparsity: float | None) -> str | None:
-        """Return the options of the command that prunes so; None if it has none."""
-        if sparsity is None or self.seed or self.python(sparsity) is None:
-            return None
-        level = "" if self.pattern else f"--sparsity {plain(sparsity)} "
-        return f"{level}--policy {self.option}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,11 +8,11 @@ from typing import Unpack
 import numpy as np
 import pandas as pd
 
-from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Moments
 from sparsity_report.counting.policies.magnitude_policies import global_magnitude, prune_together
 from sparsity_report.counting.progress import Progress, with_bar
+from sparsity_report.counting.pruning_policies import check_sparsity
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.perplexity import Score, score_text

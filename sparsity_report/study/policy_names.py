@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern
-from sparsity_report.counting.policies.magnitude_policies import ExistingZeros, GlobalMagnitude
-from sparsity_report.counting.policies.policy_registry import read_method
+from sparsity_report.counting.pruning_policies import ExistingZeros, GlobalMagnitude, read_method
 from sparsity_report.study.layers import records
 from sparsity_report.words.sentences import say
 

@@ -11,14 +11,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.count_cache import CacheFolder
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Integers, Magnitudes
 from sparsity_report.counting.policies.magnitude_policies import prunable_counts
-from sparsity_report.counting.policies.policy_registry import families
+from sparsity_report.counting.policies.policy_registry import ladder, prune
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Pruning
+from sparsity_report.counting.pruning_policies import check_sparsity, families
 from sparsity_report.counting.ranks import Level, find_levels
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.layers import LayerTable
@@ -153,7 +153,7 @@ def ladders(
         )
         tensors = _tensors(rows, totals, left[:, 0], weights)
         counts = ModuleCounts(Ladder(sparsities, left, slack), totals, columns, tensors)
-    return {key: policy.ladder(counts) for key, policy in families().items()}
+    return {key: ladder(policy, counts) for key, policy in families().items()}
 
 
 def with_level(levels: pd.DataFrame, weights: Weights, sparsity: float) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def with_level(levels: pd.DataFrame, weights: Weights, sparsity: float) -> pd.Da
 
 def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
     """Return the pruning at a level of a policy, one of :func:`ladders`."""
-    return families()[policy].at(sparsity).prune(weights, sparsity, Inputs())
+    return prune(families()[policy].at(sparsity), weights, sparsity, Inputs())
 
 
 def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:

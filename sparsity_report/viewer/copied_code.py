@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.counting.policies.policy_registry import read_method
+from sparsity_report.counting.pruning_policies import read_method
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records

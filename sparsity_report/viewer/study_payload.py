@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.counting.policies.policy_registry import families, read_method
+from sparsity_report.counting.pruning_policies import families, read_method
 from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import strip_names

@@ -10,8 +10,8 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.cuts import InputNorms, cut_groups, cut_rows
-from sparsity_report.counting.policies.wanda_policy import Wanda
 from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.pruning_policies import Wanda
 
 
 def lowest(weight, norms, counts):

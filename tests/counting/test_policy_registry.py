@@ -1,4 +1,4 @@
-"""A policy is one class and one line of registration: everything else asks the class."""
+"""A policy is a class of names and a rule: everything else asks these two."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,12 @@ from payloads import decode
 
 import sparsity_report as sr
 from sparsity_report.cli.policy_grid import read_sparsity
+from sparsity_report.counting import pruning_policies
 from sparsity_report.counting.imported_masks import MaskCut
 from sparsity_report.counting.n_m_patterns import Pattern
-from sparsity_report.counting.policies import policy_registry
-from sparsity_report.counting.policies.policy_registry import read_method, read_option
-from sparsity_report.counting.pruning import Ladder, Policy, Pruning
+from sparsity_report.counting.policies.policy_registry import RULES, Rule, prune
+from sparsity_report.counting.pruning import Ladder, Pruning
+from sparsity_report.counting.pruning_policies import Policy, read_method, read_option
 from sparsity_report.viewer.copied_code import CopiedCode
 from sparsity_report.viewer.study_payload import study_payload
 
@@ -24,24 +25,27 @@ class FirstWeights(Policy):
     word = "First"
     function = "first_weights"
 
-    def prune(self, weights, sparsity, inputs):  # noqa: ARG002
-        cuts = {}
-        for p in weights.prunable:
-            pruned = round(sparsity * p.total)
-            keep = np.arange(p.total) >= pruned
-            cuts[p.name] = MaskCut(pruned, p.total - pruned, np.packbits(keep))
-        return Pruning(weights, sparsity, self, cuts)
 
-    def left(self, counts):
-        levels = counts.ladder.sparsities
-        left = counts.totals[:, None] - np.rint(np.outer(counts.totals, levels)).astype(int)
-        return "some weights are zero" if counts.zeros else Ladder(levels, left, left * 0)
+def prune_first(policy, weights, sparsity, inputs):  # noqa: ARG001
+    cuts = {}
+    for p in weights.prunable:
+        pruned = round(sparsity * p.total)
+        keep = np.arange(p.total) >= pruned
+        cuts[p.name] = MaskCut(pruned, p.total - pruned, np.packbits(keep))
+    return Pruning(weights, sparsity, policy, cuts)
+
+
+def first_left(policy, counts):  # noqa: ARG001
+    levels = counts.ladder.sparsities
+    left = counts.totals[:, None] - np.rint(np.outer(counts.totals, levels)).astype(int)
+    return "some weights are zero" if counts.zeros else Ladder(levels, left, left * 0)
 
 
 @pytest.fixture
 def registered(monkeypatch):
-    policies = (*policy_registry.POLICIES, FirstWeights)
-    monkeypatch.setattr(policy_registry, "POLICIES", policies)
+    policies = (*pruning_policies.POLICIES, FirstWeights)
+    monkeypatch.setattr(pruning_policies, "POLICIES", policies)
+    monkeypatch.setitem(RULES, FirstWeights, Rule(prune_first, first_left))
 
 
 @pytest.mark.usefixtures("registered")
@@ -64,7 +68,7 @@ def test_registered_policy_reaches_commands_study_page_and_viewer(demo, tmp_path
     assert "Masked50First" in list(saved.variants["variant"])
     assert "first_weights" in (tmp_path / "r" / "report.html").read_text()
 
-    study = sr.compare(sr.dense(demo), sr.masked(read_option("first").prune(demo, 0.5, None)))
+    study = sr.compare(sr.dense(demo), sr.masked(prune(read_option("first"), demo, 0.5, None)))
     rows = study.layers[study.layers["prunable"] & study.layers["variant"].eq("Masked50First")]
     assert (2 * rows["weight_nonzero"]).tolist() == rows["weight_total"].tolist()
     assert len(saved.facts.prunings) == 2

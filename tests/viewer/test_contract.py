@@ -18,7 +18,7 @@ from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.counting.policies.policy_registry import families
+from sparsity_report.counting.pruning_policies import families
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.budget import read_budget
 from sparsity_report.study.layers import used

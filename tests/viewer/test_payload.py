@@ -11,7 +11,7 @@ from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.counting.policies.policy_registry import families
+from sparsity_report.counting.pruning_policies import families
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.viewer.payload import Arrays, encode
 from sparsity_report.viewer.study_payload import coarse_histogram, study_payload

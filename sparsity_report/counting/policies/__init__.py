@@ -1,6 +1,6 @@
-"""Pruning policies: one class each, with the function that prunes by it.
+"""Functions that prune by each policy.
 
 - `magnitude_policies`: global and layerwise magnitude, N:M patterns, and the zeros of a model.
 - `random_policy`: random weights. `wanda_policy`: magnitude times input norm, and OWL's shares.
-- `policy_registry`: all policies, and those of a name in a study or on the command line.
+- `policy_registry`: the function of each policy, and the weights that it leaves.
 """

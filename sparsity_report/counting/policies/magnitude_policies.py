@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
 from sparsity_report.counting.allocation import (
     Allocation,
-    check_sparsity,
     compute_quotas,
     even_counts,
 )
@@ -19,9 +16,15 @@ from sparsity_report.counting.count_cache import CacheFolder
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import Cut, ThresholdCut, check_n_m, cut_groups
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Policy, Pruning
+from sparsity_report.counting.pruning import Ladder, ModuleCounts, Pruning
+from sparsity_report.counting.pruning_policies import (
+    ExistingZeros,
+    GlobalMagnitude,
+    LayerwiseMagnitude,
+    NMPattern,
+    check_sparsity,
+)
 from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
 from sparsity_report.counting.workers import unflushed
 from sparsity_report.errors import SparsityReportError
@@ -30,131 +33,29 @@ from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
-# Group sizes of N:M patterns that an explorer offers.
-_GROUPS = (4, 8)
+
+def layerwise_left(counts: ModuleCounts) -> Ladder | str:
+    """Return the weights that layerwise magnitude leaves, by the sizes and zeros of tensors."""
+    if counts.tensors is None:
+        code = "sr.explore(study, weights=sr.load(…))"
+        return say("explorer.policy_needs_weights", code=code)
+    sparsities, (sizes, nonzero, codes) = counts.ladder.sparsities, counts.tensors
+    pruned = np.stack([even_counts(sizes, sparsity) for sparsity in sparsities], axis=1)
+    kept = sizes[:, None] - np.maximum(pruned, (sizes - nonzero)[:, None])
+    left = np.zeros((len(counts.totals), len(sparsities)), dtype=np.int64)
+    np.add.at(left, codes, kept)
+    return Ladder(sparsities, left, np.zeros_like(left))
 
 
-class _Magnitude(Policy):
-    @property
-    def ranking(self) -> str:
-        """Order of magnitudes, the same one within each tensor."""
-        return "magnitude"
-
-
-class GlobalMagnitude(_Magnitude):
-    """The smallest magnitudes over all prunable weights together."""
-
-    name = "global_magnitude"
-    options = ("magnitude",)
-    function = "global_magnitude"
-
-    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
-        """Prune a model, see :func:`global_magnitude`."""
-        return global_magnitude(weights, sparsity, **inputs.counting)
-
-    def left(self, counts: ModuleCounts) -> Ladder | str:
-        """Return the levels of a study, which are those of this policy."""
-        return counts.ladder
-
-
-class LayerwiseMagnitude(_Magnitude):
-    """The smallest magnitudes of each prunable tensor."""
-
-    name = "layerwise_magnitude"
-    options = ("layerwise",)
-    word = "Layerwise"
-    function = "layerwise_magnitude"
-
-    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
-        """Prune a model, see :func:`layerwise_magnitude`."""
-        return layerwise_magnitude(weights, sparsity, **inputs.counting)
-
-    def left(self, counts: ModuleCounts) -> Ladder | str:
-        """Return the weights that remain, by the sizes and zeros of tensors."""
-        if counts.tensors is None:
-            code = "sr.explore(study, weights=sr.load(…))"
-            return say("explorer.policy_needs_weights", code=code)
-        sparsities, (sizes, nonzero, codes) = counts.ladder.sparsities, counts.tensors
-        pruned = np.stack([even_counts(sizes, sparsity) for sparsity in sparsities], axis=1)
-        kept = sizes[:, None] - np.maximum(pruned, (sizes - nonzero)[:, None])
-        left = np.zeros((len(counts.totals), len(sparsities)), dtype=np.int64)
-        np.add.at(left, codes, kept)
-        return Ladder(sparsities, left, np.zeros_like(left))
-
-
-@dataclass(frozen=True)
-class NMPattern(Policy):
-    """The largest magnitudes of every m consecutive weights of an output.
-
-    Attributes
-    ----------
-    group : int
-        Weights of a group, m, of a family of patterns; 0 for one pattern.
-    """
-
-    name = ""
-    options = ("2:4",)
-    function = "n_m"
-
-    group: int = 0
-
-    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
-        """Prune a model, see :func:`n_m`."""
-        pattern = self.pattern or self._pattern_at(sparsity)
-        return n_m(weights, *pattern, **inputs.counting)
-
-    @classmethod
-    def from_option(cls, text: str) -> Self | None:
-        """Return the policy of a pattern such as ``2:4``."""
-        pattern = parse_pattern(text)
-        return cls(pattern) if pattern else None
-
-    @classmethod
-    def families(cls) -> tuple[Self, ...]:
-        """Return the families of patterns with groups of one size."""
-        return tuple(cls(group=group) for group in _GROUPS)
-
-    def at(self, sparsity: float) -> NMPattern:
-        """Return the pattern of this family at a sparsity."""
-        return NMPattern(self._pattern_at(sparsity))
-
-    def _pattern_at(self, sparsity: float) -> Pattern:
-        return Pattern(self.group - round(sparsity * self.group), self.group)
-
-    def left(self, counts: ModuleCounts) -> Ladder | str:
-        """Return the weights that remain, at n of m weights pruned, if no weight was zero."""
-        if counts.zeros:
-            return say("explorer.policy_needs_no_zeros", m=self.group)
-        if (counts.columns % self.group).any():
-            return say("explorer.policy_needs_groups", m=self.group)
-        kept = np.arange(self.group, 0, -1)
-        left = counts.totals[:, None] // self.group * kept
-        return Ladder([float(1 - k / self.group) for k in kept], left, np.zeros_like(left))
-
-    @property
-    def key(self) -> str:
-        """Name of the family of patterns."""
-        return f"N:{self.pattern.m if self.pattern else self.group}"
-
-
-class ExistingZeros(Policy):
-    """The zeros that a model has."""
-
-    name = "existing_zeros"
-    prefix = "Pruned"
-    has_target = False
-
-    def label(self, sparsity: float) -> str:
-        """Return the share of zeros in percent."""
-        return f"{100 * sparsity:.1f}".removesuffix(".0")
-
-    def python(self, sparsity: float | None) -> str | None:  # noqa: ARG002
-        """Return the call that counts the zeros."""
-        return "sr.existing_zeros(weights)"
-
-    def command(self, sparsity: float | None) -> str | None:  # noqa: ARG002
-        """Return the option that counts the zeros."""
-        return "--as-is"
+def pattern_left(counts: ModuleCounts, m: int) -> Ladder | str:
+    """Return the weights that remain, at n of m weights pruned, if no weight was zero."""
+    if counts.zeros:
+        return say("explorer.policy_needs_no_zeros", m=m)
+    if (counts.columns % m).any():
+        return say("explorer.policy_needs_groups", m=m)
+    kept = np.arange(m, 0, -1)
+    left = counts.totals[:, None] // m * kept
+    return Ladder([float(1 - k / m) for k in kept], left, np.zeros_like(left))
 
 
 @with_bar("pruning")

@@ -1,79 +1,88 @@
-"""All pruning policies, and those of a name in a study or on the command line."""
+"""The functions that prune by each policy, and that follow the weights it leaves in each module."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
+from typing import NamedTuple
 
-from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern
 from sparsity_report.counting.policies.magnitude_policies import (
-    ExistingZeros,
-    GlobalMagnitude,
-    LayerwiseMagnitude,
-    NMPattern,
+    global_magnitude,
+    layerwise_left,
+    layerwise_magnitude,
+    n_m,
+    pattern_left,
 )
-from sparsity_report.counting.policies.random_policy import RandomWeights
-from sparsity_report.counting.policies.wanda_policy import Wanda
-from sparsity_report.counting.pruning import Policy
-from sparsity_report.errors import SparsityReportError
-
-# In the order of menus and messages. A new policy is added here.
-POLICIES: tuple[type[Policy], ...] = (
+from sparsity_report.counting.policies.random_policy import random_unstructured
+from sparsity_report.counting.policies.wanda_policy import prune_by_scores
+from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Pruning
+from sparsity_report.counting.pruning_policies import (
     GlobalMagnitude,
     LayerwiseMagnitude,
     NMPattern,
-    Wanda,
+    Policy,
     RandomWeights,
+    Wanda,
 )
+from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say
 
 
-def families() -> dict[str, Policy]:
-    """Return the policies that an explorer offers at several sparsities, by their keys.
+class Rule(NamedTuple):
+    """Functions of a policy: one prunes; one returns a ladder by counts, or why there is none."""
 
-    Examples
-    --------
-    >>> list(families())[:4]
-    ['global_magnitude', 'layerwise_magnitude', 'N:4', 'N:8']
+    prune: Callable[[Policy, Weights, float, Inputs], Pruning]
+    left: Callable[[Policy, ModuleCounts], Ladder | str] | None = None
+
+
+def prune(policy: Policy, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
+    """Prune a model by a policy; a pattern determines the sparsity itself."""
+    return RULES[type(policy)].prune(policy, weights, sparsity, inputs)
+
+
+def ladder(policy: Policy, counts: ModuleCounts | None) -> Ladder | str:
+    """Return the remaining weights by counts alone, or the reason why they do not follow.
+
+    Parameters
+    ----------
+    policy : Policy
+    counts : ModuleCounts or None
+        None for a study without levels.
     """
-    return {family.key: family for policy in POLICIES for family in policy.families()}
+    left = RULES[type(policy)].left
+    if left is None:
+        code = f"sr.{policy.function}"
+        return say("explorer.policy_needs_input", input=policy.needs, code=code)
+    return say("explorer.policy_needs_levels") if counts is None else left(policy, counts)
 
 
-def read_method(method: str | None) -> Policy | None:
-    """Return the policy that a study names; None for no policy, and for an unknown one.
-
-    Examples
-    --------
-    >>> read_method("random, seed 3"), read_method("imported_masks")
-    (RandomWeights(pattern=None, seed=3, allocation=''), None)
-    """
-    if not method:
-        return None
-    rule, *settings = method.split(", ")
-    name = "" if is_pattern(rule) else rule
-    seeds = [int(s[5:]) for s in settings if re.fullmatch(r"seed [0-9]{1,4000}", s)]
-    words = [s for s in settings if not (is_pattern(s) or s.startswith("seed "))]
-    pattern = parse_pattern(method)
-    policies: tuple[type[Policy], ...] = (*POLICIES, ExistingZeros)
-    for policy in policies:
-        if policy.name == name:
-            known = policy(pattern, seeds[0] if seeds else None, words[0] if words else "")
-            return known if known.method == method else None
-    return None
+def _by_groups(policy: Policy, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
+    n, m = policy.pattern or policy.at(sparsity).pattern or (0, 0)
+    return n_m(weights, n, m, **inputs.counting)
 
 
-def read_option(text: str) -> Policy:
-    """Return the policy of a name on the command line, or raise an error."""
-    for policy in POLICIES:
-        if (named := policy.from_option(text)) is not None:
-            return named
-    raise SparsityReportError(f"--policy {text!r} is unknown; use {', '.join(option_names())}")
+def _by_scores(policy: Policy, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
+    level, allocation = None if policy.pattern else sparsity, policy.allocation or None
+    calibration, progress = inputs.calibration, inputs.progress
+    return prune_by_scores(
+        weights, level, lambda: calibration, policy.pattern, allocation, progress
+    )
 
 
-def option_names() -> list[str]:
-    """Return examples of names on the command line."""
-    return [name for policy in POLICIES for name in policy.options]
-
-
-def calibrated_names() -> list[str]:
-    """Return the names on the command line of policies that read a calibration."""
-    options = [policy.options for policy in POLICIES if policy.calibrates]
-    return [name for names in options for name in names if ":" not in name]
+# A new policy is added here, and its name to POLICIES.
+RULES: dict[type[Policy], Rule] = {
+    GlobalMagnitude: Rule(
+        lambda _, weights, level, inputs: global_magnitude(weights, level, **inputs.counting),
+        lambda _, counts: counts.ladder,
+    ),
+    LayerwiseMagnitude: Rule(
+        lambda _, weights, level, inputs: layerwise_magnitude(weights, level, **inputs.counting),
+        lambda _, counts: layerwise_left(counts),
+    ),
+    NMPattern: Rule(_by_groups, lambda policy, counts: pattern_left(counts, policy.group)),
+    Wanda: Rule(_by_scores),
+    RandomWeights: Rule(
+        lambda policy, weights, level, inputs: random_unstructured(
+            weights, level, seed=policy.seed or 0, progress=inputs.progress
+        )
+    ),
+}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,8 @@ from sparsity_report.counting.histogram import Values
 from sparsity_report.counting.n_m_patterns import Flags
 from sparsity_report.counting.policies.magnitude_policies import check_values
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Inputs, Policy, Pruning
+from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.pruning_policies import RandomWeights
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Weights
@@ -27,26 +27,6 @@ Words = npt.NDArray[np.uint64]
 # Random words drawn at a time.
 _BLOCK = 2**20
 _TOP = np.uint64(48)
-
-
-class RandomWeights(Policy):
-    """Random weights of each prunable tensor."""
-
-    name = "random"
-    options = ("random",)
-    word = "Random"
-    function = "random_unstructured"
-    needs = "a seed"
-
-    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
-        """Prune a model, see :func:`random_unstructured`."""
-        seed, progress = self.seed or 0, inputs.progress
-        return random_unstructured(weights, sparsity, seed=seed, progress=progress)
-
-    @classmethod
-    def from_option(cls, text: str) -> Self | None:
-        """Return the policy with seed 0."""
-        return cls(seed=0) if text in cls.options else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, compute_quotas
+from sparsity_report.counting.allocation import NAME, Allocation, compute_quotas
 from sparsity_report.counting.cuts import (
     InputNorms,
     check_n_m,
@@ -17,10 +17,10 @@ from sparsity_report.counting.cuts import (
     map_rows,
     score_blocks,
 )
-from sparsity_report.counting.n_m_patterns import parse_pattern
 from sparsity_report.counting.policies.magnitude_policies import prunable_counts
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import Calibration, Inputs, Policy, Pruning
+from sparsity_report.counting.pruning import Calibration, Pruning
+from sparsity_report.counting.pruning_policies import Wanda, check_sparsity
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.tensor_slices import Slice
@@ -31,38 +31,6 @@ if TYPE_CHECKING:
 
 # The paper's M and λ.
 OUTLIER, RANGE = 5.0, 0.08
-
-
-class Wanda(Policy):
-    """The lowest magnitudes times input norm of each output."""
-
-    name = "wanda_one_pass"
-    options = ("wanda", "owl", "wanda-2:4")
-    word = "Wanda"
-    function = "wanda"
-    needs = "calibration texts"
-    calibrates = True
-
-    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
-        """Prune a model by the scores of a calibration, see :func:`wanda`."""
-        level, allocation = None if self.pattern else sparsity, self.allocation or None
-        calibration, progress = inputs.calibration, inputs.progress
-        return prune_by_scores(
-            weights, level, lambda: calibration, self.pattern, allocation, progress
-        )
-
-    @classmethod
-    def from_option(cls, text: str) -> Self | None:
-        """Return the policy of ``wanda``, ``owl`` or a pattern such as ``wanda-2:4``."""
-        if text.startswith("wanda-"):
-            pattern = parse_pattern(text.removeprefix("wanda-"))
-            return cls(pattern) if pattern else None
-        return cls(allocation=text) if text == "owl" else super().from_option(text)
-
-    @property
-    def option(self) -> str:
-        """Name on the command line."""
-        return f"wanda-{self.pattern}" if self.pattern else self.allocation or "wanda"
 
 
 def prune_by_scores(
