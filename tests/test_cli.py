@@ -367,7 +367,7 @@ def test_outputs_that_cannot_be(tmp_path):
 def test_render_refuses_what_is_no_study(tmp_path):
     (tmp_path / "s.json").write_text("{}")
     refused(command("render", tmp_path / "s.json", "--out", tmp_path / "o"), "is not a study")
-    refused(command("render", tmp_path / "gone.json", "--out", tmp_path / "o"), "cannot read")
+    refused(command("render", tmp_path / "gone.json", "--out", tmp_path / "o"), "no such file")
     assert not (tmp_path / "o").exists()
 
 

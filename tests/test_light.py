@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from helpers import need
+from helpers import need, small_llama
 from zoo.cases import CASES
 
 import sparsity_report as sr
@@ -71,6 +71,8 @@ command("run", "--sparsity", "0.3", "--out", out / "run", "--write", "csv")
 command("prune", "--sparsity", "0.3", "--out", out / "pruned")
 command("pair", demo, out / "pruned", "--out", out / "pair.json")
 assert sr.check(demo, zeros=">=50%").violations
+import os
+assert "TRANSFORMERS_VERBOSITY" not in os.environ
 """
 WIDGETS = """
 sr.explore(loaded).select(sparsity=0.6)
@@ -150,13 +152,66 @@ def test_figures_are_equal_with_and_without_torch(tmp_path):
     assert sum(equal) > len(CASES) // 3
 
 
-@pytest.mark.parametrize("option", ["--latency", "--perplexity", "--policy=wanda"])
-def test_options_that_run_a_model_name_the_extra(option, tmp_path):
-    script = HEAD + f"command('run', {option!r}, '--sparsity', '0.5', code=2)"
+REFUSED = [
+    "run --policy magntude", "run --policy 2:4 --sparsity 0.3", "run --sparsity 1.5",
+    "run no.gguf", "run --keep-experts x", "render no.json", "count no.safetensors",
+    "check no.bin", "check m --zeros 5x", "pair no.bin m", "prune no.bin -o p",
+    "expand no.bin -o p", "explore no.bin", "explore --policy x", "notebook no.bin",
+    "notebook --out x.txt",
+]  # fmt: skip
+
+
+def test_bad_options_and_paths_are_refused_before_libraries_load(tmp_path):
+    script = f"""{HEAD}
+BLOCKED |= {{"numpy", "pandas", "huggingface_hub", "jinja2"}}
+for words in {REFUSED}:
+    command(*words.split(), code=2)
+"""
     done = process(sys.executable, "-c", script, "", "", "", "--block", cwd=tmp_path)
-    (line,) = done.stderr.splitlines()
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(REFUSED)
+    assert all(line.startswith("sparsity-report: ") for line in lines)
+    assert "not installed" not in done.stderr
+
+
+ADAPTED = """
+weights = sr.load(sys.argv[4], base=sys.argv[5])
+pruning = sr.global_magnitude(weights, 0.3)
+print(pruning.threshold, sr.compare(sr.dense(weights), sr.masked(pruning)).layers.to_json())
+"""
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers the old way
+def test_merged_adapters_have_equal_figures_without_torch(tmp_path):
+    peft = pytest.importorskip("peft")
+    small_llama().save_pretrained(tmp_path / "base")
+    base = type(small_llama()).from_pretrained(tmp_path / "base")
+    options = {"target_modules": ["q_proj"], "init_lora_weights": False}
+    peft.get_peft_model(base, peft.LoraConfig(r=2, **options)).save_pretrained(tmp_path / "lora")
+    line = [sys.executable, "-c", HEAD + ADAPTED, "", "", "", tmp_path / "lora", tmp_path / "base"]
+    without, known = (process(*line, *more, cwd=tmp_path).stdout for more in (["--block"], []))
+    assert without == known != ""
+
+
+def test_tokenizer_of_gguf_needs_transformers_and_says_so(smollm2_path, tmp_path):
+    script = f"{HEAD}command('prune', sys.argv[4], '--policy', '2:4', '-o', out)"
+    line = [sys.executable, "-c", script, "", "", tmp_path / "p", smollm2_path, "--block"]
+    done = process(*line, cwd=tmp_path)
+    assert done.stderr.startswith("sparsity-report: no tokenizer is written: ")
+    assert "pip install torch" in done.stderr.replace("'", "")
+    assert "LlamaForCausalLM" in (tmp_path / "p" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("option", ["--latency", "--perplexity", "--policy=owl"])
+def test_options_that_run_a_model_name_the_extra(option, tmp_path):
+    words = [option, "--sparsity", "0.5", "--out", "x"]
     name = option.removeprefix("--policy=")
-    assert line.startswith(f"sparsity-report: {name}: torch is not installed; run pip install ")
+    for command in ("run", "prune") if name == "owl" else ("run",):
+        script = f"{HEAD}command({command!r}, *{words}, code=2)"
+        done = process(sys.executable, "-c", script, "", "", "", "--block", cwd=tmp_path)
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"sparsity-report: {name}: torch is not installed; run pip install ")
 
 
 class Broken:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.options import CheckOptions, dataclass_options
 from sparsity_report.cli.terminal import print_line
 
@@ -21,10 +22,13 @@ def check(
 
     Without rules, all values are read and notes about deployment are printed.
     """
-    import sparsity_report as sr
-    from sparsity_report.findings.wanted_bounds import Wanted
+    check_paths(model, options.base, options.mask_of)
+    from sparsity_report.findings.wanted_bounds import Wanted, read_rules
 
-    rules = {name: getattr(options, name) for name in Wanted.__annotations__}
+    rules = Wanted(**{name: getattr(options, name) for name in Wanted.__annotations__})  # type: ignore[typeddict-item]
+    read_rules(rules)
+    import sparsity_report as sr
+
     checked = sr.check(model, **rules, **options.opening)
     for line in [json.dumps(checked.to_json())] if options.json else checked.sentences():
         print_line(line)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.options import CountOptions, dataclass_options
 from sparsity_report.cli.terminal import print_line, print_warning
 from sparsity_report.errors import SparsityReportError
@@ -37,6 +38,7 @@ def count(
 
 
 def _counts(model: str, options: CountOptions) -> dict[str, Any]:
+    check_paths(model, options.base)
     from sparsity_report.weights.loading import open_to_count
 
     weights = open_to_count(model, **options.opening)

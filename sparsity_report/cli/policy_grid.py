@@ -13,6 +13,7 @@ from sparsity_report.counting.pruning_policies import (
     read_option,
 )
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.words.number_format import read_share
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def read_sparsity(text: str) -> float:
 def check_experts(
     options: Choice | PruneOptions, choices: Choices, score: str | None = None
 ) -> None:
-    """Refuse contradictory options before a model is opened."""
+    """Refuse contradictory options, and policies without their libraries, before opening."""
     keep = _read_experts(options.keep_experts) if options.keep_experts else None
     is_scored = isinstance(keep, int | float)
     if score is not None and not is_scored:
@@ -81,6 +82,8 @@ def check_experts(
             f"--calibration has no effect; add --policy {' or '.join(calibrated_names())}, or "
             "--keep-experts with a number, or leave it out"
         )
+    if needing := [policy.option for policy, _ in choices if policy.calibrates]:
+        need_torch(needing[-1])
 
 
 def chosen_experts(

@@ -84,7 +84,6 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         raise SparsityReportError(
             f"--stream keeps no copy of the model, so it cannot run; leave out --stream, or {runs}"
         )
-    check_experts(choice, choices)
     policies = {policy for policy, _ in choices}
     if analysis.curve and (len(policies) > 1 or any(policy.pattern for policy in policies)):
         raise SparsityReportError(
@@ -105,11 +104,11 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
             raise SparsityReportError(
                 f"--protocol {analysis.protocol!r} is unknown; use {', '.join(PROTOCOLS)}"
             )
+    check_experts(choice, choices)
     asked = {
         "--latency": analysis.latency, "--perplexity": analysis.scores or analysis.text,
         "--sensitivity": analysis.sensitivity, "--prompt": analysis.prompt,
         "--calibration": choice.calibration,
-        **{policy.option: policy.calibrates for policy in policies},
     }  # fmt: skip
     if needing := [name for name, value in asked.items() if value]:
         need_torch(needing[-1])
@@ -205,8 +204,10 @@ def render(
     outputs: RenderOptions,
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
+    if not saved.exists():
+        raise SparsityReportError(f"{saved}: no such file; give the study.json of an earlier run")
+    check_outputs(outputs)
     import sparsity_report as sr
 
-    check_outputs(outputs)
     loaded = sr.read_study(saved, strict=outputs.strict)
     write(loaded, outputs, file_digest(saved.resolve()) or "")

@@ -151,13 +151,20 @@ def _block_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence warnings of libraries, whether they are imported or will be."""
+    """Silence other libraries, whether they are imported or will be."""
     import warnings
 
     # Libraries read these when they are imported, and many commands do without them.
-    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    added = quiet.keys() - os.environ.keys()
+    os.environ |= {name: quiet[name] for name in added}
     if logging := sys.modules.get("transformers.utils.logging"):
         logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        warnings.filterwarnings("default", module="sparsity_report")
+        try:
+            yield
+        finally:
+            for name in added:
+                del os.environ[name]

@@ -4,8 +4,8 @@ import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import tee
@@ -126,8 +126,10 @@ def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping
     for name, content in contents.items():
         filesystem.create(folder / name, content)
     if weights.source == "gguf":
-        with suppress(SparsityReportError):  # some GGUF files hold no tokenizer
+        try:
             weights.tokenizer().save_pretrained(folder)
+        except SparsityReportError as error:  # transformers reads it, and some files hold none
+            warnings.warn(f"no tokenizer is written: {error}", stacklevel=1)
 
 
 def _beside(home: Path) -> list[Path]:

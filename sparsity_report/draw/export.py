@@ -1,18 +1,22 @@
 """Charts as PNG, SVG and PDF, drawn by vl-convert without network access, and limits of drawing."""
 
+from __future__ import annotations
+
 import mmap
 import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.errors import SparsityReportError
 
+if TYPE_CHECKING:
+    from sparsity_report.draw.heat_map_svg import HeatMap
+
 #: A specification for Vega-Lite, or a heat map.
-Picture: TypeAlias = Mapping[str, Any] | HeatMap
+Picture: TypeAlias = "Mapping[str, Any] | HeatMap"
 
 VEGALITE = "6.1"
 # Bytes of address space that V8 reserves for its heap and other uses.
@@ -63,7 +67,7 @@ def svg(chart: Picture, key: str = "part") -> str:
 
     Clips and gradients are named after `key`, because several drawings may share a page.
     """
-    if isinstance(chart, HeatMap):
+    if not isinstance(chart, Mapping):
         paper = f'<rect x="{-_MARGIN}" y="{-_MARGIN}" width="100%" height="100%" fill="white"/>'
         return chart.svg(_MARGIN).replace(">", f">{paper}", 1)
     import vl_convert

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsity_report.draw.theme import font_face_css
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.files.package_data import shipped
@@ -200,6 +199,7 @@ def as_html(
     """Return a notebook with its outputs as one page that fetches nothing."""
     from nbconvert import HTMLExporter
 
+    from sparsity_report.draw.theme import font_face_css
     from sparsity_report.report.templates import blaming
 
     folders = [folder for folder in template_folders(template_dir) if folder.is_dir()]

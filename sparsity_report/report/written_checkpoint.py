@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,9 @@ def write_checkpoint(
 
 def _card(variant: Variant, layout: Layout, base_model: str | None) -> str:
     """Return the model card."""
-    is_known = False  # without transformers, which would know
-    with suppress(ImportError):
-        import transformers
-
-        is_known = variant.weights.architecture in dir(transformers)  # its class is not imported
-    home = home_of(variant.weights)
+    architecture, home = variant.weights.architecture, home_of(variant.weights)
+    # That of a module may be a class of the user, that of files is one of transformers.
+    is_known = bool(architecture and home) or architecture in dir(sys.modules.get("transformers"))
     return card(
         "\n\n".join(_text(variant, layout, is_known)) + "\n",
         front_matter(home) if home else {},

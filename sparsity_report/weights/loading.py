@@ -174,7 +174,6 @@ def _open(
 
 
 def _open_adapted(model: str, base: Weights, options: ReaderOptions) -> Weights:
-    need_torch(f"{model} and its base")
     from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 
     allow_pickle = options.allow_pickle
