@@ -9,7 +9,6 @@ import venv
 from pathlib import Path
 
 import pytest
-import transformers
 from helpers import need, small_llama
 from zoo.cases import CASES
 
@@ -175,6 +174,21 @@ for words in {REFUSED}:
     assert "not installed" not in done.stderr
 
 
+@pytest.mark.parametrize("key", ["hidden_size", "vocab_size", "num_hidden_layers"])
+def test_contradictory_configurations_are_refused_alike_without_torch(key, tmp_path):
+    small_llama().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: config[key] + 1}))
+    line = [sys.executable, "-c", HEAD + FIGURES, "", "", ""]
+    without, known = (
+        process(*line, *option, tmp_path, cwd=tmp_path).stdout.splitlines()[-1]
+        for option in (["--block"], ["--all"])
+    )
+    said = f"{key} is {config[key] + 1} in config.json but {config[key]} in the tensors; download"
+    assert without == known
+    assert said in known
+
+
 ADAPTED = """
 weights = sr.load(sys.argv[4], base=sys.argv[5])
 pruning = sr.global_magnitude(weights, 0.3)
@@ -232,7 +246,7 @@ def test_broken_and_missing_libraries_are_named(monkeypatch):
 
 
 def test_old_libraries_are_named(monkeypatch):
-    monkeypatch.setattr(transformers, "__version__", "4.57")
+    monkeypatch.setattr("transformers.__version__", "4.57")
     with pytest.raises(sr.SparsityReportError, match=r"transformers 4\.57 is too old"):
         torch_extra.need_torch("x")
 

@@ -46,7 +46,6 @@ class _PanelCommand(typer.core.TyperCommand):
         """Write the arguments, then the options of each panel."""
         panels: dict[str, list[Any]] = {title: [] for title in ("Arguments", *PANELS, "Help")}
         for parameter in self.get_params(ctx):
-            _name_policies(parameter)
             rest = "Arguments" if parameter.param_type_name == "argument" else "Help"
             panel = getattr(parameter, "rich_help_panel", None) or rest
             name, text = parameter.get_help_record(ctx) or ("", "")
@@ -55,14 +54,6 @@ class _PanelCommand(typer.core.TyperCommand):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
-
-
-def _name_policies(parameter: Any) -> None:
-    """Put the names of the policies into the help of an option, now that it is shown."""
-    if "{policies}" in (getattr(parameter, "help", None) or ""):
-        from sparsity_report.counting.pruning_policies import option_names
-
-        parameter.help = parameter.help.format(policies=", ".join(option_names()))
 
 
 commands = (run, count, pair, check, prune, expand, render, explore, notebook)

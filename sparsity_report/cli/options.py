@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from sparsity_report.counting.pruning_policies import option_names
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.report.template_files import template_folders
 
@@ -29,6 +30,7 @@ _SHARED = (*_OPENING, "template_dir")
 #: Kinds of files that ``run`` and ``render`` write.
 KINDS = ("html", "pdf", "md", "thesis", "csv", "png", "study")
 _FILES = f"Files: {', '.join(KINDS)}."
+_POLICIES = ", ".join(option_names())
 _STRICT = "Error for a study that was edited after it was written."
 _JSON = "Result as JSON on standard output."
 _WORKERS = "Worker processes, or 0 for threads."
@@ -190,7 +192,7 @@ class Policies:
         [], PRUNING, "Sparsity of prunable weights: 30%,50%. [default: 0.3]", metavar="SHARE"
     )
     policy: list[str] = option(
-        [], PRUNING, "Pruning policy: {policies}. [default: magnitude]", metavar="NAME"
+        [], PRUNING, f"Pruning policy: {_POLICIES}. [default: magnitude]", metavar="NAME"
     )
     calibration: str | None = option(
         None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"

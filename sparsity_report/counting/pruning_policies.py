@@ -11,19 +11,15 @@ from sparsity_report.counting.n_m_patterns import Pattern, is_pattern, parse_pat
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.words.number_format import plain
 
-# Words for allocations in the names of variants.
-WORDS = {"given": "Given", "owl": "OWL"}
-# Group sizes of N:M patterns that an explorer offers.
-_GROUPS = (4, 8)
-
 
 def check_sparsity(sparsity: object) -> float:
     """Return `sparsity` as a float, or raise an error if it is no share."""
-    if isinstance(sparsity, bool) or not isinstance(sparsity, Real) or not 0 <= sparsity <= 1:
+    is_number = isinstance(sparsity, Real) and not isinstance(sparsity, bool)
+    if not is_number or not 0 <= sparsity <= 1:  # type: ignore[operator]
         raise SparsityReportError(
             f"sparsity must be a number from 0 to 1, not {sparsity!r}; 30 % is 0.3"
         )
-    return float(sparsity)
+    return float(sparsity)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Policy:
     """A rule that chooses the weights to prune, and its settings.
 
     A subclass names the rule, and the tuple ``POLICIES`` lists it. The function that prunes by it
-    is in ``RULES`` of ``counting/policies/policy_registry.py``.
+    is in ``PRUNE`` of ``counting/policies/policy_registry.py``.
 
     Attributes
     ----------
@@ -114,7 +110,8 @@ class Policy:
         """Return the suffix in the names of variants."""
         level = str(self.pattern or f"{round(100 * sparsity, 10):g}")
         seed = f"Seed{self.seed}" if self.seed else ""
-        return f"{level}{self.word}{WORDS.get(self.allocation, '')}{seed}"
+        allocation = {"given": "Given", "owl": "OWL"}.get(self.allocation, "")
+        return f"{level}{self.word}{allocation}{seed}"
 
     def python(self, sparsity: float | None) -> str | None:
         """Return the call that prunes so; None if the settings do not determine it."""
@@ -182,11 +179,15 @@ class NMPattern(Policy):
     @classmethod
     def families(cls) -> tuple[Self, ...]:
         """Return the families of patterns with groups of one size."""
-        return tuple(cls(group=group) for group in _GROUPS)
+        return tuple(cls(group=group) for group in (4, 8))
 
     def at(self, sparsity: float) -> NMPattern:
-        """Return the pattern of this family at a sparsity."""
-        return NMPattern(Pattern(self.group - round(sparsity * self.group), self.group))
+        """Return the pattern of this family at a sparsity, or the one pattern."""
+        return (
+            self
+            if self.pattern
+            else NMPattern(Pattern(self.group - round(sparsity * self.group), self.group))
+        )
 
     @property
     def key(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 from sparsity_report.counting.policies.magnitude_policies import (
     global_magnitude,
@@ -26,17 +26,29 @@ from sparsity_report.counting.pruning_policies import (
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
-
-class Rule(NamedTuple):
-    """Functions of a policy: one prunes; one returns a ladder by counts, or why there is none."""
-
-    prune: Callable[[Policy, Weights, float, Inputs], Pruning]
-    left: Callable[[Policy, ModuleCounts], Ladder | str] | None = None
+# A new policy is added here, to LEFT if counts tell what it leaves, and to POLICIES.
+PRUNE: dict[type[Policy], Callable[[Any, Weights, float, Inputs], Pruning]] = {
+    GlobalMagnitude: lambda _, w, level, given: global_magnitude(w, level, **given.counting),
+    LayerwiseMagnitude: lambda _, w, level, given: layerwise_magnitude(w, level, **given.counting),
+    NMPattern: lambda p, w, level, given: n_m(w, *p.at(level).pattern, **given.counting),
+    Wanda: lambda p, w, level, given: prune_by_scores(
+        w, None if p.pattern else level, lambda: given.calibration, p.pattern,
+        p.allocation or None, given.progress,
+    ),
+    RandomWeights: lambda p, w, level, given: random_unstructured(
+        w, level, seed=p.seed or 0, progress=given.progress
+    ),
+}  # fmt: skip
+LEFT: dict[type[Policy], Callable[[Any, ModuleCounts], Ladder | str]] = {
+    GlobalMagnitude: lambda _, counts: counts.ladder,
+    LayerwiseMagnitude: lambda _, counts: layerwise_left(counts),
+    NMPattern: lambda p, counts: pattern_left(counts, p.group),
+}
 
 
 def prune(policy: Policy, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
     """Prune a model by a policy; a pattern determines the sparsity itself."""
-    return RULES[type(policy)].prune(policy, weights, sparsity, inputs)
+    return PRUNE[type(policy)](policy, weights, sparsity, inputs)
 
 
 def ladder(policy: Policy, counts: ModuleCounts | None) -> Ladder | str:
@@ -48,41 +60,9 @@ def ladder(policy: Policy, counts: ModuleCounts | None) -> Ladder | str:
     counts : ModuleCounts or None
         None for a study without levels.
     """
-    left = RULES[type(policy)].left
-    if left is None:
+    if policy.needs:
         code = f"sr.{policy.function}"
         return say("explorer.policy_needs_input", input=policy.needs, code=code)
-    return say("explorer.policy_needs_levels") if counts is None else left(policy, counts)
-
-
-def _by_groups(policy: Policy, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
-    n, m = policy.pattern or policy.at(sparsity).pattern or (0, 0)
-    return n_m(weights, n, m, **inputs.counting)
-
-
-def _by_scores(policy: Policy, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
-    level, allocation = None if policy.pattern else sparsity, policy.allocation or None
-    calibration, progress = inputs.calibration, inputs.progress
-    return prune_by_scores(
-        weights, level, lambda: calibration, policy.pattern, allocation, progress
-    )
-
-
-# A new policy is added here, and its name to POLICIES.
-RULES: dict[type[Policy], Rule] = {
-    GlobalMagnitude: Rule(
-        lambda _, weights, level, inputs: global_magnitude(weights, level, **inputs.counting),
-        lambda _, counts: counts.ladder,
-    ),
-    LayerwiseMagnitude: Rule(
-        lambda _, weights, level, inputs: layerwise_magnitude(weights, level, **inputs.counting),
-        lambda _, counts: layerwise_left(counts),
-    ),
-    NMPattern: Rule(_by_groups, lambda policy, counts: pattern_left(counts, policy.group)),
-    Wanda: Rule(_by_scores),
-    RandomWeights: Rule(
-        lambda policy, weights, level, inputs: random_unstructured(
-            weights, level, seed=policy.seed or 0, progress=inputs.progress
-        )
-    ),
-}
+    if counts is None:
+        return say("explorer.policy_needs_levels")
+    return LEFT[type(policy)](policy, counts)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 from itertools import product
 from typing import Any
 
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.anatomy.config_sizes import has_usual_sizes
 from sparsity_report.weights.anatomy.names_only import (
@@ -120,6 +121,27 @@ def decide(
     config : mapping
         Content of ``config.json``.
     """
+    file = _read_file(entries, options, config)
+    return (file.parts, file.description()) if file and all(file.requirements()) else None
+
+
+def check_sizes(
+    entries: Mapping[str, Entry], options: ReaderOptions, config: Mapping[str, Any]
+) -> None:
+    """Refuse sizes in ``config.json`` if names decide the file with those of its tensors."""
+    file = _read_file(entries, options, config)
+    if file and (other := file.other_sizes()) and decide(entries, options, {**config, **other}):
+        key, size = next(iter(other.items()))
+        raise SparsityReportError(
+            f"{options.name}: {key} is {config[key]} in config.json but {size} in the tensors; "
+            "download the whole checkpoint, or give the config.json of these weights"
+        )
+
+
+def _read_file(
+    entries: Mapping[str, Entry], options: ReaderOptions, config: Mapping[str, Any]
+) -> _File | None:
+    """Return a file that names may describe."""
     match config.get("architectures"):
         case [str(class_name)] if _CLASS.fullmatch(class_name):
             pass
@@ -131,10 +153,7 @@ def decide(
         return None
     ties = tied_names(parts, config)
     described = describe_names(parts, options, experts_per_token(config), ties=ties)
-    file = _File(class_name, config, parts, ties, described)
-    if described.unsettled or not all(file.requirements()):
-        return None
-    return parts, file.description()
+    return None if described.unsettled else _File(class_name, config, parts, ties, described)
 
 
 def _in_memory(parts: Mapping[str, list[Entry]]) -> dict[str, list[Entry]] | None:
@@ -172,7 +191,7 @@ class _File:
         self,
         class_name: str,
         config: Mapping[str, Any],
-        parts: Mapping[str, Sequence[Entry]],
+        parts: dict[str, list[Entry]],
         ties: Mapping[str, str],
         described: Description,
     ) -> None:
@@ -324,6 +343,20 @@ class _File:
                 if size not in sizes if sizes else across != width:
                     return False
         return all(p.matrix or p.shape in vectors for p in tensors)
+
+    def other_sizes(self) -> dict[str, int]:
+        """Return width, vocabulary and number of blocks of the tensors where others are announced.
+
+        Classes leave out tensors of further blocks.
+        """
+        tables = [s for n, s in self.shapes.items() if self.kinds[n] == "embedding" and len(s) == 2]
+        rows, width = max(tables, default=(self.vocabulary, self.width))
+        numbers = [int(match["number"]) for match in map(_BLOCK.match, self.shapes) if match]
+        blocks = 1 + max(numbers, default=-1)
+        sizes = ((_WIDTH, width), (("vocab_size",), rows), (_BLOCKS, blocks))
+        found = {k: size for keys, size in sizes for k in [*filter(self.config.get, keys)][:1]}
+        least = {key: 0 if key in _BLOCKS else size for key, size in found.items()}
+        return {k: n for k, n in found.items() if not least[k] <= self.config[k] <= n}
 
     def _has_known_inputs(self) -> bool:
         """Return whether convolutions and positions of sounds and images have announced sizes."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sparsity_report.errors import SparsityReportError, first_line
-from sparsity_report.weights.anatomy.decided_files import decide
+from sparsity_report.weights.anatomy.decided_files import check_sizes, decide
 from sparsity_report.weights.anatomy.names_only import (
     Description,
     ReaderOptions,
@@ -359,6 +359,7 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
     try:
         if decided := decide(contents.entries, options, config):
             return contents.with_modules(*decided, architecture=config["architectures"][0])
+        check_sizes(contents.entries, options, config)
         return _of_class(contents, folder, options)
     except SparsityReportError as error:
         if not options.only_counted:
