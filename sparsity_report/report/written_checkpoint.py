@@ -90,7 +90,7 @@ def write_checkpoint(
 def _card(variant: Variant, layout: Layout, base_model: str | None) -> str:
     """Return the model card."""
     architecture, home = variant.weights.architecture, home_of(variant.weights)
-    # That of a module may be a class of the user, that of files is one of transformers.
+    # Files have a class of transformers; a module may have one of the user.
     is_known = bool(architecture and home) or architecture in dir(sys.modules.get("transformers"))
     return card(
         "\n\n".join(_text(variant, layout, is_known)) + "\n",
