@@ -249,7 +249,7 @@ def test_configs_that_cannot_be_built(saved):
     (folder / "config.json").write_text(json.dumps({"hello": 1}))
     refused("does not know model type None; take groups from tensor names", folder)
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": -5}))
-    refused(r"config\.json: ", folder)
+    refused(r"hidden_size is -5 in config\.json but 32 in the tensors", folder)
     unknown = {"model_type": "never-heard-of", "architectures": None}
     (folder / "config.json").write_text(json.dumps(config | unknown))
     refused("does not know model type 'never-heard-of'; .* config=False", folder)
