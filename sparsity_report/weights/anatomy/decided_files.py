@@ -354,8 +354,10 @@ class _File:
         numbers = [int(match["number"]) for match in map(_BLOCK.match, self.shapes) if match]
         blocks = 1 + max(numbers, default=-1)
         sizes = ((_WIDTH, width), (("vocab_size",), rows), (_BLOCKS, blocks))
-        whole = {key for key, value in self.config.items() if type(value) is int}
-        stored = {k: size for keys, size in sizes for k in [*filter(whole.__contains__, keys)][:1]}
+        announced = {key for key, value in self.config.items() if type(value) is int}
+        stored = {
+            k: size for keys, size in sizes for k in [*filter(announced.__contains__, keys)][:1]
+        }
         least = {key: 0 if key in _BLOCKS else size for key, size in stored.items()}
         return {k: n for k, n in stored.items() if not least[k] <= self.config[k] <= n}
 
