@@ -66,7 +66,7 @@ def statements(out):
 def test_run_counts_the_zeros_as_they_are(full_run):
     run, out = full_run
     assert run.stdout.startswith(
-        "The model came with 50.0 % of its prunable weights zero, including "
+        "The model came with 50.0 % of its 786 k prunable weights zero, including "
     )
     text = statements(out)
     assert f"{WEIGHTS // 2} of {WEIGHTS} prunable weights (50.0 %) were zero when" in text
@@ -85,7 +85,7 @@ def test_page_pdf_and_thesis_name_what_they_found(full_run):
     texts = [(out / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")]
     for text in texts:
         plain = re.sub(r"\s+", " ", re.sub("<[^>]*>", "", text))
-        assert "The model came with 50.0 % of its prunable weights zero, including " in plain
+        assert "The model came with 50.0 % of its 786 k prunable weights zero, including " in plain
         assert "were zero when the model was opened, and Pruned50 and CSR50 add none" in plain
         assert "pruned to" not in plain
         assert not re.search(r"Masked\d", plain)
@@ -97,7 +97,7 @@ def test_run_prunes_further(checkpoint, tmp_path):
     new = round(0.6 * WEIGHTS) - WEIGHTS // 2
     run = command("run", checkpoint, "--sparsity", "0.6", *QUICK, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("At 60 % sparsity, ")
+    assert run.stdout.startswith("With 60 % of 786 k prunable weights zero, ")
     text = statements(tmp_path / "o")
     assert f"Pruning zeroed {new} of {WEIGHTS} prunable weights in each of Masked" in text
     before = f"{WEIGHTS // 2} prunable weights were zero before"
@@ -161,7 +161,9 @@ def test_sensitivity_and_curve_need_a_level(checkpoint, tmp_path):
 
 def test_another_model_is_reported(checkpoint, tmp_path):
     run = command("run", DEMO, checkpoint, *QUICK, "--out", tmp_path / "o")
-    assert run.stdout.startswith("half came with 50.0 % of its prunable weights zero, including ")
+    assert run.stdout.startswith(
+        "half came with 50.0 % of its 786 k prunable weights zero, including "
+    )
     study = sr.read_study(tmp_path / "o" / "study.json")
     assert study.variants["variant"].tolist() == ["Dense", "half"]
     text = statements(tmp_path / "o")

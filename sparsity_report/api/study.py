@@ -416,8 +416,8 @@ def summarize(study: StudySource | Reproduction) -> list[str]:
     >>> import sparsity_report as sr
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
     >>> study = sr.compare(sr.dense(sr.load()), sr.masked(pruning), sr.csr(pruning))
-    >>> print(sr.summarize(study)[0][:53])
-    At 30 % sparsity, CSR makes the model a third larger,
+    >>> print(sr.summarize(study)[0].partition(" CSR")[0])
+    With 30 % of 786 k prunable weights zero,
     """
     from sparsity_report.findings.study_findings import study_findings
     from sparsity_report.study.published_scores import Reproduction

@@ -78,15 +78,16 @@ def write(study: Study, outputs: Outputs, source: str = "") -> None:
 
 def summary_lines(study: Study) -> Iterator[str]:
     """Yield the verdict, the figures at the head of the report, and texts written by variants."""
-    from sparsity_report.findings.strip_text import strip_texts
+    from sparsity_report.findings.first_screen import first_screen
     from sparsity_report.findings.study_findings import topics
-    from sparsity_report.findings.verdict import verdict
     from sparsity_report.study.frames import EDITED_STUDY, note_findings
 
     yield from note_findings(study.notes, {EDITED_STUDY})
-    yield verdict(study)
-    for figure in strip_texts(study.facts):
+    head = first_screen(study)
+    yield head["verdict"]
+    for figure in head["strip"]:
         yield say("cli.figure" if figure["note"] else "cli.figure_alone", **figure)
+    yield from map(str, head["lines"])
     for finding in topics(study)["quality"]:
         if any(says(finding, key) for key in _PRINTED):
             yield finding

@@ -14,11 +14,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparsity_report.findings.checkpoint_findings import both
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import any_level
-from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
 
 # Helvetica, Arial and Liberation Sans are equally wide. vl-convert measures with its own copy of
@@ -147,13 +145,6 @@ def policies(study: StudyFigures) -> dict[str, str]:
         row["variant"]: before.get(row["variant"], any_level(row["method"]))
         for row in records(study.variants)
     }
-
-
-def model_names(study: StudyFigures) -> str:
-    """Return the shortened names of a study's models, or of two checkpoints with an arrow."""
-    if study.matches is not None:
-        return both(study)
-    return ", ".join(clip(name, 60) for name in dict.fromkeys(study.variants["model"]))
 
 
 def config() -> dict[str, Any]:

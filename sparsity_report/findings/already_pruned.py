@@ -88,10 +88,3 @@ def zeros_explained(study: StudyFigures) -> Iterator[str]:
         for part in rounded(study.facts.layers(variant)):
             if part.has_zero and part.sparsity > _REPORTED_FROM:
                 yield say(f"rounding.zeros.{origin(part)}", variant=variant, **part._asdict())
-
-
-def zeros_hidden(study: StudyFigures, variant: str) -> Iterator[str]:
-    """Yield weights near zero in formats that may not represent zero exactly."""
-    for part in rounded(study.facts.layers(variant)):
-        if not part.has_zero:
-            yield say(f"rounding.near_zeros.{origin(part)}", variant=variant, **part._asdict())

@@ -1,26 +1,48 @@
 """Audit of a study: the weaknesses that a careful reviewer would flag."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from sparsity_report.counting.counts import INFINITE, NOT_A_NUMBER
-from sparsity_report.findings.already_pruned import zeros_hidden
-from sparsity_report.findings.deployment_notes import group_names, zero_parts
+from sparsity_report.findings.checkpoint_findings import kept_patterns
+from sparsity_report.findings.deployment_notes import ALL_ZERO, group_names, zero_parts
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.derived.zero_shot import doubts
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.frames import note_findings
+from sparsity_report.study.frames import EDITED_STUDY, note_findings
+from sparsity_report.study.layers import records
+from sparsity_report.study.rounded_zeros import origin, rounded
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 
 # Key and values of a text, but for the names of variants.
 _Flag = tuple[str, tuple[tuple[str, Any], ...]]
 VERY_SPARSE = 0.95
+# Families of the long and the short text of a flag.
+_FAMILIES = ("audit", "alert")
 # Sparsities of blocks that were pruned and of blocks that were not.
 TOUCHED, UNTOUCHED = 0.05, 0.005
 _EXCLUDED = ("embedding", "lm_head", "norm", "router", "other")
+
+
+class Finding(NamedTuple):
+    """A finding of the audit.
+
+    Attributes
+    ----------
+    text : str
+        Empty where another section of a report has it.
+    alert : str
+        A few words for the first screen; empty for a finding that it does not show.
+    section : str
+        Key of the section that holds the text.
+    """
+
+    text: str
+    alert: str = ""
+    section: str = "method"
 
 
 def audit(study: StudyFigures) -> list[str]:
@@ -28,15 +50,29 @@ def audit(study: StudyFigures) -> list[str]:
 
     A finding about several variants names all of them.
     """
-    findings = note_findings(study.notes, {NOT_A_NUMBER, INFINITE})
+    return [finding.text for finding in audit_findings(study) if finding.text]
+
+
+def audit_findings(study: StudyFigures) -> Iterator[Finding]:
+    """Yield the findings of an audit with their alerts, the gravest first."""
+    if note_findings(study.notes, {EDITED_STUDY}):
+        yield Finding("", say("alert.edited"), "results")
+    for key, alert in ((NOT_A_NUMBER, "alert.nan"), (INFINITE, "alert.infinite")):
+        yield from (Finding(text, say(alert)) for text in note_findings(study.notes, {key}))
+    yield from _calibrated_on_evaluation_text(study)
+    yield from map(Finding, _doubtful_scores(study))
+    yield from _unequal(study)
+    yield from _all_zero(study)
     names = study.variants["variant"]
-    for variant in names:
-        findings += zeros_hidden(study, variant)
     flags = group_names((flag, name) for name in names for flag in _flags(study, name))
-    findings += [say(key, variants=v, **dict(values)) for (key, values), v in flags.items()]
-    for part in (_all_zero, _calibrated_on_evaluation_text, _doubtful_scores, _excluded):
-        findings += part(study)
-    return findings
+    for (key, values), variants in flags.items():
+        text, alert = (
+            say(f"{family}.{key}", variants=variants, **dict(values)) for family in _FAMILIES
+        )
+        yield Finding(text, alert if study.facts.headline in variants else "")
+    yield from _hidden(study)
+    yield from _patterns(study)
+    yield from map(Finding, _excluded(study))
 
 
 def _flag(key: str, **values: Any) -> _Flag:
@@ -50,7 +86,7 @@ def _flags(study: StudyFigures, variant: str) -> Iterator[_Flag]:
     yield from _some_blocks_only(layers)
     if names := layers.loc[layers["share"] > VERY_SPARSE, "module_name"].tolist():
         sizes = {"count": len(names), "layers": len(layers), "limit": VERY_SPARSE}
-        yield _flag("audit.very_sparse_layers", names=names, **sizes)
+        yield _flag("very_sparse_layers", names=names, **sizes)
     yield from _tied_head(study.facts.layers(variant))
 
 
@@ -61,7 +97,7 @@ def _some_blocks_only(layers: pd.DataFrame) -> Iterator[_Flag]:
     touched, untouched = share > TOUCHED, share[share < UNTOUCHED]
     if touched.any() and not untouched.empty:
         yield _flag(
-            "audit.some_blocks_only",
+            "some_blocks_only",
             touched=int(touched.sum()),
             blocks=len(share),
             share=zero_share(*weights[touched].sum()),
@@ -75,19 +111,58 @@ def _tied_head(layers: pd.DataFrame) -> Iterator[_Flag]:
     for head, owner in zip(heads["module_name"], heads["tied_to"], strict=True):
         share = float(embeddings.get(owner.rpartition(".")[0], 0.0))
         if share > TOUCHED:
-            yield _flag("audit.tied_head_pruned", head=head, share=share, owner=owner)
+            yield _flag("tied_head_pruned", head=head, share=share, owner=owner)
 
 
-def _all_zero(study: StudyFigures) -> Iterator[str]:
+def _hidden(study: StudyFigures) -> Iterator[Finding]:
+    """Yield weights near zero in formats that may not represent zero exactly."""
+    for variant in study.variants["variant"]:
+        for part in rounded(study.facts.layers(variant)):
+            if not part.has_zero:
+                key, values = f"rounding.near_zeros.{origin(part)}", part._asdict()
+                yield Finding(
+                    say(key, variant=variant, **values), say("alert.near_zeros", **values)
+                )
+
+
+def _patterns(study: StudyFigures) -> Iterator[Finding]:
+    """Yield the N:M pattern of the headline, or the layers of two checkpoints that kept one."""
+    facts = study.facts
+    if study.matches is not None:
+        for pattern, kept, layers in kept_patterns(study):
+            counts = {"pattern": pattern, "matrices": kept, "among": layers}
+            yield Finding("", say("alert.n_m", **counts), "survival")
+        return
+    zeros = facts.positions(facts.headline)
+    if zeros and zeros.key == "n_m":
+        yield Finding("", say("alert.n_m", **zeros.figures), "results")
+
+
+def _unequal(study: StudyFigures) -> Iterator[Finding]:
+    """Yield prunings that were scored side by side with different numbers of zeros."""
+    if study.quality is None:
+        return
+    for row in records(study.quality.drop_duplicates(["text_fingerprint", "protocol"])):
+        pairs = study.facts.paired(row)
+        if any(pairs.why(rivals) == "zeros" for rivals in pairs.rivals):
+            yield Finding("", say("alert.unequal_zeros"), "quality")
+
+
+def _all_zero(study: StudyFigures) -> Iterator[Finding]:
     """Yield one finding about all variants for each kind of all-zero part."""
     zeros = [(name, study.facts.dead(name)) for name in study.variants["variant"]]
     known = {name: parts for name, parts in zeros if parts is not None}
-    yield from zero_parts("layers", {name: dict.fromkeys(d.layers, 1) for name, d in known.items()})
-    for kind in ("heads", "rows", "columns"):
-        yield from zero_parts(kind, {name: getattr(d, kind).to_dict() for name, d in known.items()})
+    for kind in ALL_ZERO:
+        counts = {
+            name: dict.fromkeys(d.layers, 1) if kind == "layers" else getattr(d, kind).to_dict()
+            for name, d in known.items()
+        }
+        sums = [sum(counts[n].values()) for n in study.facts.prunings or counts if n in counts]
+        for text in zero_parts(kind, counts):
+            yield Finding(text, say(f"alert.zero.{kind}", counts=[*set(sums)], most=max(sums)))
 
 
-def _calibrated_on_evaluation_text(study: StudyFigures) -> Iterator[str]:
+def _calibrated_on_evaluation_text(study: StudyFigures) -> Iterator[Finding]:
     if study.quality is None:
         return
     basis = study.variants[study.variants["basis_windows"].notna()]
@@ -96,7 +171,8 @@ def _calibrated_on_evaluation_text(study: StudyFigures) -> Iterator[str]:
     same = scored[scored["text_fingerprint"] == scored["variant"].map(fingerprints)]
     for text, rows in same.groupby("text", sort=False):
         variants = rows["variant"].tolist()
-        yield say("audit.calibrated_on_evaluation_text", variants=variants, text=clip(text))
+        long = say("audit.calibrated_on_evaluation_text", variants=variants, text=clip(text))
+        yield Finding(long, say("alert.calibrated_on_evaluation_text"))
 
 
 def _doubtful_scores(study: StudyFigures) -> Iterator[str]:

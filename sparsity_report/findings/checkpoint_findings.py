@@ -198,11 +198,16 @@ def changed_values(study: StudyFigures) -> Iterator[str]:
 
 def _patterns(study: StudyFigures) -> Iterator[str]:
     """Yield the N:M patterns of the base that layers kept."""
+    for pattern, kept, modules in kept_patterns(study):
+        yield say("pair.n_m_pattern_kept", pattern=pattern, kept=kept, modules=modules)
+
+
+def kept_patterns(study: StudyFigures) -> Iterator[tuple[str, int, int]]:
+    """Yield the N:M patterns of the base, the layers that kept each, and those that had it."""
     matches = study.facts.table("matches")
     rows = matches[matches["n_m_before"].notna() & (matches["compared"] > 0)]
     for pattern, part in rows.groupby("n_m_before", sort=False):
-        kept = int((part["n_m_after"] == pattern).sum())
-        yield say("pair.n_m_pattern_kept", pattern=pattern, kept=kept, modules=len(part))
+        yield str(pattern), int((part["n_m_after"] == pattern).sum()), len(part)
 
 
 def _added(study: StudyFigures) -> Iterator[str]:

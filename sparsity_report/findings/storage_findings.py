@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
-from sparsity_report.sparse.runtime_support import LOOKED_AT, MISREAD, RUNTIMES, SOME, SPARSE
+from sparsity_report.sparse.runtime_support import (
+    DENSE,
+    LOOKED_AT,
+    MISREAD,
+    RUNTIMES,
+    SOME,
+    SPARSE,
+)
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
@@ -56,11 +63,11 @@ def layers_kept_masked(study: StudyFigures) -> Iterator[str]:
 
 
 def runtime_findings(study: StudyFigures) -> Iterator[str]:
-    """Yield runtimes with sparse kernels for the stored weights; those no longer maintained not."""
+    """Yield maintained runtimes by what they do with the stored weights."""
     variant = study.facts.pruning or study.facts.headline
     rows = study.runtimes[study.runtimes["variant"] == variant]
     for layout, cells in rows.groupby("layout", sort=False):
-        by_verdict: dict[str, list[str]] = {SPARSE: [], MISREAD: [], SOME: []}
+        by_verdict: dict[str, list[str]] = {DENSE: [], SPARSE: [], MISREAD: [], SOME: []}
         for runtime, verdict in zip(cells["runtime"], cells["verdict"], strict=True):
             if RUNTIMES[runtime].ended is None:
                 by_verdict.setdefault(verdict, []).append(RUNTIMES[runtime].name)
@@ -69,6 +76,8 @@ def runtime_findings(study: StudyFigures) -> Iterator[str]:
             "count": sum(runtime.ended is None for runtime in RUNTIMES.values()),
             "date": LOOKED_AT,
         }
+        if by_verdict[DENSE]:
+            yield say("runtimes.dense", names=by_verdict[DENSE], **figures)
         names = by_verdict[SPARSE]
         if layout == "uneven":
             yield say("runtimes.uneven", variant=variant, names=by_verdict[SOME])

@@ -58,10 +58,9 @@ def _number(tile: Tile) -> str:
     before, after = texts[: len(known)], [*dict.fromkeys(texts[len(known) :])]
     if "note" in tile.more and before == after:
         before = []
-    shown = unit_once([*before, *after])
-    low, high = shown[len(before)], shown[-1]
+    (low, *_), high = unit_once(after), after[-1]
     number = f"{low}–{high}" if high[0].isdigit() else say("format.range", low=low, high=high)
-    return " → ".join([*shown[: len(before)], high if len(after) == 1 else number])
+    return " → ".join([*before, high if len(after) == 1 else number])
 
 
 def _write(tile: Tile, values: Sequence[float]) -> list[str]:

@@ -47,21 +47,21 @@ def to_report(document: Mapping[str, Any]) -> str:
 
 
 def _summary(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield names, the figures at the head of the report, and the hero."""
-    names = map(markdown, document["kicker"])
-    yield " · ".join([markdown(say("page.sparsity_report")), *names])
-    if document["strip"]:
-        heads = {"title": "figure", "number": "value", "note": "note"}
-        columns = [Column(key, text=head(name), format=WORDS) for key, name in heads.items()]
-        yield to_markdown(table_of("strip", "", columns, document["strip"]))
-    if document["terms"]:
-        yield paragraph(" ".join(document["terms"]))
+    """Yield names, the figures at the head of the report, the lines below them, and the hero."""
+    yield " · ".join(map(markdown, document["kicker"]))
+    heads = {"title": "figure", "number": "value", "note": "note"}
+    columns = [Column(key, text=head(name), format=WORDS) for key, name in heads.items()]
+    yield to_markdown(table_of("strip", "", columns, document["strip"]))
+    for line in document["lines"]:
+        code = f" `{line.code}`" if line.code else ""
+        yield f"**{markdown(line.label)}:** {markdown(line.text)}{code}"
+    yield " · ".join(markdown(finding.alert) for finding in document["alerts"])
     if document["hero"]:
         yield from _section(document["hero"], "##")
 
 
 def _section(section: Section, level: str) -> Iterator[str]:
-    yield f"{level} {paragraph(section.title)}"
+    yield f"{level} {paragraph(section.title)}" if section.title else ""
     yield from _blocks(section.blocks)
 
 

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import sparsity_report
-from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
+from sparsity_report.findings.first_screen import model_names
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.pdf import typeset

@@ -28,16 +28,6 @@ def first_map(study: StudyFigures) -> Chart | None:
     return None
 
 
-def map_title(study: StudyFigures) -> str:
-    """Return the sparsest cell of the map as a title; a plain one where cells do not differ."""
-    for variant in headline_first(study)[:1]:
-        cells = study.facts.cells(variant)
-        if not cells.empty and heat_maps.even(study, variant) is None:
-            top = cells.iloc[int(cells["sparsity"].argmax())]
-            return say("map.sparsest", part=heat_maps.part_of(top), sparsity=top["sparsity"])
-    return say("page.where_heading")
-
-
 def kit_figures(study: StudyFigures) -> Iterator[Block]:
     """Yield a map per pruning."""
     commands, stems = variant_commands(study), variant_stems(study)

@@ -10,13 +10,12 @@ from typing import Any
 import yaml
 
 import sparsity_report
-from sparsity_report.draw import charts, theme
+from sparsity_report.draw import charts
 from sparsity_report.draw.measured_charts import CHARTS, quality_chart
 from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.audit import audit
-from sparsity_report.findings.strip_text import strip_texts
+from sparsity_report.findings.first_screen import first_screen, model_names
 from sparsity_report.findings.study_findings import conventions, topics
-from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import checkpoint_sections, sections, study_maps
 from sparsity_report.report.sections import Block, Bullets, Chart, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import method_tables, speed_tables, study_tables, task_tables
@@ -26,7 +25,6 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
-from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import first, say
 
 # Media with an appendix.
@@ -59,7 +57,7 @@ _QUALITIES = ("sparsity", "perplexity", "protocol", "text", "scored")
 
 def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a study show."""
-    models = theme.model_names(study)
+    models = model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
     title = f"{models}: {names}" if study.matches is None else models
     sections = study_sections(study, medium)
@@ -67,28 +65,13 @@ def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
         "program": f"sparsity-report {sparsity_report.__version__}",
         "models": models,
         "title": title,
-        "kicker": _kicker(study),
-        "verdict": verdict(study),
-        "strip": strip_texts(study.facts),
-        "terms": _terms(study),
+        **first_screen(study),
         "hero": _hero(study, medium),
         "sections": sections,
         # The first of each key.
         "tables": {t.key: t for section in sections[::-1] for t in section.tables[::-1]},
         "totals": plain_rows(study.totals),
     }
-
-
-def _kicker(study: StudyFigures) -> list[str]:
-    """Return models, methods and the text of the scores."""
-    methods = dict.fromkeys(study.variants["method"].dropna().map(method_name))
-    details = study.strip[0].more
-    text = details.get("text"), details.get("text_fingerprint")
-    return [
-        theme.model_names(study),
-        *([", ".join(first([*methods], 3))] if methods else []),
-        *([say("page.scored_on", text=text)] if text[0] else []),
-    ]
 
 
 def _hero(study: StudyFigures, medium: Medium) -> Section | None:
@@ -98,13 +81,12 @@ def _hero(study: StudyFigures, medium: Medium) -> Section | None:
     """
     if study.matches is not None:
         return checkpoint_sections.hero(study)
-    title = comparison_title(study) if _is_comparison(study) else study_maps.map_title(study)
     if scores := _scores(study):
-        return Section("hero", title, (scores,))
+        return Section("hero", "", (scores,))
     chart = study_maps.first_map(study)
     if medium != "page":
-        return Section("hero", title, (chart,)) if chart else None
-    return Section("hero", title, (sections.Viewer(study_payload(study), chart),))
+        return Section("hero", "", (chart,)) if chart else None
+    return Section("hero", "", (sections.Viewer(study_payload(study), chart),))
 
 
 def _scores(study: StudyFigures) -> Chart | None:
@@ -112,17 +94,6 @@ def _scores(study: StudyFigures) -> Chart | None:
     if sum(study.facts.scored(name) is not None for name in study.facts.contenders) < 2:
         return None
     return sections.chart_of(quality_chart(study), None, "hero", say("caption.hero"))
-
-
-def _terms(study: StudyFigures) -> list[str]:
-    """Return the definitions of the layouts in the verdict and the strip."""
-    if study.matches is not None:
-        return []
-    layouts = [*study.facts.layouts.values(), study.strip[1].more.get("layout")]
-    if study.facts.contenders:
-        layouts.append(study.facts.common_layout(study.facts.contenders))
-    known = (key for key in ("dense", "masked", "csr", "bitmask") if key in layouts)
-    return [say(f"term.{key}") for key in known]
 
 
 def _is_comparison(study: StudyFigures) -> bool:
@@ -143,7 +114,7 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
             if present := tuple(block for block in blocks if block is not None):
                 yield Section(key, say(title), present, is_appendix)
 
-    runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
+    runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium))}
     parts = {
         "survival": (
             "pair.survival_heading",
@@ -190,7 +161,7 @@ def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     table = method_tables.results(study) if study.matches is None else None
     if medium == "kit":
         yield from _numbered(table.parts()) if table else ()
-        caption = say("thesis.totals_caption", models=theme.model_names(study))
+        caption = say("thesis.totals_caption", models=model_names(study))
         yield study_tables.totals_by_variant(study, caption)
         return
     yield table
@@ -311,11 +282,11 @@ def _origin(study: StudyFigures) -> list[str]:
     ]
 
 
-def _runtimes(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+def _runtimes(study: StudyFigures, medium: Medium) -> Iterator[Block]:
     """Yield the support of the variants' layouts by runtimes, with sources and a date."""
     # Tables in LaTeX have no notes, which hold conditions.
     if medium != "kit" and (table := speed_tables.runtimes(study)):
-        yield Text(" ".join([*sentences["runtimes"], say("page.runtimes_note")]))
+        yield Text(say("page.runtimes_note"))
         yield table
 
 

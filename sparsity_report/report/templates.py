@@ -28,6 +28,7 @@ _FAULTS = (
 _QUANTITY = re.compile(
     r"\|w\|\s≤\s\S+\b|(?:&[lg]t;\s)?\d[\d.,\u202f]*\s(?:%|(?:[kMGTP]?(?:B|FLOPs?)|[kMGTP])\b)"
 )
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _BEFORE_UNIT = re.compile(r"(?<=\d)\s(?=\D+$)")
 # Words in right-to-left scripts, beside which numbers would change places.
 _RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff"
@@ -107,10 +108,10 @@ def _legible(value: Any) -> Any:
 def _unbroken(sentence: str) -> Markup:
     """Keep numbers on one line with their signs and units, and isolate right-to-left names.
 
-    A thin space separates number and unit, as in tables.
+    A thin space separates number and unit, as in tables. Options of the command line are code.
     """
     text = _FROM_THE_RIGHT.sub(r"<bdi>\g<0></bdi>", str(broken(legible(sentence))))
-    return Markup(_QUANTITY.sub(_unbroken_quantity, text))
+    return Markup(_OPTION.sub(r"<code>\g<0></code>", _QUANTITY.sub(_unbroken_quantity, text)))
 
 
 def _unbroken_quantity(quantity: re.Match[str]) -> str:

@@ -11,9 +11,9 @@ from jinja2 import Environment
 
 import sparsity_report
 from sparsity_report.draw.paper_figures import figure_of, files_of, font_family
-from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, write_file
+from sparsity_report.findings.first_screen import model_names
 from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.checkpoint_sections import KINDS

@@ -8,6 +8,7 @@ import pandas as pd
 from markupsafe import escape
 
 from sparsity_report.draw.heat_map_svg import NAMESPACE, HeatMap, MapCell
+from sparsity_report.findings.first_screen import first_screen
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.tables import checkpoint_tables, study_tables
@@ -64,9 +65,15 @@ def bundle(study: StudyFigures) -> dict[str, str]:
 
 
 def _html(study: StudyFigures) -> str:
-    (main, *others), maps, table = _pruned(study) if study.matches is None else _matched(study)
-    lines = [f'<p class="verdict">{escape(main)}</p>']
-    lines += [f'<p class="soft">{escape(line)}</p>' for line in others]
+    maps, table = _pruned(study) if study.matches is None else _matched(study)
+    head = first_screen(study)
+    alerts = [finding.alert for finding in head["alerts"]]
+    texts = [" · ".join(head["kicker"]), *map(str, head["lines"]), " · ".join(alerts)]
+    if study.matches is not None:
+        findings = (each for each in study_findings(study) if each != head["verdict"])
+        texts += [*findings][:_SENTENCES]
+    lines = [f'<p class="verdict">{escape(head["verdict"])}</p>']
+    lines += [f'<p class="soft">{escape(text)}</p>' for text in texts if text]
     parts = [*map(_figure, maps)]
     if table.rows:
         parts.append(f'<div class="wide">{to_html(table)}</div>')
@@ -75,8 +82,8 @@ def _html(study: StudyFigures) -> str:
     return f'<style>{style}</style><div class="sparsity-report">{"".join(lines)}{body}</div>'
 
 
-def _pruned(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
-    """Return the verdict and the names, the map of the headline's variant, and totals."""
+def _pruned(study: StudyFigures) -> tuple[list[HeatMap], Table]:
+    """Return the map of the headline's variant, and totals."""
     variant, ratio = study.facts.headline, study.facts.ratio
     grid, cells = study.facts.grid(variant), study.facts.cells(variant)
     title = say("cell.map_zero_share", variant=variant)
@@ -92,19 +99,17 @@ def _pruned(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
     more = len(frame) - _ROWS
     caption = say("format.count_more", count=more) if more > 0 else ""
     table = table_of("cell", caption, columns, frame.head(_ROWS))
-    return [verdict(study), _lines(study)[0]], maps, table
+    return maps, table
 
 
-def _matched(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
-    """Return the findings about two checkpoints, maps of the base, and sizes."""
+def _matched(study: StudyFigures) -> tuple[list[HeatMap], Table]:
+    """Return maps of the base, and sizes."""
     maps = []
     if (maps_of_base := base_maps(study.facts.table("matches"))) is not None:
         for column in ("before", "after"):
             if maps_of_base[1][column].nunique() > 1:
                 maps.append(_map(say(f"cell.base_map.{column}"), *maps_of_base, column))
-    first, *others = study_findings(study)
-    lines = [first, _lines(study)[0], *others[:_SENTENCES]]
-    return lines, maps, checkpoint_tables.changes(study)
+    return maps, checkpoint_tables.changes(study)
 
 
 def _map(title: str, grid: Grid, cells: pd.DataFrame, column: str) -> HeatMap:

@@ -13,9 +13,9 @@ import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.pruning_policies import families, read_method
-from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import strip_names
+from sparsity_report.findings.first_screen import model_names
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.derived.heads_experts import fewer_experts

@@ -150,7 +150,7 @@ def test_the_size_of_a_quantized_copy_is_that_of_its_file(tmp_path):
     share = f"{100 * (1 - after / before):.0f}"
     assert checkpoint_verdict(pair)[1] == f"The stored model is {share} % smaller."
     tile = strip_texts(pair.facts)[-1]
-    assert tile["number"] == f"{before / 1000:.0f} → {after / 1000:.1f}\u202fkB"
+    assert tile["number"] == f"{before / 1000:.0f}\u202fkB → {after / 1000:.1f}\u202fkB"
     rows = {row.cells[0].text: [c.text for c in row.cells[1:3]] for row in changes(pair).rows}
     assert [int(re.sub(r"\s", "", n)) for n in rows["Bytes in the file"]] == [before, after]
     # A pruning in memory has no file.

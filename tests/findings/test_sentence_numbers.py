@@ -25,7 +25,7 @@ import transformers
 from helpers import Tiny, small_llama, study_of
 from scipy import stats
 from torch import nn
-from wording import rule_of, statements_of, wording
+from wording import check_length, rule_of, statements_of, wording
 
 import sparsity_report as sr
 from sparsity_report.findings.audit import audit
@@ -796,7 +796,7 @@ def of_runtimes(verdict):
         names = [r["name"] for r in maintained if r["cells"][layout]["verdict"] == verdict]
         assert bool(names) == ("names" in said)
         told = {"count": str(len(maintained)), "date": table["looked_at"]}
-        told |= {"names": listed(names)} if names else {}
+        told |= {"names": few(names)} if names else {}
         facts = study.facts
         told |= {"layout": said.get("layout"), "variant": facts.pruning or facts.headline}
         return {key: told[key] for key in said}
@@ -889,6 +889,7 @@ READERS = {
     "finding.beats": separates,
     "finding.not_separated": separates,
     "finding.unpaired": lambda *_: {"share": "50", "reason": wording("unpaired.losses")},
+    "runtimes.dense": of_runtimes("dense"),
     "runtimes.sparse_kernels": of_runtimes("sparse"),
     "runtimes.no_sparse_kernels": of_runtimes("sparse"),
     "runtimes.random_weights": of_runtimes("misread"),
@@ -929,6 +930,7 @@ def read_back(study):
     """Compare the text of all findings about a study; return the keys that were met."""
     met, findings = set(), study_findings(study)
     assert findings == sr.summarize(study)
+    check_length(verdict(study))
     findings.remove(verdict(study))  # see test_verdict.py
     notes = {say("format.note_sentence", note=note) for note in study.notes}
     for finding in (*findings, *audit(study)):

@@ -52,7 +52,8 @@ def test_several_prunings_have_ranges(demo):
     kept = [size[0] - 4 * int(number) + bits for number in zeros.sum()]
     assert shown["Perplexity"] == ("10.0 → 12.3–57.6", "some.txt, windows of 64")
     assert (
-        shown["Size as bitmask"][0] == f"{mega(size[0])} → {mega(min(kept))}–{mega(max(kept))} MB"
+        shown["Size as bitmask"][0]
+        == f"{mega(size[0])} MB → {mega(min(kept))}–{mega(max(kept))} MB"
     )
     assert shown["Useful FLOPs per token"] == (
         f"{mega(flops[0])} M → {flops[2] / 1e3:.0f} k–{mega(flops[1])} M",
@@ -122,7 +123,7 @@ def test_packed_weights_say_what_they_are_unpacked_to(tmp_path):
     in_file = study.totals["file_bytes"].iloc[0] / 1e3
     csr = sums(study, "CSR50", "stored_bytes") / 1e3
     assert texts(study)["Size as CSR"] == (
-        f"{in_file:.1f} → {csr:.0f} kB",
+        f"{in_file:.1f} kB → {csr:.0f} kB",
         "whole model, in the file → unpacked to float32",
     )
 

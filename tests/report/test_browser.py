@@ -1,12 +1,14 @@
 """The report in a real browser: drawn, silent, offline, and whole without scripts."""
 
 import re
+from itertools import pairwise
 
 import hostile as names
 import pytest
 import torch
 from browser import Visit, violations
 from drawings import contrast
+from helpers import Tiny
 from measurements import put_in, quality
 from papers import poppler
 from torch import nn
@@ -184,10 +186,37 @@ def test_verdict_strip_and_map_stand_on_the_first_screen(chromium, demo_page):
         assert visit.page.evaluate("document.documentElement.scrollHeight") <= 4000
 
 
-def test_verdict_and_strip_stand_on_the_first_screen_of_a_phone(chromium, demo_page):
+def test_seven_answers_stand_on_the_first_screen_of_a_phone(chromium, demo_page):
     with Visit(chromium, demo_page, viewport={"width": 390, "height": 844}) as visit:
-        assert box(visit, "h1")[3] <= box(visit, ".strip")[1] < box(visit, ".strip")[3] <= 844
+        parts = [box(visit, each) for each in (".kicker", "h1", ".strip", ".lines", ".sv-map")]
+        for above, below in pairwise(parts):
+            assert above[3] <= below[1]
+        assert parts[3][3] <= 844
+        assert visit.page.locator(".lines dt").all_inner_texts() == ["Next", "Runs as"]
         assert visit.page.evaluate("document.documentElement.scrollHeight") <= 5500
+
+
+def long_names(_):
+    """Names of 300 letters and from the right, and forty variants."""
+    weights = sr.load(Tiny(), name="\u05d0" * 150 + "W" * 300)
+    levels = [sr.global_magnitude(weights, number / 50) for number in range(1, 40)]
+    masked = [sr.masked(p, name=f"{n} " + "\u05d1" * 300) for n, p in enumerate(levels)]
+    return sr.compare(sr.dense(weights, name="M" * 300), *masked, patterns=True)
+
+
+FIRST_SCREENS = {"names": long_names, "counts": lambda _: sr.compare(sr.dense(Tiny().to("meta")))}
+
+
+@pytest.mark.parametrize("case", FIRST_SCREENS)
+def test_first_screens_of_odd_studies_fit(chromium, case, tmp_path):
+    path = sr.write_report(FIRST_SCREENS[case](None), tmp_path / "odd.html")
+    for width, height in ((390, 844), (1440, 900)):
+        with Visit(chromium, path, viewport={"width": width, "height": height}) as visit:
+            assert box(visit, ".strip")[3] <= height
+            for part in (".kicker", "h1", ".strip", ".lines", ".alerts"):
+                for each in visit.page.locator(part).all():
+                    assert each.evaluate("each => each.scrollWidth <= each.clientWidth"), part
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_the_title_and_the_button_are_apart_at_any_width(chromium, demo_page, hostile):

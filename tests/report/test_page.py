@@ -53,7 +53,9 @@ def test_the_heading_is_the_verdict_under_model_and_method(parsed, study):
     ((_, heading),) = parsed.all("h1", **{"class": "verdict"})
     assert heading.replace("\u202f", " ") == str(verdict(study))
     ((_, kicker),) = parsed.all("p", **{"class": "kicker"})
-    assert kicker.split() == ["Sparsity", "report", "two-blocks", "global", "magnitude"]
+    total, weights = study.totals[["total", "prunable_total"]].iloc[0]
+    level = f"global magnitude, 30 % of {weights} prunable weights"
+    assert " ".join(kicker.split()) == f"two-blocks {total} parameters {level}"
     (_, title), *_ = parsed.all("title")
     assert title == "two-blocks: Dense, Masked30, CSR30"
 

@@ -178,7 +178,7 @@ def test_the_strip_goes_from_before_to_after(pair):
     ]
     shown = study_document(replace(pair, layers=smaller), "page")["strip"][2]
     after = smaller.loc[smaller["variant"] == "After", "total"].sum()
-    assert shown["number"] == f"{before / 1000:.0f} → {after / 1000:.0f}{THIN}k"
+    assert shown["number"] == f"{before / 1000:.0f}{THIN}k → {after / 1000:.0f}{THIN}k"
 
 
 def test_totals_are_sums_of_modules(pair, tmp_path):

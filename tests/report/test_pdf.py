@@ -139,7 +139,7 @@ def test_eight_variants_stay_within_the_margins(demo, tmp_path):
     path = sr.write_report(eight_variants(demo), tmp_path / "eight.pdf")
     assert within_margins(path) == []
     # CSR variants have other sparsities than most prunings.
-    assert "At50%sparsity,maskingsavesnospace" in text_of(path)
+    assert "With50%of786kprunableweightszero,maskingsavesnospace" in text_of(path)
     assert fonts(path)
 
 

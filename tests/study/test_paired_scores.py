@@ -8,7 +8,7 @@ from helpers import Tiny
 
 import sparsity_report as sr
 from sparsity_report.findings.quality_findings import quality_findings
-from sparsity_report.findings.verdict import comparison_title, verdict
+from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.tables.method_tables import results
 from sparsity_report.report.tables.study_tables import quality
 from sparsity_report.report.tables.task_tables import score_pairs
@@ -120,8 +120,9 @@ def test_a_winner_is_apart_from_all_others(rivals):
     pairs = pairs_of(study)
     assert pairs.rivals == [["Global", "Layerwise", "Random"]]
     assert pairs.best(pairs.rivals[0]) == ("Global",)
-    assert str(comparison_title(study)) == (
-        "At 50 % sparsity, global magnitude has the lowest perplexity"
+    _, low, high = pairs.from_dense("Global").ratio
+    assert f"4.9 ({low:.2f}–{high:.2f} ×, 95 %). Of 3 methods, global magnitude has the lowest" in (
+        verdict(study)
     )
     sentences = [str(each) for each in quality_findings(study)]
     gap, low, high = pairs.get("Layerwise", "Global").gap
@@ -150,7 +151,7 @@ def test_fewer_zeros_do_not_win():
         (rivals,) = pairs_of(study).rivals
         assert rivals[0] == lowest
         assert pairs_of(study).get(rivals[1], lowest).is_apart
-        texts = [*map(str, quality_findings(study)), str(comparison_title(study))]
+        texts = [*map(str, quality_findings(study)), verdict(study)]
         marks = [cell.note for row in results(study).rows for cell in row.cells]
         is_fair = lowest == "Global"
         assert pairs_of(study).best(rivals) == (("Global",) if is_fair else ())
@@ -218,9 +219,7 @@ def test_ties_share(rivals):
     study = scored(rivals, nats(0, 0.2, 0.2001, 0.4))
     pairs = pairs_of(study)
     assert set(pairs.best(pairs.rivals[0])) == {"Global", "Layerwise"}
-    assert "global magnitude and layerwise magnitude share the lowest" in str(
-        comparison_title(study)
-    ) or "layerwise magnitude and global magnitude share" in str(comparison_title(study))
+    assert "layerwise magnitude and global magnitude share the lowest" in verdict(study)
     sentences = [str(each) for each in quality_findings(study)]
     assert "the text does not separate" in sentences[0]
     assert "beats random" in sentences[1]
@@ -230,8 +229,7 @@ def test_nothing_is_best_of_what_is_not_separated(rivals):
     study = scored(rivals, nats(0, 0.2, 0.2, 0.2))
     pairs = pairs_of(study)
     assert pairs.best(pairs.rivals[0]) == ()
-    assert "does not separate the perplexities" in str(comparison_title(study))
-    assert "and the text does not separate the two" in str(verdict(study))
+    assert "The text does not separate the 3 methods" in verdict(study)
     (sentence,) = map(str, quality_findings(study))
     assert "the text does not separate" in sentence
 
@@ -251,7 +249,7 @@ def test_nothing_is_best_of_what_is_unpaired(rivals, cells, reason):
     (sentence,) = map(str, quality_findings(study))
     assert "no perplexity is called lowest" in sentence
     assert reason in sentence
-    assert str(comparison_title(study)).endswith(" sparsity, and none is called lowest")
+    assert verdict(study).endswith(" and none is called lowest.")
 
 
 def test_few_spans_have_no_interval(rivals):
@@ -274,7 +272,7 @@ def test_layouts_of_one_pruning_are_one_comparison(rivals):
 def test_one_pruning_that_the_text_does_not_separate_from_dense(rivals):
     study = scored(rivals, nats(0, 0.05, noise=6), ("Dense", "Global"))
     assert not pairs_of(study).from_dense("Global").is_apart
-    assert "that the text does not separate from none" in str(verdict(study))
+    assert "changes perplexity insignificantly from" in str(verdict(study))
 
 
 def parts(*means, spans=SPANS):

@@ -139,3 +139,12 @@ def _fitting(text, keys):
     """Return the keys whose pattern a text has, the one with most fixed text first."""
     fitting = sorted(key for key in keys if reader(key).fullmatch(text))
     return sorted(fitting, key=lambda key: -sum(len(literal) for literal, *_ in fields(key)))
+
+
+def check_length(verdict):
+    """Check that a verdict has at most two sentences of at most 25 words."""
+    sentences = re.split(r"(?<=\.)\s+", verdict.replace("\u202f", "_"))
+    assert len(sentences) <= 2, verdict
+    assert ";" not in verdict
+    for sentence in sentences:
+        assert len(re.findall(r"(?:^|[\s(])[^\W_]\S*", sentence)) <= 25, sentence

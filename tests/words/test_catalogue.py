@@ -19,10 +19,11 @@ ROOT = Path(__file__).parents[2]
 # Keys of these end in a raw value, such as the name of a column or of a layout.
 FAMILIES = (
     "column", "group", "layout", "method", "kind", "alignment", "cache", "strip",
-    "speed_reason", "term", "paired", "unpaired", "runtime_layout", "runtime_verdict",
+    "speed_reason", "paired", "unpaired", "runtime_layout", "runtime_verdict",
     "runtime_note", "note", "explorer.sensitivity_note",
     "existing.in", "existing.layers", "existing.whole", "existing.kept",
     "rounding.zeros", "rounding.near_zeros",
+    "alert", "alert.zero", "audit",
     "audit.excluded", "audit.zero", "audit.zero_by_variant", "speed.not_stated", "sparsity",
     "sparsity_note", "convention.tied_head", "name.convention", "map.too_many", "chart.zeros_title",
     "caption.zeros_by", "cell.base_map", "count.tied", "pair.metric_note",

@@ -59,10 +59,10 @@ def test_a_written_threshold_selects_what_it_pruned(dtype):
 @pytest.mark.parametrize("name", ["p_w50", "half", "élan"])
 def test_a_name_keeps_its_case_where_a_sentence_begins(name):
     claim = say("verdict.no_zeros", variant=name, number=8)
-    came = say("verdict.came_pruned", model=name, sparsity_prunable=0.5)
+    came = say("verdict.came_pruned", model=name, share=0.5, number=8)
     joined = say("verdict.while", claim=came, other=claim)
     text = say("verdict.sentences", statements=[joined, say("verdict.masked"), came])
-    assert text.startswith(f"{name} came with 50.0 % of its prunable weights zero, while None of")
+    assert text.startswith(f"{name} came with 50.0 % of its 8 prunable weights zero, while None of")
     assert f". Masking saves no space. {name} came with" in text
 
 
