@@ -1,4 +1,4 @@
-"""Extract the fonts of reports from Liberation Sans and write them as WOFF2.
+"""Extract the font of reports from Liberation Sans and write it as WOFF2.
 
 Liberation is a reserved font name, so the subset has another name. Needs fonttools and brotli:
 
@@ -20,7 +20,7 @@ CHARACTERS = (
 )
 
 
-def cut(source: Path, style: str) -> None:
+def cut(source: Path, style: str = "Regular") -> None:
     """Write the subset of one style."""
     font = TTFont(source / f"LiberationSans-{style}.ttf")
     options = subset.Options()
@@ -43,5 +43,4 @@ def cut(source: Path, style: str) -> None:
 
 
 if __name__ == "__main__":
-    for wanted in ("Regular", "Bold"):
-        cut(Path(sys.argv[1]), wanted)
+    cut(Path(sys.argv[1]))

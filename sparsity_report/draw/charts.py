@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.draw import marks, theme
-from sparsity_report.draw.theme import BLUE, INK, LABEL, SMALL, TEXT_WIDTH, VERMILLION
+from sparsity_report.draw.theme import BLUE, INK, LABEL, TEXT_WIDTH, VERMILLION
 from sparsity_report.draw.vega_lite import Rows, VegaLite, layer, layered, nominal, quantity, titled
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.findings.checkpoint_findings import block_names, blocks_axis, both
@@ -25,7 +25,6 @@ from sparsity_report.words.sentences import join, say
 _LINES = {
     "dense": (theme.BLUE, theme.SOLID),
     "csr_int32": (theme.BLACK, theme.DASHED),
-    "csr_int64": (theme.BLACK, theme.DOTTED),
     "bitmask": (theme.BLACK, theme.DASH_DOT),
 }
 
@@ -43,7 +42,9 @@ def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite 
     facts, frame = study.facts, study.facts.curve()
     if frame.empty or facts.packings(facts.baseline):
         return None
-    names = {layout: _line_name(layout) for layout in dict.fromkeys(frame["layout"])}
+    names = {layout: layout_name(layout) for layout in _LINES if layout in {*frame["layout"]}}
+    names["dense"] = say("chart.dense_and_masked_line")
+    frame = frame[frame["layout"].isin(names)]
     levels, evens = _levels(study), _break_evens(study)
     lines = [marks.Line(name, *_LINES[layout]) for layout, name in names.items()]
     size = width, 1.06 * float(frame["ratio"].max())
@@ -149,23 +150,12 @@ def bar_plot(
     return chart
 
 
-def _line_name(layout: str) -> str:
-    return say("chart.dense_and_masked_line") if layout == "dense" else layout_name(layout)
-
-
 def _break_evens(study: StudyFigures) -> Rows:
-    """Return the points where the straight lines of CSR meet dense."""
-    facts = study.facts
-    return [
-        {
-            "sparsity": share,
-            "value": 1.0,
-            "label": theme.write(share, "share"),
-            "line": _line_name(layout),
-        }
-        for layout in ("csr_int32", "csr_int64")
-        if (share := facts.break_even(facts.baseline, layout)) is not None and share < 1
-    ]
+    """Return the point where the straight line of CSR meets dense; empty without one."""
+    share = study.facts.break_even(study.facts.baseline, "csr_int32")
+    texts = {"label": theme.write(share, "share"), "line": layout_name("csr_int32")}
+    is_drawn = share is not None and share < 1
+    return [{"sparsity": share, "value": 1.0, **texts}] if is_drawn else []
 
 
 def _levels(study: StudyFigures) -> Rows:
@@ -214,7 +204,7 @@ def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | N
     layers = [layer(rows, "bar", {**places, **marks.tooltips(tips)}, color=color)]
     if len(names) * 3.4 * LABEL <= width:
         places["text"], some = nominal("label"), {"filter": "datum.value > 0"}
-        layers.append(layer(rows, "text", places, some, dy=-6, fontSize=SMALL, color=INK))
+        layers.append(layer(rows, "text", places, some, dy=-6, fontSize=LABEL, color=INK))
     chart = layered(layers, width, _COLUMNS)
     texts = "; ".join(f"{row['row']}: {row['label']}" for row in rows)
     alt_text = say("chart.blocks_alt", title=title, rows=texts)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsity_report.draw.theme import FAMILY, INK, LABEL, MUTED, ROW, SMALL, TITLE, write
+from sparsity_report.draw.theme import FAMILY, INK, LABEL, MUTED, ROW, TITLE, write
 from sparsity_report.words.number_format import percent
 
 #: Colors at even steps, with which the viewer draws, too: viridis as in Matplotlib, and blue below
@@ -104,7 +104,7 @@ class HeatMap:
     def has_digits(self, wide: float) -> bool:
         """Return true if the digits of each value fit into a cell of a width."""
         texts = (digits(cell.value, self.kind) for cell in self.cells)
-        return self.row >= 1.2 * SMALL and max(text_width(t, SMALL) for t in texts) + 4 <= wide
+        return self.row >= 1.2 * LABEL and max(text_width(t, LABEL) for t in texts) + 4 <= wide
 
     def svg(self, margin: float = 0) -> str:
         """Return the drawing without a background; the margin is a part of its width."""
@@ -200,15 +200,14 @@ def _cells(shape: HeatMap, plot: _Plot) -> Iterator[str]:
         x, y = left + (column + 0.5) * wide, top + (row + 0.5) * shape.row
         text = "×" * cell.is_crossed + digits(cell.value, shape.kind) * has_digits
         if text:
-            texts.append(_text(x, y + 0.35 * SMALL, text, f'fill="{ink}"'))
+            texts.append(_text(x, y + 0.35 * LABEL, text, f'fill="{ink}"'))
     moved = f"translate({left:.5g} {top + shape.row / 2:.5g}) scale({wide:.5g} {shape.row:.5g})"
     edges = "" if is_spaced else ' shape-rendering="crispEdges"'
     yield f'<g transform="{moved}" stroke-width="{stroke:.3g}"{edges}>'
     for (color, tip), places in paths.items():
         drawn = f'<path stroke="{color}" d="{"".join(places)}"'
         yield f"{drawn}><title>{escape(tip)}</title></path>" if tip else f"{drawn}/>"
-    style = f'font-size="{SMALL}" text-anchor="middle" pointer-events="none"'
-    yield f"</g><g {style}>{''.join(texts)}</g>"
+    yield f'</g><g text-anchor="middle" pointer-events="none">{"".join(texts)}</g>'
 
 
 def digits(value: float | None, kind: str) -> str:

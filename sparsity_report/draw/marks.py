@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 from sparsity_report.draw import theme
 from sparsity_report.draw.heat_map_svg import INKS, HeatMap, digits
-from sparsity_report.draw.theme import BLACK, BLUE, INK, LABEL, MUTED, SMALL
+from sparsity_report.draw.theme import BLACK, BLUE, INK, LABEL, MUTED
 from sparsity_report.draw.vega_lite import Rows, VegaLite, layer, layered, nominal, quantity, titled
 from sparsity_report.words.sentences import say
 
 #: Settings of an axis without line and ticks.
 BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _QUARTERS = [0, 0.25, 0.5, 0.75, 1]
-# Greatest width of names on the left, and height of curves.
-_NAMES, _CURVE = 140, 220
+# Greatest width of names on the left.
+_NAMES = 140
 _UNKNOWN, _KNOWN = {"filter": "!isValid(datum.value)"}, {"filter": "isValid(datum.value)"}
 
 
@@ -180,7 +180,7 @@ def heat_map(shape: HeatMap) -> VegaLite:
     if shape.has_digits(shape.width / len(shape.blocks)):
         inks = [{"test": f"datum.ink == '{ink}'", "value": ink} for ink in INKS]
         text = {"text": nominal("digits"), "color": {"value": MUTED, "condition": inks}}
-        layers.append(layer(rows, "text", base | text, fontSize=SMALL))
+        layers.append(layer(rows, "text", base | text, fontSize=LABEL))
     chart = layered(layers, shape.width, shape.row * len(shape.names))
     return titled(chart, shape.title, shape.note, shape.alt)
 
@@ -207,7 +207,7 @@ def bars(rows: Rows, shape: Bars) -> VegaLite:
     look = {"color": BLUE, "stroke": BLUE, "strokeWidth": 1}
     layers = [
         layer(rows, "bar", drawn | spans, _KNOWN, clip=True, **look),
-        layer(rows, "text", drawn | texts, end, fontSize=SMALL, color=INK, **place),
+        layer(rows, "text", drawn | texts, end, fontSize=LABEL, color=INK, **place),
     ]
     return layered(layers, shape.width, max(1, len(rows)) * shape.row)
 
@@ -242,21 +242,23 @@ def curve(
         "y": quantity("value", title=say("label.bytes_ratio"), scale=scale, axis=values),
     }
     ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
-    place: dict[str, Any] = {"align": "left", "dx": 6, "dy": -8, "fontSize": SMALL}
-    below: dict[str, Any] = {"align": "right", "dx": -4, "dy": 11, "fontSize": SMALL}
+    place: dict[str, Any] = {"align": "left", "dx": 6, "dy": -8, "fontSize": LABEL}
+    below: dict[str, Any] = {"align": "right", "dx": -4, "dy": 11, "fontSize": LABEL}
+    # White around the letters keeps them legible on another line.
+    halo: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 3}
     text = {**base, "text": nominal("label")}
     share = tooltips(tips(label="chart.x_prunable_sparsity"))
     both = tooltips(tips(tip="chart.x_prunable_sparsity", label="label.bytes_ratio"))
     layers = [
         layer(rows, "line", base | _strokes(lines, width), clip=True, strokeWidth=1.6),
         layer(evens, "point", base | share, color=BLACK, size=34, **ring),
-        # White around the letters keeps them legible on another line.
-        layer(evens, "text", text, stroke="#ffffff", strokeWidth=3, **place),
+        layer(evens, "text", text, **halo, **place),
         layer(evens, "text", text, color=INK, **place),
         layer(levels, "point", base | both, color=BLACK, filled=True, size=44, opacity=1),
+        layer(levels, "text", text, **halo, **below),
         layer(levels, "text", text, color=INK, **below),
     ]
-    return layered(layers, width, _CURVE)
+    return layered(layers, width, _height(width))
 
 
 def lines(rows: Rows, shape: Lines) -> VegaLite:
@@ -290,9 +292,14 @@ def lines(rows: Rows, shape: Lines) -> VegaLite:
         top, left = {"y": {"value": 0}}, {"x": {"value": 0}, "text": {"value": shape.edge}}
         layers += [
             layer([{}], "rule", top, color=MUTED, strokeDash=[2, 2]),
-            layer([{}], "text", top | left, align="left", dy=-7, fontSize=SMALL, color=MUTED),
+            layer([{}], "text", top | left, align="left", dy=-7, fontSize=LABEL, color=MUTED),
         ]
-    return layered(layers, shape.width, _CURVE)
+    return layered(layers, shape.width, _height(shape.width))
+
+
+def _height(width: float) -> float:
+    """Return the height of curves."""
+    return min(220.0, 60 + width / 3)
 
 
 def _intervals(rows: Rows, step: float) -> Rows:
@@ -316,9 +323,10 @@ def _ends(rows: Rows, shape: Lines) -> Rows:
     """Return the last point of each line with its name and the name's place on y."""
     last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
     low, high = shape.y_domain
-    scale = _CURVE / math.log(high / low)
+    height = _height(shape.width)
+    scale = height / math.log(high / low)
     heights = [math.log(high / row["value"]) * scale for row in last.values()]
-    places = spaced(heights, 1.3 * LABEL, _CURVE)
+    places = spaced(heights, 1.3 * LABEL, height)
     return [
         {**row, "name": shape.names[line], "place": high * math.exp(-place / scale)}
         for (line, row), place in zip(last.items(), places, strict=True)

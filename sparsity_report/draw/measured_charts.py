@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.draw import marks, theme
-from sparsity_report.draw.theme import INK, MUTED, NARROW, TEXT_WIDTH
+from sparsity_report.draw.theme import INK, LABEL, MUTED, NARROW, TEXT_WIDTH
 from sparsity_report.draw.vega_lite import Rows, VegaLite, layer, layered, nominal, quantity, titled
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.figures import StudyFigures
@@ -20,8 +20,8 @@ from sparsity_report.words.sentences import say
 
 # Most parts of a model in a chart.
 _PARTS = 40
-# Letters of names on narrow and on wide charts.
-_SHORT, _LONG = 26, 40
+# Width of a chart per letter of a name beside it.
+_LETTER = 11
 
 
 def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | None:
@@ -44,8 +44,8 @@ def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | 
         models = [dict.fromkeys(filter(None, (row["name"], row["model"]))) for row in drawn]
         drawn = [{**r, "name": ", ".join(parts)} for r, parts in zip(drawn, models, strict=True)]
     lines = {(row["model"], row["name"]): row["policy"] for row in drawn}
-    limit = _LONG if width > NARROW else _SHORT
-    names = dict(zip(lines, distinct_names([name for _, name in lines], limit), strict=True))
+    short = distinct_names([name for _, name in lines], round(width / _LETTER))
+    names = dict(zip(lines, short, strict=True))
     drawn = [
         {**row, "line": names[row["model"], row["name"]], "variant": short_name(row["variant"])}
         for row in drawn
@@ -215,7 +215,7 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[dic
     rows = [{**row, "variant": short_name(row["variant"])} for row in rows]
     numbers = [row[key] for row in rows for key in _SPEEDS if row[key]] or [1.0]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
-    ticks = theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW)
+    ticks = theme.log_ticks(domain[0], domain[1], few=width < NARROW)
     axis = {"labelExpr": theme.tick("ratio"), "values": ticks, "grid": False, "format": ".3~r"}
     scale = {"type": "log", "domain": domain}
     x = quantity("realised", title=say("label.speed_up"), scale=scale, axis=axis)
@@ -231,7 +231,7 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[dic
         ends = {"x": quantity(low), "x2": {"field": high}, "y": y}
         return layer(known(low, high), "rule", {**ends, **encoding}, **options)
 
-    columns = 1 if width < theme.NARROW else 2
+    columns = 1 if width < NARROW else 2
     legend = {"title": None, "orient": "top", "columns": columns, "symbolFillColor": MUTED}
     kinds = marks.channels("mark", names, legend, shape=["diamond", "circle"])
     color = marks.channels("variant", [*drawn], None, color=[*drawn.values()])
@@ -247,7 +247,7 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[dic
         rule("low", "high", color, strokeWidth=3),
         layer(promised, "point", {"x": quantity("promised"), **kinds}, color=MUTED, **point),
         layer(realised, "point", {"x": x, **kinds, **color}, **point),
-        layer(known(), "text", texts, align="right", dx=-2, dy=-7, fontSize=8, color=INK),
+        layer(known(), "text", texts, align="right", dx=-2, dy=-7, fontSize=LABEL, color=INK),
     ]
 
 

@@ -22,10 +22,11 @@ from sparsity_report.words import number_format
 # Helvetica, Arial and Liberation Sans are equally wide. vl-convert measures with its own copy of
 # Liberation Sans. A browser without any of the three uses Sparsity Sans, a subset in the page.
 FAMILY = "Helvetica, Arial, 'Liberation Sans', 'Sparsity Sans', sans-serif"
-_TYPEFACE = Path(__file__).parent / "typeface"
-_WEIGHTS = {400: "sparsity-sans-regular.woff2", 700: "sparsity-sans-bold.woff2"}
+_TYPEFACE = Path(__file__).parent / "typeface" / "sparsity-sans-regular.woff2"
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
+# Width on a page: on a phone of 390 pixels, the smallest text has 10.
+PAGE_WIDTH = 320
 # Width of a column of a paper, below which labels are short.
 NARROW = 260
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
@@ -33,8 +34,8 @@ BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 PURPLE, OCHRE, WINE, INDIGO, BROWN = "#CC79A7", "#8F6A00", "#B0457B", "#7A66C8", "#8C5A3C"
 DASHES: tuple[list[float], ...] = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [10, 3])
 SOLID, DASHED, DOTTED, DASH_DOT, LONG = DASHES
-# Font sizes in points of axes, of numbers beside marks, and of titles.
-LABEL, SMALL, TITLE = 9, 8, 12
+# Font sizes in points of labels and of titles.
+LABEL, TITLE = 9, 12
 # Height of a map's row.
 ROW = 20
 
@@ -177,17 +178,11 @@ def config() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def font_face_css() -> str:
-    """Return style rules that embed Sparsity Sans in a page or an SVG (52 kB).
+    """Return style rules that embed Sparsity Sans in a page or an SVG (25 kB).
 
-    The fonts are ``data:`` URLs, which a content security policy allows with ``font-src data:``.
+    The font is a ``data:`` URL, which a content security policy allows with ``font-src data:``.
+    Browsers make its bold letters.
     """
-    return "\n".join(
-        "@font-face { font-family: 'Sparsity Sans'; "
-        f"font-weight: {weight}; src: url(data:font/woff2;base64,{_encoded(name)}) "
-        "format('woff2'); }"
-        for weight, name in _WEIGHTS.items()
-    )
-
-
-def _encoded(name: str) -> str:
-    return base64.b64encode((_TYPEFACE / name).read_bytes()).decode("ascii")
+    data = base64.b64encode(_TYPEFACE.read_bytes()).decode("ascii")
+    source = f"url(data:font/woff2;base64,{data}) format('woff2')"
+    return f"@font-face {{ font-family: 'Sparsity Sans'; src: {source}; }}"

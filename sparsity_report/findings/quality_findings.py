@@ -19,8 +19,7 @@ _PROMPTS = 2
 
 
 def quality_findings(study: StudyFigures) -> Iterator[str]:
-    """Yield the findings about every measurement of quality."""
-    yield from paired_findings(study)
+    """Yield the findings about measurements of quality other than comparisons of perplexities."""
     yield from _continuations(study)
     yield from _task_pairs(study)
     yield from _sensitivities(study)

@@ -9,10 +9,10 @@ import pandas as pd
 from sparsity_report.findings import storage_findings as storage
 from sparsity_report.findings.already_pruned import already_pruned, zeros_explained
 from sparsity_report.findings.checkpoint_findings import checkpoint_topics
-from sparsity_report.findings.quality_findings import quality_findings
+from sparsity_report.findings.quality_findings import paired_findings, quality_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.sparse.shares import ratio, zero_shares
+from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived.heads_experts import fewer_experts, router_use
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
@@ -32,7 +32,7 @@ _ZEROS = (
 # File, page and terminal each show the findings of a study.
 _TOPICS: WeakKeyDictionary[StudyFigures, dict[str, list[str]]] = WeakKeyDictionary()
 # Topics of measurements, which two checkpoints may have besides their own topics.
-_MEASURED = {"experts", "speed", "quality"}
+_MEASURED = {"experts", "speed", "rivals", "quality"}
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
@@ -103,13 +103,12 @@ def _arithmetic(study: StudyFigures) -> Iterator[str]:
     """Yield the FLOPs that each variant performs, those of CSR beside its own model's."""
     totals = study.totals.dropna(subset="flops_per_token")
     dense = totals[totals["layout"] != "csr"]
-    statements = [
-        say("finding.flops_performed", variants=names, flops=row["flops_per_token"])
-        for names, row in _alike(dense[dense["flops_per_token"] > 0], ["flops_per_token"])
-    ]
-    has_zeros = dense["sparsity_prunable"] > 0
-    if masked := list(dense.loc[has_zeros & (dense["layout"] == "masked"), "variant"]):
-        statements.append(say("finding.flops_of_masked", variants=masked))
+    known = [*_alike(dense[dense["flops_per_token"] > 0], ["flops_per_token"])]
+    is_common = len(known) == 1 and len(known[0][0]) == len(study.totals) > 1
+    key = "finding.flops_in_common" if is_common else "finding.flops_performed"
+    statements = [say(key, variants=names, flops=row["flops_per_token"]) for names, row in known]
+    if ((dense["sparsity_prunable"] > 0) & (dense["layout"] == "masked")).any():
+        statements.append(say("finding.flops_of_masked"))
     models = study.variants.set_index("variant")["fingerprint"]
     bases = {models[row["variant"]]: row for row in records(dense)[::-1]}
     for row in records(totals[totals["layout"] == "csr"]):
@@ -136,19 +135,6 @@ def _spread(study: StudyFigures) -> Iterator[str]:
     if is_single and spread and spread.is_uneven and spread.layers >= layers["prunable"].sum():
         figures = {"variant": variant, "rule": threshold_rule(row)}
         yield say("finding.uneven_sparsity", **figures, **spread._asdict())
-
-
-def _groups(study: StudyFigures) -> Iterator[str]:
-    """Yield the share of zeros of the prunable weights of each group of the headline's pruning."""
-    variant = study.facts.pruning
-    if variant is None:
-        return
-    rows = study.facts.prunable(variant)
-    sums = rows.groupby("group", sort=False)[["weight_total", "weight_nonzero"]].sum()
-    shares = zero_shares(sums["weight_total"], sums["weight_nonzero"])
-    if len({f"{share:.3f}" for share in shares}) > 1:
-        parts = [say("finding.zeros_of_group", group=g, share=s) for g, s in shares.items()]
-        yield say("finding.zeros_by_group", variant=variant, shares=parts)
 
 
 def _active_parameters(study: StudyFigures) -> Iterator[str]:
@@ -196,13 +182,14 @@ def _unclassified(study: StudyFigures) -> Iterator[str]:
 
 _BY_TOPIC: dict[str, tuple[Callable[[StudyFigures], Iterator[str]], ...]] = {
     "results": (already_pruned, _zeros, _active_parameters),
-    "where": (_spread, _groups),
+    "where": (_spread,),
     "experts": (_use_of_experts,),
     "storage": (
         storage.packed_bytes, zeros_explained, storage.csr_bytes, storage.layers_kept_masked,
     ),
     "flops": (_arithmetic, _attention),
     "speed": (speed_findings,),
+    "rivals": (paired_findings,),
     "quality": (quality_findings,),
     "runtimes": (storage.runtime_findings,),
     "method": (_unclassified,),

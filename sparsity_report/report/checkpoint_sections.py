@@ -36,11 +36,11 @@ KINDS = {
 _Sentences = Mapping[str, Sequence[str]]
 
 
-def hero(study: StudyFigures) -> Section | None:
-    """Return the fate of the base by block; None if it is the same in each."""
+def hero(study: StudyFigures, width: float) -> Section | None:
+    """Return the fate of the base by block, drawn at a width; None if it is the same in each."""
     if (shares := block_shares(study.facts.table("matches"))) is None:
         return None
-    chart = chart_of(blocks_chart(study), checkpoint_tables.blocks(shares))
+    chart = chart_of(blocks_chart(study, width), checkpoint_tables.blocks(shares))
     return Section("hero", blocks_title(shares), (chart,)) if chart else None
 
 

@@ -9,7 +9,6 @@ from sparsity_report.report.sections import (
     Block,
     Bullets,
     Chart,
-    Multiples,
     Partial,
     Section,
     Text,
@@ -76,8 +75,6 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
                 yield to_markdown(block)
             case Chart():
                 yield _data(block)
-            case Multiples(charts):
-                yield from map(_data, charts)
             case Viewer(_, still):
                 yield _data(still) if still else ""
             case Partial(_, values):
@@ -113,8 +110,8 @@ def to_markdown(table: Table) -> str:
         lambda row: _table_line(markdown(cell.text_with_note) for cell in row.cells),
         lambda title: _table_line([f"**{markdown(title)}**", *rest]),
     )
-    caption = f"{paragraph(table.caption)}\n\n" if table.caption else ""
-    return caption + "\n".join(lines) + "\n"
+    parts = [paragraph(table.caption), "\n".join(lines), paragraph(table.note)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def paragraph(text: str) -> str:

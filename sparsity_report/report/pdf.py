@@ -119,6 +119,7 @@ def to_typst(table: Table) -> dict[str, Any]:
     bodies = [{"title": body.title, "rows": [*map(row, body.rows)]} for body in table.bodies]
     return {
         "caption": table.caption,
+        "note": table.note,
         "columns": columns,
         "bodies": bodies,
         "fold": FOLD,

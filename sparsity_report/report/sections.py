@@ -87,10 +87,9 @@ class Multiples(_Content):
 
 @dataclass(frozen=True)
 class Bullets(_Content):
-    """A list of sentences, or of names."""
+    """A list of sentences."""
 
     texts: tuple[str, ...]
-    are_names: bool = False
 
 
 @dataclass(frozen=True)

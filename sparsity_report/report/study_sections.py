@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 import sparsity_report
-from sparsity_report.draw import charts
+from sparsity_report.draw import charts, theme
 from sparsity_report.draw.measured_charts import CHARTS, quality_chart
 from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.audit import audit
@@ -25,17 +25,15 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
-from sparsity_report.words.sentences import first, say
+from sparsity_report.words.sentences import say
 
 # Media with an appendix.
 _WITH_APPENDIX = ("page", "markdown")
 # Most scores in a thesis.
 _SCORES = 40
-# Most unclassified modules.
-_UNCLASSIFIED = 50
 # Sections that two checkpoints do not have.
 _OF_PRUNINGS = ("storage", "runtimes", "inside", "model")
-# Levels from which perplexity has a curve.
+# Levels, or scores, from which perplexity has a curve.
 _LEVELS = 3
 
 _Measured = Sequence[Callable[[StudyFigures], Table | None]]
@@ -50,8 +48,7 @@ _QUALITY: _Measured = (
     task_tables.task_sources,
 )
 _TIMES: _Measured = (speed_tables.latency, speed_tables.crossover)
-# Columns of storage, and of scores on several texts, in a thesis.
-_STORAGE = ("bytes", "ratio_to_dense", "model_bytes", "break_even", "lossless")
+# Columns of scores on several texts in a thesis.
 _QUALITIES = ("sparsity", "perplexity", "protocol", "text", "scored")
 
 
@@ -80,20 +77,28 @@ def _hero(study: StudyFigures, medium: Medium) -> Section | None:
     Of two checkpoints it is the fate of the base by block.
     """
     if study.matches is not None:
-        return checkpoint_sections.hero(study)
-    if scores := _scores(study):
-        return Section("hero", "", (scores,))
+        return checkpoint_sections.hero(study, _width(medium))
+    texts = tuple(map(Text, topics(study)["rivals"]))
+    if scores := _scores(study, medium):
+        # Its figures are those of the results.
+        shown: tuple[Block, ...] = texts if medium == "markdown" else (scores, *texts)
+        return Section("hero", "", shown) if shown else None
     chart = study_maps.first_map(study)
     if medium != "page":
-        return Section("hero", "", (chart,)) if chart else None
-    return Section("hero", "", (sections.Viewer(study_payload(study), chart),))
+        return Section("hero", "", (chart, *texts)) if chart else None
+    return Section("hero", "", (*texts, sections.Viewer(study_payload(study), chart)))
 
 
-def _scores(study: StudyFigures) -> Chart | None:
+def _width(medium: Medium) -> float:
+    return theme.PAGE_WIDTH if medium == "page" else theme.TEXT_WIDTH
+
+
+def _scores(study: StudyFigures, medium: Medium) -> Chart | None:
     """Return the perplexities of several prunings as a chart; None if fewer than two are known."""
     if sum(study.facts.scored(name) is not None for name in study.facts.contenders) < 2:
         return None
-    return sections.chart_of(quality_chart(study), None, "hero", say("caption.hero"))
+    chart = quality_chart(study, _width(medium))
+    return sections.chart_of(chart, None, "hero", say("caption.hero"))
 
 
 def _is_comparison(study: StudyFigures) -> bool:
@@ -142,11 +147,13 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
     if medium not in _WITH_APPENDIX:
         return main
     appendix = {
-        "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
+        "inside": (
+            "page.heads_experts_heading",
+            study_maps.heads_and_experts(study) if medium == "page" else (),
+        ),
         **runtimes,
-        "timings": ("page.timings_heading", _measured(study, _TIMES)),
-        "pairs": ("page.pairs_heading", _measured(study, (task_tables.score_pairs,))),
-        "audit": ("page.audit_heading", _audit(study)),
+        "timings": ("page.timings_heading", _measured(study, medium, _TIMES)),
+        "pairs": ("page.pairs_heading", _measured(study, medium, (task_tables.score_pairs,))),
         "totals": (
             "page.totals_heading",
             [study_tables.totals(study), study_tables.groups(study)],
@@ -177,8 +184,9 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
         yield from checkpoint_sections.viewer(study, medium)
         return
     if _is_comparison(study):
-        yield from study_maps.small_maps(study)
-        if medium == "page" and _scores(study):
+        if medium == "paper":
+            yield from study_maps.small_maps(study)
+        elif medium == "page" and _scores(study, medium):
             yield sections.Viewer(study_payload(study), study_maps.first_map(study))
 
 
@@ -195,13 +203,13 @@ def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     if medium == "kit":
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
         for variant in prunings:
-            yield study_tables.storage(study, variant).only(*_STORAGE)
+            yield study_tables.storage(study, variant)
         return
     yield from (Text(" ".join(sentences[key])) for key in ("storage", "flops") if sentences[key])
     if study.storage.empty:
         yield Text(say("page.storage_empty"))
         return
-    if (curve := charts.csr_bytes_curve(study)) is not None:
+    if (curve := charts.csr_bytes_curve(study, _width(medium))) is not None:
         yield sections.chart_of(curve, None, "curve", say("caption.layout_bytes"))
     for variant in prunings or [study.facts.headline]:
         yield study_tables.storage(study, variant)
@@ -214,13 +222,15 @@ def _speed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
         return
     yield Text(" ".join(sentences["speed"])) if sentences["speed"] else None
     if medium == "paper":
-        yield from _measured(study, _TIMES[:1], is_drawn_only=True)
+        yield sections.chart_of(CHARTS["speed"](study), speed_tables.latency(study))
         yield speed_tables.crossover(study)
 
 
 def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium == "kit":
-        yield from _kit_figures(study, "quality", "sensitivity")
+        # Two scores are numbers of the table, not a curve.
+        has_curve = study.quality is not None and study.quality["perplexity"].nunique() >= _LEVELS
+        yield from _kit_figures(study, *["quality"] * has_curve, "sensitivity")
         yield study_tables.continuations(study)
         if scores := task_tables.zero_shot(study):
             yield from _numbered(scores.parts())
@@ -233,21 +243,19 @@ def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     yield from map(Text, sentences["quality"])
     levels = 0 if study.quality is None else study.quality["sparsity"].nunique()
     if levels >= _LEVELS and not _is_comparison(study):
-        yield from _measured(study, (study_tables.quality,), is_drawn_only=True)
+        yield from _measured(study, medium, (study_tables.quality,))
     elif study_tables.passage(study) is None:
         yield study_tables.quality(study)
-    yield from _measured(study, _QUALITY)
+    yield from _measured(study, medium, _QUALITY)
 
 
-def _measured(
-    study: StudyFigures, tables: _Measured, *, is_drawn_only: bool = False
-) -> Iterator[Block | None]:
-    """Yield the chart of each table; one that has none is shown itself, unless only charts are."""
+def _measured(study: StudyFigures, medium: Medium, tables: _Measured) -> Iterator[Block | None]:
+    """Yield the chart of each table; one that has none is shown itself."""
     for make in tables:
         if (table := make(study)) is not None:
             draw = CHARTS.get(table.key)
-            chart = sections.chart_of(draw(study), table) if draw else None
-            yield chart or (None if is_drawn_only else table)
+            chart = sections.chart_of(draw(study, _width(medium)), table) if draw else None
+            yield chart or table
 
 
 def _kit_figures(study: StudyFigures, *names: str) -> Iterator[Drawing]:
@@ -288,13 +296,6 @@ def _runtimes(study: StudyFigures, medium: Medium) -> Iterator[Block]:
     if medium != "kit" and (table := speed_tables.runtimes(study)):
         yield Text(say("page.runtimes_note"))
         yield table
-
-
-def _audit(study: StudyFigures) -> Iterator[Block]:
-    """Yield the modules that no rule classifies."""
-    if names := [clip(name, 200) for name in study.unclassified]:
-        yield Text(say("page.unclassified_intro"))
-        yield Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)
 
 
 def _model(study: StudyFigures) -> Iterator[Block]:

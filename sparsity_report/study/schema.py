@@ -226,12 +226,12 @@ COLUMNS = {
         *_columns("shape", "shape_before shape_after", formats.SHAPE, **_POSITIVE),
         *_columns("bool", "prunable untouched is_kept"),
         *_columns("boolean", "runs_as_csr higher_is_better limited", optional=True),
-        *_columns("boolean", "lossless", formats.LOSSLESS, optional=True),
+        *_columns("boolean", "lossless", optional=True),
         # Columns of tables for readers, and metrics of two checkpoints, only.
         *_columns("float64", "moved", formats.POINTS),
         *_columns("float64", "gone_of_base zeros revived_share new_share", formats.SHARE),
         *_columns("float64", "accuracy", formats.SCORE),
-        *_columns("float64", "ratio_to_dense model_ratio", formats.MULTIPLE),
+        *_columns("float64", "ratio_to_dense", formats.MULTIPLE),
         *_columns("float64", "perplexity_ratio", formats.figures(".3f")),
         *_columns("float64", "perplexity_difference", formats.figures(",.2f")),
         *_columns("float64", "bits_per_weight", formats.figures(".2f")),
@@ -242,7 +242,6 @@ COLUMNS = {
         *_columns("float64", "crossover", formats.CROSSOVER),
         *_columns("float64", "quartiles", formats.QUARTILES),
         *_columns("int64", "windows", formats.SIZES),
-        *_columns("int64", "dead_rows dead_heads"),
     )
 }  # fmt: skip
 #: Figures of layers that the map of the viewer shows, besides those of the user.

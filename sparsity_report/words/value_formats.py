@@ -56,8 +56,8 @@ def scaled(unit: str) -> Format:
     return Format(partial(numbers.scaled, unit=unit), "")
 
 
-def one_unit(sizes: Iterable[float]) -> tuple[str, Format]:
-    """Return a unit in which every number of bytes has three digits at least, and its format."""
+def one_unit(sizes: Iterable[float], unit: str) -> tuple[str, Format]:
+    """Return a multiple of a unit by which every number has three digits, and its format."""
     least = min(sizes, default=0)
     step = max((step for step in range(4) if least >= 1000**step), default=0)
     amount = least / 1000**step
@@ -66,7 +66,7 @@ def one_unit(sizes: Iterable[float]) -> tuple[str, Format]:
     def write(size: Any) -> str:
         return numbers.figures(None if size is None else size / 1000**step, f",.{digits}f")
 
-    unit = numbers.scaled(1000**step, "B").rpartition(numbers.THIN)[2]
+    unit = numbers.scaled(1000**step, unit).rpartition(numbers.THIN)[2]
     return unit, Format(write, "", places=-3 * step)
 
 
@@ -80,19 +80,11 @@ def figures(spec: str, axis: str = "number") -> Format:
     return Format(partial(numbers.figures, spec=spec), "", axis=axis)
 
 
-def estimates(form: Format, values: Iterable[Any]) -> Format:
-    """Return the format of means with the ends of their intervals, null where unknown.
+def estimate(form: Format) -> Format:
+    """Return the format of a mean with the ends of its interval."""
 
-    Without any interval, the values are numbers.
-    """
-    if not any(value and numbers.known(value[1]) for value in values):
-        return form._replace(write=lambda value: form.write(value and value[0]))
-
-    def write(ends: tuple[Any, Any, Any] | None) -> str:
-        mean, low, high = map(form.write, ends or (None, None, None))
-        if numbers.UNKNOWN in (low, high):
-            return mean
-        low, high = (text.removesuffix(f"{numbers.THIN}%") for text in (low, high))
+    def write(ends: tuple[Any, Any, Any]) -> str:
+        mean, low, high = map(form.write, ends)
         return f"{mean} ({low}–{high})"
 
     return Format(write)
@@ -149,15 +141,12 @@ def _crossing(crossover: tuple[str, Any, Any, Any]) -> str:
     return f"{numbers.percent(edge, 0)} ({first}–{numbers.percent(high, 0)})"
 
 
-_LOSSLESS = {True: "format.yes", False: "format.no", None: "explorer.value_unknown"}
-
 WORDS = Format(lambda text: "–" if text is None else printable(str(text)))
 NAME = name_format(40)
 CODE = NAME._replace(tag="code")
 GROUP = Format(group_name)
 LAYOUT = Format(layout_name)
 METHOD = Format(lambda m: "–" if m is None else short_name(method_name(m)), tag="bdi")
-LOSSLESS = Format(lambda known: say(_LOSSLESS[known]))
 SHAPE = Format(numbers.shape)
 COUNT = Format(numbers.count, "")
 BYTES = COUNT._replace(axis="bytes")

@@ -17,7 +17,7 @@ from drawings import boxes, contrast, map_cells, width_of
 import sparsity_report as sr
 from sparsity_report.draw import heat_map_svg, heat_maps, marks
 from sparsity_report.draw.heat_map_svg import PALETTES, HeatMap, MapCell
-from sparsity_report.draw.theme import LABEL, SMALL
+from sparsity_report.draw.theme import LABEL
 from sparsity_report.study.heatmap_grid import Grid
 
 CELLS = [
@@ -158,10 +158,10 @@ def test_digits_stand_in_cells_that_have_room_for_them(kind, value, longest):
     """From a third more than the longest number takes; at twice and a half of it they do."""
     shape = HeatMap(width=9, kind=kind, cells=[MapCell("0", "q", value)])
     assert heat_map_svg.digits(value, kind) == longest
-    takes = width_of(longest, SMALL)
+    takes = width_of(longest, LABEL)
     first = next(width for width in range(5, 60) if shape.has_digits(width))
     assert 1.2 * takes < first < 2.5 * takes
-    assert not dataclasses.replace(shape, row=1.1 * SMALL).has_digits(60)
+    assert not dataclasses.replace(shape, row=1.1 * LABEL).has_digits(60)
     assert "50" not in texts(wide(20))[21:]
 
 

@@ -155,15 +155,6 @@ def zeros_elsewhere(study, name):
     return {"elsewhere": whole(all_zeros - zeros), "sparsity_model": zeros_of(rows)}
 
 
-def zeros_by_group(study, said):
-    rows, shares = prunable(study, said["variant"]), []
-    for group in dict.fromkeys(rows["group"]):
-        zeros, total = zeros_and_weights(rows[rows["group"] == group])
-        name = GROUPS.get(group, "linear")
-        shares.append(wording("finding.zeros_of_group", share=pct(zeros / total), group=name))
-    return {"variant": said["variant"], "shares": listed(shares)}
-
-
 def zeros_and_weights(rows):
     weights = int(rows["weight_total"].sum())
     return weights - int(rows["weight_nonzero"].sum()), weights
@@ -349,8 +340,14 @@ def performed_flops(study, said):
     return {"variants": listed(names), "flops": si(sums[first], "FLOPs")}
 
 
+def common_flops(study, _):
+    (flops,) = study.layers.groupby("variant")["flops_per_token"].sum().unique()
+    return {"flops": si(flops, "FLOPs")}
+
+
 def masked_flops(study, _):
-    return {"variants": listed(list(study.variants.query("layout == 'masked'")["variant"]))}
+    assert not study.variants.query("layout == 'masked'").empty
+    return {}
 
 
 def csr_flops(study, said):
@@ -851,7 +848,6 @@ READERS = {
     "finding.pruned_weights": newly_zeroed,
     "finding.zeros_before": of_one_pruning(zeros_before),
     "finding.zeros_elsewhere": of_one_pruning(zeros_elsewhere),
-    "finding.zeros_by_group": zeros_by_group,
     "existing.zeros": opened_zeros,
     "existing.zeros_of_model": opened_zeros,
     "existing.place": opened_place,
@@ -873,6 +869,7 @@ READERS = {
         for outcome in ("alike", "more", "undecided")
     },
     "finding.flops_performed": performed_flops,
+    "finding.flops_in_common": common_flops,
     "finding.flops_of_masked": masked_flops,
     "finding.flops_of_csr": csr_flops,
     "finding.layers_kept_masked": kept_masked,

@@ -15,7 +15,7 @@ import sparsity_report as sr
 from sparsity_report.draw.heat_maps import part_map
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure.texts import fingerprint
-from sparsity_report.report.study_sections import study_document
+from sparsity_report.report.study_sections import study_document, study_sections
 from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.method_tables import results
 from sparsity_report.report.tables.study_tables import quality
@@ -56,38 +56,30 @@ def test_results_have_dense_first_and_a_body_per_sparsity(study):
     table = results(study)
     assert [body.title for body in table.bodies] == ["", "30\u202f%", "50\u202f%", "2:4"]
     assert [column.name for column in table.columns] == [
-        "method", "zeros", "perplexity", "kl", "agreement", "smallest", "dead_rows",
+        "method", "zeros", "perplexity", "smallest", "useful_flops_per_token",
     ]  # fmt: skip
-    patterns = study.patterns.assign(dead=lambda p: (p["zero_rows"] * p["rows"]).round())
-    dead = patterns.groupby("variant")["dead"].sum().astype(int)
     # Of 957,440 values of four bytes 786,432 are prunable, with one bit each in a bitmask.
     sizes = [(957_440 - zeros) * 4 + 786_432 // 8 for zeros in (235_930, 393_216)]
     assert sizes == [2_984_344, 2_355_200]
     assert texts(table) == [
-        ["Dense", "0.0\u202f%", "9.00", "–", "–", "3.83 (dense)", "0"],
-        ["Global magnitude", "30.0\u202f%", "9.50", "0.125", "90.9\u202f%", "2.98",
-         str(dead["Masked30"])],
-        ["Global magnitude", "50.0\u202f%", "14.00", "0.375", "40.4\u202f%", "2.36",
-         str(dead["Masked50"])],
-        ["Layerwise magnitude", "50.0\u202f%", "12.50", "0.250", "80.8\u202f%", "2.36",
-         str(dead["Masked50Layerwise"])],
-        ["Magnitude", "50.0\u202f%", "worse than uniform guessing", "0.500", "11.1\u202f%",
-         "2.36", str(dead["Masked2:4"])],
-    ]  # fmt: skip
-    assert table.columns[5].label == "Size as bitmask, MB"
-    assert [row.cells[5].plain for row in table.rows[:2]] == ["3.829760", "2.984344"]
-    assert table.caption == " ".join(
-        [say("caption.results"),
-         say("caption.results_scores", text=("some.txt", ""), protocol="sliding"),
-         say("caption.results_dead_rows")]
-    )  # fmt: skip
+        ["Dense", "0.0\u202f%", "9.00", "3.83 (dense)", "1.84"],
+        # Two FLOPs less for each of 235,930 or 393,216 zeros.
+        ["Global magnitude", "30.0\u202f%", "9.50", "2.98", "1.36"],
+        ["Global magnitude", "50.0\u202f%", "14.00", "2.36", "1.05"],
+        ["Layerwise magnitude", "50.0\u202f%", "12.50", "2.36", "1.05"],
+        ["Magnitude", "50.0\u202f%", "worse than uniform guessing", "2.36", "1.05"],
+    ]
+    assert table.columns[3].label == "Size as bitmask, MB"
+    assert [row.cells[3].plain for row in table.rows[:2]] == ["3.829760", "2.984344"]
+    assert table.caption.endswith("scored on some.txt by protocol sliding.")
+    assert table.note == say("table_note.results")
 
 
 def test_results_in_latex_keep_names_of_layouts_and_words(study):
     lines = [line for line in to_latex(results(study), "results").splitlines() if "&" in line]
-    assert lines[-5].startswith("Dense & 0.0 & 9.00 & {\\textendash{}} & ")
+    assert lines[-5].startswith("Dense & 0.0 & 9.00 & {3.83 (dense)} & ")
     assert " & 2.98 & " in lines[-4]
-    assert " & {worse than uniform guessing} & 0.500 & " in lines[-1]
+    assert " & {worse than uniform guessing} & 2.36 & " in lines[-1]
 
 
 def test_the_page_opens_on_scores_or_else_on_the_viewer(study):
@@ -100,7 +92,7 @@ def test_the_page_opens_on_scores_or_else_on_the_viewer(study):
         (None, "viewer", sizes), (one, "viewer", sizes),
     ):  # fmt: skip
         shown = study_document(replace(study, quality=known), "page")
-        (first,) = shown["hero"].blocks
+        (first,) = (block for block in shown["hero"].blocks if block.kind != "text")
         assert first.kind == kind
         assert title in shown["hero"].title
         blocks = [first, *(block for section in shown["sections"] for block in section.blocks)]
@@ -112,8 +104,10 @@ def test_layouts_of_a_pruning_share_a_row_unless_a_figure_differs(demo):
     again = [sr.dense(demo), sr.masked(pruning), sr.masked(pruning, name="Again")]
     assert [row[0] for row in texts(results(sr.compare(*again)))] == ["Dense", "Global magnitude"]
     table = results(sr.compare(*again, sr.csr(pruning)))
-    assert [column.label for column in table.columns] == ["Method", "Zeros", "Size, MB"]
-    assert texts(table) == [
+    assert [column.label for column in table.columns] == [
+        "Method", "Zeros", "Size, MB", "Useful MFLOPs per token",
+    ]  # fmt: skip
+    assert [row[:3] for row in texts(table)] == [
         ["Dense", "0.0\u202f%", "3.83"],
         ["Global magnitude, masked", "30.0\u202f%", "3.83"],
         # 4 + 4 bytes for each of 786,432 − 235,930 values, 9,240 row pointers of 4 in 24 matrices.
@@ -121,9 +115,9 @@ def test_layouts_of_a_pruning_share_a_row_unless_a_figure_differs(demo):
     ]
 
 
-def test_results_of_a_dense_model_are_its_size(demo):
+def test_results_of_a_dense_model_are_its_size_and_work(demo):
     table = results(sr.compare(sr.dense(demo)))
-    assert texts(table) == [["Dense", "3.83"]]
+    assert texts(table) == [["Dense", "3.83", "1.84"]]
 
 
 def test_a_dense_model_keeps_its_name(demo):
@@ -148,12 +142,9 @@ def test_captions_explain_marks_that_the_table_has(demo, policies, is_marked):
     scored = sr.compare(*variants).with_measured(quality=sr.perplexity(variants))
     table = results(scored)
     assert any("lowest" in text for row in texts(table) for text in row) is is_marked
-    assert (say("caption.paired_lowest") in table.caption) is is_marked
-    assert say("caption.paired_distances") in table.caption
+    assert (say("table_note.lowest") in table.note) is is_marked
     # The table of scores marks none.
-    caption = quality(scored).caption
-    assert say("caption.paired_lowest") not in caption
-    assert say("caption.paired_distances") in caption
+    assert say("table_note.lowest") not in quality(scored).note
 
 
 def test_a_model_without_experts_is_not_called_dense(tmp_path):
@@ -215,11 +206,13 @@ def test_the_packaged_text_is_named_by_its_content():
     assert text_name("eval.txt", fingerprint(data.decode()[1:])) == "eval.txt"
 
 
-def test_one_small_map_a_pruning_in_one_scale(text, study):
-    figures = re.findall(r'id="small-map\d-figure">\s*(<svg.*?</svg>)', text, re.S)
-    assert len(figures) == 2
+def test_one_small_map_a_pruning_in_one_scale(study):
+    """On paper, which has no viewer."""
+    (blocks,) = (s.blocks for s in study_sections(study, "paper") if s.key == "where")
+    (maps,) = (block for block in blocks if block.kind == "multiples")
     colors = {}
-    for figure, name in zip(figures, NAMES[1:3], strict=True):
+    for chart, name in zip(maps.charts, NAMES[1:3], strict=True):
+        figure = chart.picture
         assert f">{name}</text>" in figure
         grid, drawn = study.facts.grid(name), map_cells(figure)
         for row in study.facts.cells(name).itertuples():
@@ -231,10 +224,8 @@ def test_one_small_map_a_pruning_in_one_scale(text, study):
     greens = [int(fill[3:5], 16) for _, fill in sorted(colors.items())]
     assert greens == sorted(greens)
     assert len({*greens}) > 15
-    assert re.search(r"<p>Masked50Layerwise and Masked2:4: .*?50\W%.*? zeros in every cell", text)
-    heads = say("map.heads_experts_note", variant=study.facts.pruning)
-    for caption in (say("caption.small_maps"), heads):
-        assert f'<p class="terms">{caption}</p>' in text
+    (uniform,) = (block.text for block in blocks if block.kind == "text")
+    assert re.match(r"Masked50Layerwise and Masked2:4: 50\W% zeros in every cell", uniform)
 
 
 def test_small_maps_and_the_spread_go_from_the_fewest_zeros(demo):

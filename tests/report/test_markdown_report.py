@@ -50,7 +50,7 @@ def test_it_has_the_cells_of_the_page(demo_study, tmp_path):
     text = sr.write_report(demo_study, tmp_path / "report.md").read_text(encoding="utf-8")
     page = tables_of(sr.write_report(demo_study, tmp_path / "page.html"))
     rows = {tuple(map(plain, row)) for grid in check_markup(text, tmp_path) for row in grid}
-    assert len(page) == 8
+    assert len(page) == 7
     for caption, grid in page:
         for row in grid[1:]:
             cells = [*map(plain, row)]

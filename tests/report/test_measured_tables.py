@@ -165,9 +165,9 @@ def test_different_versions_of_a_task_are_named(scored):
     alike = scored.tasks.assign(task_version="1.0")
     newer = (alike["task"] == "rte") & (alike["variant"] == "Dense")
     other = alike.assign(task_version=alike["task_version"].mask(newer, "2.0"))
-    note = say("caption.task_versions_differ", tasks=["RTE"])
+    note = say("table_note.task_versions_differ", tasks=["RTE"])
     for frame, is_named in ((alike, False), (other, True)):
-        assert (note in zero_shot(scored.with_measured(tasks=frame)).caption) is is_named
+        assert (note in zero_shot(scored.with_measured(tasks=frame)).note) is is_named
 
 
 def test_paired_differences(study, tmp_path):

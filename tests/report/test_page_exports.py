@@ -181,7 +181,7 @@ def test_every_chart_saves_as_svg_and_png(page, report):
     assert b"#222222" in drawn  # as by day
     texts = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"Bytes against sparsity", "bitmask"} <= texts
-    assert float(root.get("width")) > 390
+    assert float(root.get("width")) > 320
     assert root[0].tag.endswith("title")
     name, image = saved(page, "#storage .plate", "PNG")
     assert name == "demo-curve.png"

@@ -30,7 +30,6 @@ LAYOUTS = {
     "csr_int64": "layout.csr_int64", "bitmask": "layout.bitmask", "2:4": "2:4",
     **{f"bsr_{side}": f"BSR {side} × {side}" for side in (4, 8, 16, 32)},
 }  # fmt: skip
-LOSSLESS = {True: "format.yes", False: "format.no", None: "explorer.value_unknown"}
 # Columns that have commands.
 TOTALS = (
     "sparsity_prunable", "prunable_total", "prunable_nonzero", "sparsity_non_embedding",
@@ -263,37 +262,24 @@ def groups_heads(w):
 
 
 def storage_grid(study, w, variant):
-    """Every layout."""
+    """Every layout, without the larger indices of CSR and blocks that save nothing."""
     frame = study.storage[study.storage["variant"] == variant]
     by_scope = {
         scope: {row["layout"]: row for row in rows(frame[frame["scope"] == scope])}
         for scope in ("prunable", "model")
     }
     weights, model = by_scope.values()
-    over = [w.say("card.prunable_weights")] * 2 + [w.say("name.whole_model")] * 2
-    heads = [
-        capital(f"{o}, {capital(w.say(h))}")
-        for o, h in zip(over, ["column.bytes", "column.ratio_to_dense"] * 2, strict=True)
-    ]
-    grid = [
-        [
-            capital(w.say("column.layout")), *heads, capital(w.say("column.break_even")),
-            capital(w.say("column.lossless")),
-        ]
-    ]  # fmt: skip
+    heads = ("layout", "", "model_bytes", "ratio_to_dense", "break_even")
+    grid = [[capital(w.say(f"column.{h}" if h else "label.prunable_bytes")) for h in heads]]
     for layout, row in weights.items():
         sizes = (row["bytes"], model[layout]["bytes"])
         if layout.startswith("bsr") and sizes[0] >= weights["dense"]["bytes"]:
             continue
-        grid.append(
-            [
-                w.say(LAYOUTS[layout]),
-                w.count(sizes[0]), w.multiple(ratio(sizes[0], weights["dense"]["bytes"])),
-                w.count(sizes[1]), w.multiple(ratio(sizes[1], model["dense"]["bytes"])),
-                w.percent(row["break_even"]),
-                w.say(LOSSLESS[row["lossless"]]),
-            ]
-        )  # fmt: skip
+        line = [
+            w.say(LAYOUTS[layout]), *map(w.count, sizes),
+            w.multiple(ratio(sizes[1], model["dense"]["bytes"])), w.percent(row["break_even"]),
+        ]  # fmt: skip
+        grid += [line] if layout != "csr_int64" else []
     return grid
 
 
@@ -331,19 +317,15 @@ def results_grid(study, w):
         prunable = [of for of in frames[name] if of["prunable"]]
         total, nonzero = (sum(of[f"weight_{k}"] for of in prunable) for k in ("total", "nonzero"))
         stored = Fraction(int(sum(of["stored_bytes"] for of in frames[name])), 10**6)
-        of_variant = study.patterns[study.patterns["variant"] == name]
-        dead = sum(round(of["zero_rows"] * of["rows"]) for of in rows(of_variant))
+        useful = sum(of["useful_flops_per_token"] for of in frames[name])
         cells = [label, w.percent(share(total, nonzero))]
         if scores:
-            own, far = scores.get(name), name != "Dense" and name in scores
-            cells.append(rounded(own["perplexity"], 2) if own else "–")
-            cells.append(f"{own['kl']:.3g}" if far else "–")
-            cells.append(w.percent(own["agreement"]) if far else "–")
-        cells.append(rounded(stored, 2))
+            cells.append(rounded(scores[name]["perplexity"], 2) if name in scores else "–")
+        cells += [rounded(stored, 2), rounded(Fraction(int(useful), 10**6), 2)]
         if scores:  # measured with the speeds of ``measurements.latency``
             is_csr = name.startswith("CSR")
             return cells + [f"0.40{THIN}× (0.38–0.42)" if is_csr else "–"] * 2
-        return [*cells, w.count(dead)]
+        return cells
 
     def method(policy, layout=""):
         name = capital(w.say(f"method.{policy}"))
@@ -351,12 +333,18 @@ def results_grid(study, w):
         return w.fill("results.method_layout", method=name, layout=layout) if layout else name
 
     heads = ["column.method", "column.zeros"]
-    heads += ["column.perplexity", "results.kl", "column.agreement"] if scores else []
-    heads += ["results.size", *(["results.speed"] * 2 if scores else ["column.dead_rows"])]
-    known = {"base": "Dense", "unit": "MB"}
+    heads += ["column.perplexity"] if scores else []
+    heads += ["results.size", "results.useful_flops"]
+    heads += ["results.speed"] * 2 if scores else []
     tokens = iter(("1", "128"))
     heads = [
-        capital(w.fill(head, **known, tokens=next(tokens) if head == "results.speed" else ""))
+        capital(
+            w.fill(
+                head,
+                unit="MFLOPs" if "flops" in head else "MB",
+                tokens=next(tokens) if head == "results.speed" else "",
+            )
+        )
         for head in heads
     ]
     masked, csr = prunings(study)[0], study.variants["variant"].iloc[-1]
@@ -383,16 +371,9 @@ def heads_grid(study, w, variant, projection):
 def expected_tables(study, w):
     """Pairs of what the caption has to say and a table of the page."""
     pruned = prunings(study)
-    first, several = pruned[0], len(pruned) > 1
-    yield w.say("caption.results"), results_grid(study, w)
+    first = pruned[0]
+    yield w.say("caption.results").rstrip("."), results_grid(study, w)
     yield first, storage_grid(study, w, first)
-    for variant in pruned:
-        if is_uneven(map_grid(study, w, variant)):
-            yield variant, map_grid(study, w, variant)
-    if several:
-        # One stands small and in place of the viewer; the others are even, which is said.
-        assert sum(is_uneven(map_grid(study, w, variant)) for variant in pruned) == 1
-        yield first, map_grid(study, w, first)
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, first, projection)
     yield "", totals_grid(study, w)
@@ -502,8 +483,6 @@ def test_callouts_and_method(written):
     threshold = study.variants.set_index("variant")["threshold"][first]
     shares, own = layer_shares(study, first), study.layers[study.layers["variant"] == first]
     ends = [min(shares, key=shares.get), max(shares, key=shares.get)]
-    groups = own[own["prunable"]].groupby("group")[["weight_total", "weight_nonzero"]].sum()
-    groups = [share(*groups.loc[group]) for group in ("attention_linear", "mlp_linear")]
     text = (folder / "page.html").read_text(encoding="utf-8")
 
     def bullets(section):
@@ -512,14 +491,11 @@ def test_callouts_and_method(written):
         return body, [html.unescape(item) for item in items]
 
     body, shown = bullets("where")
-    expected = [
-        (ends, [w.rule(threshold), *(w.percent(shares[end]) for end in ends)]),
-        ([], map(w.percent, groups)),
-    ]
-    for sentence, (names, numbers) in zip(shown, expected, strict=True):
-        assert all(name in sentence for name in names)
-        left = figures(sentence, *names, *study.variants["variant"])
-        assert left == figures(" ".join(numbers)), sentence
+    (sentence,) = shown
+    assert all(name in sentence for name in ends)
+    numbers = [w.rule(threshold), *(w.percent(shares[end]) for end in ends)]
+    left = figures(sentence, *ends, *study.variants["variant"])
+    assert left == figures(" ".join(numbers)), sentence
     body, shown = bullets("method")
     if study.quality is not None:
         assert figures(html.unescape(re.sub("<[^>]*>", "", body)))[:4] == ["99", "100", "64", "32"]
@@ -605,7 +581,7 @@ def test_every_table_of_the_thesis_kit(written):
     results = results_grid(study, w)
     expected = {
         "totals": latex_of(totals, [1, 4, 7, 14, 15]),
-        "storage": latex_of(storage_grid(study, w, first), [1, 2, 3, 5, 6]),
+        "storage": latex_of(storage_grid(study, w, first), [1, 2, 3, 4]),
         "results": latex_of(results, range(1, min(6, len(results[0])))),
     }
     if len(results[0]) > 6:
@@ -628,7 +604,7 @@ def test_captions_of_the_thesis_kit(written):
     assert figures(captions[f"Map{COMMANDS[first]}"]) == figures(" ".join(numbers))
     maps = [name for name in captions if name.startswith("Map")]
     assert len(maps) == sum(is_uneven(map_grid(study, w, name)) for name in prunings(study))
-    measured = set() if study.quality is None else {"Speed", "Quality"}
+    measured = set() if study.quality is None else {"Speed"}
     assert captions.keys() - maps == {"Bytes", *measured}
 
 

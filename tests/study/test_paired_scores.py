@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import Tiny
+from sparsity_report.findings.paired_findings import paired_findings
 
 import sparsity_report as sr
-from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.tables.method_tables import results
 from sparsity_report.report.tables.study_tables import quality
@@ -99,9 +99,11 @@ def test_intervals_by_definition(rivals):
     written = ["Global against Dense", f"{first['value']:.3f}", f"{low:.3f} to {high:.3f}"]
     assert row[:3] == written
     assert row[4] == "worse"
-    kl = next(row for row in shown.to_dict("records") if row["figure"] == "kl")
-    text = f"{kl['value']:#.3g} ({kl['low']:#.3g}–{kl['high']:#.3g})"
-    assert text in [cell.text for cell in results(study).rows[1].cells]
+    # Results have the perplexity of dense times the ratio and its ends.
+    one = next(r for r in shown.to_dict("records") if (r["variant"], r["against"]) == names[1::-1])
+    base = study.quality["perplexity"][0]
+    value, low, high = (base * one[key] for key in ends)
+    assert f"{value:.2f} ({low:.2f}–{high:.2f})" in [c.text for c in results(study).rows[1].cells]
 
 
 def test_scores_without_losses_have_no_pairs(rivals):
@@ -111,7 +113,7 @@ def test_scores_without_losses_have_no_pairs(rivals):
     bare = measurements.put_in(rivals, quality=frame)
     assert bare.score_pairs is None
     assert score_pairs(bare) is None
-    assert f"{frame['kl'][1]:#.3g}" in [cell.text for cell in results(bare).rows[1].cells]
+    assert f"{frame['perplexity'][1]:.2f}" in [cell.text for cell in results(bare).rows[1].cells]
     assert rivals.score_pairs is None
 
 
@@ -124,7 +126,7 @@ def test_a_winner_is_apart_from_all_others(rivals):
     assert f"4.9 ({low:.2f}–{high:.2f} ×, 95 %). Of 3 methods, global magnitude has the lowest" in (
         verdict(study)
     )
-    sentences = [str(each) for each in quality_findings(study)]
+    sentences = [str(each) for each in paired_findings(study)]
     gap, low, high = pairs.get("Layerwise", "Global").gap
     assert sentences == [
         "At 50 % sparsity, global magnitude beats layerwise magnitude by "
@@ -151,7 +153,7 @@ def test_fewer_zeros_do_not_win():
         (rivals,) = pairs_of(study).rivals
         assert rivals[0] == lowest
         assert pairs_of(study).get(rivals[1], lowest).is_apart
-        texts = [*map(str, quality_findings(study)), verdict(study)]
+        texts = [*map(str, paired_findings(study)), verdict(study)]
         marks = [cell.note for row in results(study).rows for cell in row.cells]
         is_fair = lowest == "Global"
         assert pairs_of(study).best(rivals) == (("Global",) if is_fair else ())
@@ -179,40 +181,28 @@ def test_a_model_is_not_compared_with_itself():
     texts = [cell.text for cell in row.cells]
     assert "same weights" in texts
     assert not any("(" in text for text in texts)
-    assert sum("(" in cell.text for cell in other.cells) == 3
+    assert sum("(" in cell.text for cell in other.cells) == 1
     alone = quality(scored(counted, [sums[0], sums[0] + 1e-9], ("Dense", "None")))
     assert "same weights" in [cell.text for cell in alone.rows[1].cells]
-    assert "bootstrap" not in alone.caption
+    assert "bootstrap" not in alone.note
 
 
 def test_a_single_comparison_is_not_corrected():
     weights = sr.load(Tiny(), name="tiny")
     study = sr.compare(sr.dense(weights), sr.masked(sr.global_magnitude(weights, 0.5), name="M"))
-    caption = results(scored(study, nats(0, 0.1), ("Dense", "M"))).caption
+    caption = results(scored(study, nats(0, 0.1), ("Dense", "M"))).note
     assert "(circular block bootstrap)." in caption
 
 
 def test_captions_say_where_blocks_do_not_fit(rivals):
     """A common drift of one variant makes all spans depend on each other."""
     sums = nats(0, 0.1, 0.2, 0.4)
-    assert "may cover less" not in results(scored(rivals, sums)).caption
+    assert "may cover less" not in results(scored(rivals, sums)).note
     sums[1] = sums[1] + np.sin(np.arange(SPANS) / 12)
     study = scored(rivals, sums)
     needed = max(each.nll.needed for each in pairs_of(study).contrasts.values())
     assert needed > SPANS // 5
-    assert f"asks for blocks of {needed:,} spans" in results(study).caption
-
-
-def test_captions_count_the_blocks_of_all_their_intervals(rivals):
-    """Divergences may depend on each other where perplexities do not."""
-    study, spans = distances(scored(rivals, nats(0, 0.1, 0.2, 0.4)))
-    assert "in blocks of 10 (" in results(study).caption
-    drift = 8 + 4 * np.sin(np.arange(SPANS) / 12)
-    columns = pd.Series([*spans["span_kl"][:3], tuple(drift)], dtype=object)
-    study = measurements.put_in(study, quality=study.quality.assign(span_kl=columns))
-    for table in (results(study), quality(study)):
-        assert f"in blocks of 10 to {SPANS // 5} (" in table.caption
-        assert "may cover less than 95" in table.caption
+    assert f"asks for blocks of {needed:,} spans" in results(study).note
 
 
 def test_ties_share(rivals):
@@ -220,7 +210,7 @@ def test_ties_share(rivals):
     pairs = pairs_of(study)
     assert set(pairs.best(pairs.rivals[0])) == {"Global", "Layerwise"}
     assert "layerwise magnitude and global magnitude share the lowest" in verdict(study)
-    sentences = [str(each) for each in quality_findings(study)]
+    sentences = [str(each) for each in paired_findings(study)]
     assert "the text does not separate" in sentences[0]
     assert "beats random" in sentences[1]
 
@@ -230,7 +220,7 @@ def test_nothing_is_best_of_what_is_not_separated(rivals):
     pairs = pairs_of(study)
     assert pairs.best(pairs.rivals[0]) == ()
     assert "The text does not separate the 3 methods" in verdict(study)
-    (sentence,) = map(str, quality_findings(study))
+    (sentence,) = map(str, paired_findings(study))
     assert "the text does not separate" in sentence
 
 
@@ -246,7 +236,7 @@ def test_nothing_is_best_of_what_is_unpaired(rivals, cells, reason):
     pairs = pairs_of(study)
     assert pairs.contrasts == {}
     assert pairs.best(pairs.rivals[0]) == ()
-    (sentence,) = map(str, quality_findings(study))
+    (sentence,) = map(str, paired_findings(study))
     assert "no perplexity is called lowest" in sentence
     assert reason in sentence
     assert verdict(study).endswith(" and none is called lowest.")
@@ -255,7 +245,7 @@ def test_nothing_is_best_of_what_is_unpaired(rivals, cells, reason):
 def test_few_spans_have_no_interval(rivals):
     study = scored(rivals, [row[:10] for row in nats(0, 0.1, 0.2, 0.4)])
     assert pairs_of(study).contrasts == {}
-    assert "too few tokens" in next(map(str, quality_findings(study)))
+    assert "too few tokens" in next(map(str, paired_findings(study)))
 
 
 def test_layouts_of_one_pruning_are_one_comparison(rivals):

@@ -156,7 +156,7 @@ def to_latex(table: Table, label: str, text_cm: float = 16) -> str:
     kinds = [_setting(table, place) for place in range(1, len(table.columns))]
     first, *sizes = map(table.letters, range(len(table.columns)))
     others = sum(min(size, _LONG) for size in sizes)
-    narrow = first + others > LINE_LETTERS
+    narrow = first + others > 0.8 * LINE_LETTERS
     per_cm = (1.1 if narrow else 1.0) * LINE_LETTERS / 16
     room = max(text_cm * per_cm - others, first / 3)
     start = _words(round(room / per_cm, 1)) if room < first else "l"
@@ -179,6 +179,7 @@ def to_latex(table: Table, label: str, text_cm: float = 16) -> str:
             *body_lines(table, _row, title, "\\midrule"),
             "\\bottomrule",
             "\\end{tabular}",
+            *([f"\\par\\medskip\n{{\\footnotesize {tex(table.note)}\\par}}"] if table.note else []),
             "\\end{table}",
             "",
         ]
@@ -204,6 +205,8 @@ def _row(row: Row) -> str:
 
 
 def _cell(cell: Cell) -> str:
+    if isinstance(cell.value, tuple) and cell.format.unit is None:
+        return f"{{{tex(cell.text_with_note)}}}"
     if cell.format.unit is None:
         return tex(cell.text)
     if cell.note or (cell.text != UNKNOWN and not any(map(str.isdigit, cell.text))):

@@ -1,6 +1,6 @@
 """The table of a paper on pruning: the results of every method."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,12 +8,11 @@ import pandas as pd
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
 from sparsity_report.study.derived.heads_experts import fewer_experts
-from sparsity_report.study.derived.paired_scores import distance
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import one_version, seven_tasks
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
-from sparsity_report.study.schema import COLUMNS, TABLES, Column, columns_of
+from sparsity_report.study.schema import TABLES, Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.display_names import layout_name, method_name
@@ -22,8 +21,6 @@ from sparsity_report.words.sentences import say
 
 # Figures by column.
 _Figures = dict[str, Any]
-# Distances from dense in the results.
-_DISTANCES = {"kl": COLUMNS["kl"].format, "agreement": formats.SHARE}
 
 
 def results(study: StudyFigures) -> Table:
@@ -50,14 +47,13 @@ def results(study: StudyFigures) -> Table:
     rows += [{"title": "", "method": short_name(name), **by_variant[name]} for name in others]
     columns = [column for column in possible if any(row.get(column.name) for row in rows)]
     unknown = dict.fromkeys(column.name for column in columns)
-    marked = any(row.get("perplexity") and row["perplexity"].note for row in rows)
-    caption = _results_caption(study, {*unknown, *(["perplexity_note"] if marked else [])})
     # A value with its interval needs more room than a number.
     widths = (1.6, *(1.8 if column.format.unit is None else 1 for column in columns))
     options: dict[str, Any] = {"title": "title", "style": "compared", "widths": widths}
     values = [unknown | row for row in rows]
     method = columns_of("method", {"method": formats.name_format(80)})
-    return table_of("results", caption, [*method, *columns], values, **options)
+    caption, note = _caption(study), _note(study, values)
+    return table_of("results", caption, [*method, *columns], values, note=note, **options)
 
 
 def _title(entry: Mapping[str, Any], has_models: bool) -> str:
@@ -97,21 +93,21 @@ def _layout_rows(
 def _figures_of(study: StudyFigures) -> dict[str, _Figures]:
     """Return the figures of every variant by column; None where unknown."""
     facts = study.facts
-    scores, means = _scores(study), _mean_accuracies(study)
+    scores = {row["variant"]: row for row in plain_rows(_scored(study)) if row["perplexity"]}
+    means = _mean_accuracies(study)
     by_variant = {}
     for name in facts.layouts:
         row: _Figures = {
             "zeros": facts.total(name, "sparsity_prunable"),
             "stored_bytes": facts.size_as_stored(name),
+            "useful_flops_per_token": facts.total(name, "useful_flops_per_token"),
             "accuracy": means.get(name),
-            **scores.get(name, {}),
+            "perplexity": _perplexity(study, scores[name]) if name in scores else None,
         }
         if (layout := facts.smallest_layout(name, "model")) is not None:
             size = int(facts.storage(name, "model")["bytes"][layout])
             is_common = size == facts.size(name, _smallest(study) or "")
             row["smallest"] = Cell(size, "" if is_common else layout_name(layout))
-        if (dead := facts.dead(name)) is not None:
-            row |= {"dead_rows": int(dead.rows.sum()), "dead_heads": int(dead.heads.sum())}
         speeds = facts.whole_speeds(name)
         for speed in records(speeds[speeds["verdict"] == "stated"]):
             ends = (speed[f"realised_{key}"] for key in ("speedup", "low", "high"))
@@ -120,26 +116,22 @@ def _figures_of(study: StudyFigures) -> dict[str, _Figures]:
     return by_variant
 
 
-def _scores(study: StudyFigures) -> dict[str, _Figures]:
-    """Return the scores by :func:`_scored` and the mark of the lowest perplexity, by variant."""
-    return {
-        row["variant"]: {
-            "perplexity": row["perplexity"] and _perplexity(study, row),
-            "perplexity_vs_dense": study_tables.ratio_to_dense(study, row),
-            **{key: distance(row, key, study.facts.paired(row)) for key in _DISTANCES},
-        }
-        for row in plain_rows(_scored(study))
-    }
-
-
 def _perplexity(study: StudyFigures, row: Mapping[str, Any]) -> Cell:
-    """Return a perplexity, marked if it is the lowest or the text does not separate it."""
+    """Return a perplexity with its interval, marked if it is the lowest or not separated from it.
+
+    A perplexity no better than uniform guessing has no interval.
+    """
     pairs, variant = study.facts.paired(row), row["variant"]
     first, mark = pairs.first_alike.get(variant, variant), ""
     for best in map(pairs.best, pairs.rivals):
         if first in best and not mark:
             mark = say("results.lowest" if len(best) == 1 else "results.shared_lowest")
-    return study_tables.perplexity_cell(study, variant, row["perplexity"], mark)
+    value, size = row["perplexity"], study.facts.vocabulary(variant)
+    ends = study.facts.score_ends(variant, value) if not size or value < size else None
+    form = formats.perplexity(size)
+    if ends is None:
+        return Cell(value, mark, form)
+    return Cell((value, *ends), mark, formats.estimate(form))
 
 
 def _scored(study: StudyFigures) -> pd.DataFrame:
@@ -184,20 +176,19 @@ def _result_columns(study: StudyFigures, by_variant: Mapping[str, _Figures]) -> 
         is_one = len({row["stored_bytes"] for row in rows}) == 1
         sizes = ["smallest"] if is_one else ["stored_bytes", "smallest"]
     known = [row[key] for row in rows for key in sizes if row.get(key)]
-    unit, form = formats.one_unit([s.value if isinstance(s, Cell) else s for s in known])
+    unit, form = formats.one_unit([s.value if isinstance(s, Cell) else s for s in known], "B")
+    work = [f for row in rows if (f := row["useful_flops_per_token"])]
+    flops, form_of_work = formats.one_unit(work, "FLOPs")
     smallest = _smallest(study)
     named = "results.size_as" if smallest else "results.smallest_size"
-    titles = {"stored_bytes": "results.size", "smallest": named}
-    against = _scored(study)["against"].dropna()
     keys = {key for row in rows for key in row if key.startswith("speed_")}
-    forms = dict.fromkeys(sizes, form) | {
-        key: formats.estimates(form, (row.get(key) for row in rows))
-        for key, form in _DISTANCES.items()
+    labels = {
+        "stored_bytes": say("results.size", unit=unit),
+        "smallest": say(named, unit=unit, layout=smallest),
+        "useful_flops_per_token": say("results.useful_flops", unit=flops),
     }
-    labels = {key: say(titles[key], unit=unit, layout=smallest) for key in sizes}
-    labels["kl"] = say("results.kl", base=next(iter(against), ""))
-    scores = "perplexity perplexity_vs_dense kl agreement accuracy"
-    names = f"zeros {scores} {' '.join(sizes)} dead_rows dead_heads"
+    names = f"zeros perplexity accuracy {' '.join(sizes)} useful_flops_per_token"
+    forms = dict.fromkeys(sizes, form) | {"useful_flops_per_token": form_of_work}
     columns = columns_of(names, forms, **labels)
     for tokens in sorted(int(key.removeprefix("speed_")) for key in keys):
         title = say("results.speed", tokens=tokens)
@@ -205,18 +196,24 @@ def _result_columns(study: StudyFigures, by_variant: Mapping[str, _Figures]) -> 
     return columns
 
 
-def _results_caption(study: StudyFigures, keys: Set[str]) -> str:
-    sentences = [say("caption.results")]
+def _caption(study: StudyFigures) -> str:
+    if (scored := _scored(study)).empty:
+        return say("caption.results")
+    first = records(scored)[0]
+    text = first["text"], first["text_fingerprint"]
+    return say("caption.results_scores", text=text, protocol=first["protocol"])
+
+
+def _note(study: StudyFigures, rows: Sequence[_Figures]) -> str:
+    """Return denominators, and the computation of intervals and marks that the rows have."""
+    sentences = [say("table_note.results")]
     if dtypes := study.facts.unpacked_dtypes(study.facts.baseline):
-        sentences.append(say("caption.results_unpacked", dtypes=dtypes))
-    if keys & {"perplexity", *_DISTANCES}:
-        first = records(_scored(study))[0]
-        text = first["text"], first["text_fingerprint"]
-        sentences.append(say("caption.results_scores", text=text, protocol=first["protocol"]))
-        if "perplexity_vs_dense" in keys:
-            sentences.append(study_tables.paired_note(study, first, keys))
-    if "dead_rows" in keys:
-        sentences.append(say("caption.results_dead_rows"))
+        sentences.append(say("table_note.results_unpacked", dtypes=dtypes))
+    cells = [row["perplexity"] for row in rows if row.get("perplexity")]
+    if any(isinstance(cell.value, tuple) for cell in cells):
+        sentences.append(study_tables.paired_note(study, records(_scored(study))[0]))
+    if any(cell.note for cell in cells):
+        sentences.append(say("table_note.lowest"))
     return " ".join(sentences)
 
 

@@ -39,7 +39,7 @@ def latency(study: StudyFigures) -> Table | None:
         for seconds, why in zip(frame["seconds"], frame["withheld"], strict=True)
     ]
     values["seconds"] = medians
-    return table_of("speed", caption, columns, values)
+    return table_of("speed", caption, columns, values, note=say("table_note.speed"))
 
 
 def crossover(study: StudyFigures) -> Table | None:

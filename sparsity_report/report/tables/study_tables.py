@@ -1,8 +1,7 @@
 """Tables of studies."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import product
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -19,20 +18,14 @@ from sparsity_report.report.tables.table_model import (
     wide_table,
 )
 from sparsity_report.study.derived.heads_experts import Part
-from sparsity_report.study.derived.paired_scores import (
-    DISTANCES,
-    Ends,
-    distance,
-    distance_mean,
-    ranked_parts,
-)
-from sparsity_report.study.derived.protocol_scores import PROTOCOL, by_protocol
+from sparsity_report.study.derived.paired_scores import ranked_parts
+from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, DENOMINATORS, Column, columns_of
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words import value_formats as formats
-from sparsity_report.words.display_names import part_name
+from sparsity_report.words.display_names import layout_name, part_name
 from sparsity_report.words.sentences import say
 
 _LETTERS = 2000  # of a text written by a model
@@ -168,33 +161,33 @@ def groups(study: StudyFigures) -> Table:
     names = [*rows["variant"].unique()]
     rows = rows.replace({"variant": dict(zip(names, distinct_names(names, 80), strict=True))})
     options: dict[str, Any] = {"title": "variant", "style": "groups", "widths": _FIRST}
+    options["note"] = say("table_note.groups")
     return table_of("groups", say("caption.groups_all_variants"), columns, rows, **options)
 
 
 def storage(study: StudyFigures, variant: str) -> Table:
-    """Return the bytes of the prunable weights and of the model in every layout.
+    """Return the bytes of the prunable weights and of the model in the layouts that are chosen.
 
-    BSR has rows where its blocks make it smaller than dense.
+    BSR has rows where its blocks make it smaller than dense, CSR has 64-bit indices where 32 bits
+    do not suffice.
     """
-    weights, model = say("card.prunable_weights"), say("name.whole_model")
     unpacked = study.facts.unpacked_dtypes(variant)
     ratio = say("column.ratio_to_file" if unpacked else "column.ratio_to_dense")
-    texts = {"ratio_to_dense": ratio, "model_ratio": ratio}
-    sizes = columns_of("bytes ratio_to_dense model_bytes model_ratio", **texts)
-    scopes = zip(sizes, (weights, weights, model, model), strict=True)
-    labels = {column.name: f"{scope}, {column.label}" for column, scope in scopes}
-    of_model = study.facts.storage(variant, "model")[["bytes", "ratio", "break_even"]]
-    frame = study.facts.storage(variant).drop(columns="break_even")
-    frame = frame.join(of_model.rename(columns={"bytes": "model_bytes", "ratio": "model_ratio"}))
-    frame = frame.reset_index().rename(columns={"ratio": "ratio_to_dense"})
-    dense = frame.loc[frame["layout"].eq("dense"), "bytes"].max()
-    is_shown = ~frame["layout"].str.startswith("bsr") | (frame["bytes"] < dense)
-    caption = say("caption.storage", variant=variant)
+    labels = {"bytes": say("label.prunable_bytes"), "ratio_to_dense": ratio}
+    model = study.facts.storage(variant, "model")[["bytes", "ratio", "break_even"]]
+    frame = model.rename(columns={"bytes": "model_bytes", "ratio": "ratio_to_dense"})
+    frame = frame.join(study.facts.storage(variant)[["bytes", "lossless"]])
+    known, dense = frame["bytes"].dropna(), frame["bytes"].get("dense", 0)
+    is_hidden = known.index.str.startswith("bsr") & (known >= dense)
+    is_hidden |= known.index.isin(["csr_int64"]) & ("csr_int32" in known)
+    rows = frame.loc[known.index[~is_hidden]].reset_index()
+    note = say("table_note.storage", base=ratio.removeprefix("÷ "))
     if unpacked:
-        caption += " " + say("caption.storage_unpacked", dtypes=unpacked)
-    caption += " " + say("caption.storage_note", base=ratio.removeprefix("÷ "))
-    columns = columns_of(f"layout {' '.join(labels)} break_even lossless", **labels)
-    return table_of("storage", caption, columns, frame[frame["bytes"].notna() & is_shown])
+        note = say("table_note.storage_unpacked", dtypes=unpacked) + " " + note
+    if lossy := [layout_name(each) for each in rows.loc[rows["lossless"].eq(False), "layout"]]:
+        note += " " + say("table_note.not_lossless", names=lossy)
+    columns = columns_of("layout bytes model_bytes ratio_to_dense break_even", **labels)
+    return table_of("storage", say("caption.storage", variant=variant), columns, rows, note=note)
 
 
 def zeros_map(study: StudyFigures, variant: str) -> Table:
@@ -223,67 +216,36 @@ def quality(study: StudyFigures) -> Table | None:
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    shared = passage(study)
-    rows = [
-        {
-            **row,
-            "windows": (row["window"], row["stride"]),
-            "perplexity": perplexity_cell(study, row["variant"], row["perplexity"]),
-            "perplexity_vs_dense": _compared(study, row),
-            **{figure: distance(row, figure, study.facts.paired(row)) for figure in DISTANCES},
-        }
-        for row in plain_rows(frame)
-    ]
-    known = [key for key in ("perplexity_vs_dense", *DISTANCES) if any(row[key] for row in rows)]
-    known += ["flips"] if frame["kl"].notna().any() else []
+    shared, rows = passage(study), []
+    for row in plain_rows(frame):
+        pairs, variant, against = study.facts.paired(row), row["variant"], row["against"]
+        contrast: Any = pairs.from_dense(variant)
+        ratio = contrast and contrast.ratio
+        if pairs.are_alike(variant, against):
+            same = Cell(say("results.same_weights"), format=formats.WORDS)
+            # A divergence of equal weights is rounding.
+            ratio, row["kl"], row["agreement"] = None if variant == against else same, None, None
+        form = formats.perplexity(study.facts.vocabulary(variant))
+        row |= {"perplexity": Cell(row["perplexity"], format=form), "perplexity_vs_dense": ratio}
+        rows.append(row | {"windows": (row["window"], row["stride"])})
+    figures = ("perplexity_vs_dense", "kl", "agreement", "flips")
+    known = [key for key in figures if any(row.get(key) for row in rows)]
     further = "" if shared else "protocol text text_fingerprint scored windows dtype"
-    keys = f"variant sparsity perplexity top1 {' '.join(known)} {further}"
-    distances = {
-        figure: formats.estimates(COLUMNS[figure].format, (row[figure] for row in rows))
-        for figure in DISTANCES
-    }
-    columns = columns_of(keys, distances)
+    columns = columns_of(f"variant sparsity perplexity top1 {' '.join(known)} {further}")
     caption = say("caption.quality_passage" if shared else "caption.quality", passage=shared)
-    if shared and study.facts.paired(rows[0]).contrasts:
-        caption += " " + paired_note(study, rows[0], known)
-    return table_of("quality", caption, columns, rows)
+    note = paired_note(study, rows[0]) if shared and study.facts.paired(rows[0]).contrasts else ""
+    return table_of("quality", caption, columns, rows, note=note)
 
 
-def perplexity_cell(study: StudyFigures, variant: str, value: Any, note: str = "") -> Cell:
-    """Return a perplexity in the format of the vocabulary of a variant's model."""
-    return Cell(value, note, formats.perplexity(study.facts.vocabulary(variant)))
-
-
-def ratio_to_dense(study: StudyFigures, row: Mapping[str, Any]) -> Ends | None:
-    """Return a perplexity ÷ that of dense with its interval; None if it is unknown."""
-    contrast = study.facts.paired(row).from_dense(row["variant"])
-    return contrast.ratio if contrast else None
-
-
-def _compared(study: StudyFigures, row: Mapping[str, Any]) -> Ends | Cell | None:
-    """Return the ratio of a perplexity to that of dense, or that the weights are the same."""
-    is_other = row["variant"] != row["against"]
-    if is_other and study.facts.paired(row).are_alike(row["variant"], row["against"]):
-        return Cell(say("results.same_weights"), format=formats.WORDS)
-    return ratio_to_dense(study, row)
-
-
-def paired_note(study: StudyFigures, row: Mapping[str, Any], columns: Collection[str]) -> str:
-    """Return how the intervals of columns by the protocol of a row were computed."""
+def paired_note(study: StudyFigures, row: Mapping[str, Any]) -> str:
+    """Return how the intervals of perplexities by the protocol of a row were computed."""
     pairs = study.facts.paired(row)
     means = [contrast.nll for contrast in pairs.contrasts.values()]
-    distances = {*DISTANCES} & {*columns}
-    scores = next(s for s in map(records, by_protocol(study.quality))
-                  if study.facts.paired(s[0]) is pairs)  # fmt: skip
-    others = [each for each in scores if not pairs.are_alike(each["variant"], each["against"])]
-    means += filter(None, (distance_mean(*each) for each in product(others, distances)))
     blocks, needed = ([getattr(mean, key) for mean in means] for key in ("block", "needed"))
-    note = say("caption.paired", correction=pairs.correction, span=row["span"], blocks=blocks)
+    note = say("table_note.paired", correction=pairs.correction, span=row["span"], blocks=blocks)
     if needed != blocks:
-        note += " " + say("caption.paired_dependent", needed=max(needed))
-    if "perplexity_note" in columns:
-        note += " " + say("caption.paired_lowest")
-    return f"{note} {say('caption.paired_distances')}" if distances else note
+        note += " " + say("table_note.paired_dependent", needed=max(needed))
+    return note
 
 
 def passage(study: StudyFigures) -> str | None:
@@ -320,15 +282,16 @@ def sensitivity(study: StudyFigures) -> Table | None:
     if frame is None or frame.empty:
         return None
     keys = "part weight_total sparsity perplexity nll_increase top1_drop global_sparsity"
-    caption = say("caption.sensitivity")
+    note = ""
     if (ranks := ranked_parts(frame)) is not None:
         frame = frame.assign(**{str(name): ranks[name].to_numpy() for name in ranks})
         keys = keys.replace("nll_increase", "nll_increase increase_low increase_high rank")
-        caption += " " + say("caption.sensitivity_ranks")
+        note = say("table_note.sensitivity")
     parts = zip(frame["by"], frame["part"], strict=True)
     form = formats.perplexity(study.facts.vocabulary(study.facts.baseline))
     named = frame.assign(part=[part_name(by, part) for by, part in parts])
-    return table_of("sensitivity", caption, columns_of(keys, {"perplexity": form}), named)
+    columns = columns_of(keys, {"perplexity": form})
+    return table_of("sensitivity", say("caption.sensitivity"), columns, named, note=note)
 
 
 def unpacked_labels(study: StudyFigures) -> dict[str, str]:

@@ -110,6 +110,8 @@ class Table:
     widths : tuple of float
         Widths of the columns on paper, in shares of what is left; 0 is as wide as the text. The
         last is that of all further columns.
+    note : str
+        Small print under the table.
     """
 
     key: str
@@ -118,6 +120,7 @@ class Table:
     bodies: tuple[Body, ...]
     style: str = ""
     widths: tuple[float, ...] = (1.6, 1)
+    note: str = ""
     kind: ClassVar[str] = "table"
 
     @property

@@ -42,11 +42,12 @@ def zero_shot(study: StudyFigures) -> Table | None:
         note = say("label.best_paired") if is_best else ""
         row["variant"] = score["variant"]
         row[score["task"]] = Cell((score["value"], score["stderr"]), note)
-    caption, alike = say("caption.zero_shot"), one_version(study.tasks)
+    note, alike = say("table_note.zero_shot"), one_version(study.tasks)
     if others := [title for task, title in SEVEN.items() if task not in alike]:
-        caption += " " + say("caption.task_versions_differ", tasks=others)
+        note += " " + say("table_note.task_versions_differ", tasks=others)
     columns = [COLUMNS["variant"], *columns]
-    return table_of("zero_shot", caption, columns, rows.values(), widths=(1.1, 1))
+    options: dict[str, Any] = {"widths": (1.1, 1), "note": note}
+    return table_of("zero_shot", say("caption.zero_shot"), columns, rows.values(), **options)
 
 
 def tasks(study: StudyFigures, limit: int = 100) -> Table | None:
@@ -100,7 +101,8 @@ def task_pairs(study: StudyFigures, limit: int = 100) -> Table | None:
     columns = "task documents lost gained difference interval p outcome"
     caption = caption_of("caption.task_pairs", "caption.task_pairs_first", len(listed), len(known))
     rows = map(_pair_row, plain_rows(listed))
-    return table_of("task_pairs", caption, columns, rows, title="pair", widths=(1.6, 0))
+    options: dict[str, Any] = {"widths": (1.6, 0), "note": say("table_note.task_pairs")}
+    return table_of("task_pairs", caption, columns, rows, title="pair", **options)
 
 
 def _pair_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +118,8 @@ def score_pairs(study: StudyFigures) -> Table | None:
     listed = frame[frame["figure"].ne("perplexity_difference")]
     rows = map(_score_row, plain_rows(listed))
     columns, caption = "pair value interval p outcome", say("caption.score_pairs")
-    return table_of("score_pairs", caption, columns, rows, title="title", widths=(1.6, 0))
+    options: dict[str, Any] = {"widths": (1.6, 0), "note": say("table_note.score_pairs")}
+    return table_of("score_pairs", caption, columns, rows, title="title", **options)
 
 
 def _score_row(row: Mapping[str, Any]) -> dict[str, Any]:
