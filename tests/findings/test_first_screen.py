@@ -10,7 +10,7 @@ from helpers import Tiny, study_of
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.counting.policies.policy_registry import read_option
+from sparsity_report.counting.pruning_policies import read_option
 from sparsity_report.findings.first_screen import first_screen
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.study_sections import study_document

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import Tiny
-from sparsity_report.findings.paired_findings import paired_findings
+from sparsity_report.findings.quality_findings import paired_findings
 
 import sparsity_report as sr
 from sparsity_report.findings.verdict import verdict
