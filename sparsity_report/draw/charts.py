@@ -70,6 +70,7 @@ def bar_plot(
     directory: str | os.PathLike[str] | None = None,
     *,
     y_min: float | None = None,
+    y_max: float | None = None,
 ) -> VegaLite:
     """Draw one bar per row of a frame, and write it if a file name is given.
 
@@ -89,6 +90,8 @@ def bar_plot(
         Folder of the file; by default the current one.
     y_min : float, optional
         Start of the bars and of their axis; by default 0.
+    y_max : float, optional
+        Smallest end of the axis, which gives several charts one scale.
 
     Returns
     -------
@@ -135,11 +138,12 @@ def bar_plot(
     axis = column.label if column else clip(y).replace("\\", "∖")
     texts = "; ".join(f"{row['group']} {row['label']}" for row in rows)
     alt_text = say("chart.bar_chart_alt", axis=axis, rows=texts)
+    least = 0.1 if kind == "share" else 1.0
     shape = marks.Bars(
         width=TEXT_WIDTH,
         axis=axis,
         kind=kind,
-        least=0.1 if kind == "share" else 1.0,
+        least=least if y_max is None else float(y_max) - (y_min or 0.0),
         start=y_min,
         tips=(*marks.tips(group="label.group"), ("label", axis)),
     )

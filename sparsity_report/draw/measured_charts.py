@@ -15,7 +15,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.display_names import layout_name, method_name, part_name, text_name
-from sparsity_report.words.number_format import figures, known, perplexity
+from sparsity_report.words.number_format import figures, is_guessing, known, perplexity
 from sparsity_report.words.sentences import say
 
 # Most parts of a model in a chart.
@@ -82,7 +82,7 @@ def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
     unnamed = any_level(method) or (variant if row["sparsity"] else "")
     policy = theme.policies(study).get(variant, unnamed)
     size = study.facts.vocabulary(variant)
-    is_beyond = bool(size and known(value) and value >= size)
+    is_beyond = is_guessing(value, size)
     place: Any = size if is_beyond else value
     label = perplexity((value, size), space="")
     point = {

@@ -51,6 +51,8 @@ def _compared(
     for other in dict.fromkeys([*others[:1], *[each for each in others if each.is_apart][:1]]):
         gap, low, high = other.gap
         key = "finding.beats" if other.is_apart else "finding.not_separated"
+        if other.is_apart and other.variant in pairs.guessing:
+            key = "finding.beats_guessing"
         sides = {"variant": labels[names[0]], "rival": labels[other.variant]}
         ends = {"gap": gap, "low": low, "high": high, "correction": pairs.correction}
         yield say(key, **sides, share=share, **ends)

@@ -11,7 +11,7 @@ from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.words.number_format import THIN, perplexity, times
+from sparsity_report.words.number_format import THIN, is_guessing, perplexity, times
 from sparsity_report.words.sentences import say
 
 #: Relative change of a size up to which it counts as the same.
@@ -103,7 +103,7 @@ def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterato
     best = known[ranked[0]]
     yield _change(study, best, _cause(study, ranked[0], share))
     tokens = study.facts.vocabulary(ranked[0])
-    if len(ranked) == 1 or _is_guessing(best.perplexity, tokens):
+    if len(ranked) == 1 or is_guessing(best.perplexity, tokens):
         return
     pairs, variants = study.facts.paired(best), [known[name].variant for name in ranked]
     key, lowest = "verdict.highest", list[str]()
@@ -124,7 +124,7 @@ def _change(study: StudyFigures, score: Scored, cause: str) -> str:
     """Return the perplexity before and after one pruning."""
     facts = study.facts
     tokens = facts.vocabulary(score.variant)
-    if _is_guessing(score.before, tokens) and _is_guessing(score.perplexity, tokens):
+    if is_guessing(score.before, tokens) and is_guessing(score.perplexity, tokens):
         return say("verdict.guessing_before")
     key = _effect(score, tokens)
     contrast = facts.paired(score).get(score.variant, facts.original)
@@ -165,15 +165,10 @@ def labels_of(study: StudyFigures, names: Sequence[str]) -> list[str]:
     return list(methods) if methods.is_unique and methods.notna().all() else list(names)
 
 
-def _is_guessing(score: float | None, tokens: int | None) -> bool:
-    """Return whether uniform guessing among all tokens has no higher perplexity."""
-    return score is not None and tokens is not None and score >= tokens
-
-
 def _effect(score: Scored, tokens: int | None) -> str:
     """Return the key of the sentence on one pruning."""
     assert score.before is not None
-    if _is_guessing(score.perplexity, tokens):
+    if is_guessing(score.perplexity, tokens):
         return "verdict.guessing"
     if score.perplexity >= WRECKED * score.before:
         return "verdict.wrecked"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DEFAULT = "structural_csr_analysis"
 # Output that needs a kernel.
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+# Names of columns and rows.
+_HEAD = re.compile(r"(?<=>)\w+(?=</th>)")
 
 
 def write_notebook(
@@ -216,18 +218,23 @@ def as_html(
         "css": "\n".join([font_face_css(), *styles]),
         "scripts": " ".join(digests()),
     }
-    _remove_widgets(node)
+    _prepare_outputs(node)
     page: str
     with blaming("export the notebook"):
         page, _ = exporter.from_notebook_node(node, {"sparsity_report": variables})
     return page
 
 
-def _remove_widgets(node: NotebookNode) -> None:
-    """Remove outputs that need a kernel."""
+def _prepare_outputs(node: NotebookNode) -> None:
+    """Remove outputs that need a kernel; break heads of tables after underscores."""
     for cell in node.cells:
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(_WIDGET, None)
+            data = output.get("data", {})
+            data.pop(_WIDGET, None)
+            if "text/html" in data:
+                data["text/html"] = _HEAD.sub(
+                    lambda head: head[0].replace("_", "_<wbr>"), data["text/html"]
+                )
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("data", True)]
 

@@ -22,6 +22,8 @@ from sparsity_report.untrusted.display_text import BREAK, breakable
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 # Most marks in one text; Typst fails at 500 to 1,000.
 _BREAKS = 250
+# Sizes of text in points, the first of which is chosen that fills the last page to here.
+_SIZES, _FULL = (10.5, 10, 9.5, 9, 11, 11.5, 12), 0.66
 _QUANTITY = re.compile(r"(?<=\d)[ \u00a0](?=%|(?:[kMGTP]?(?:B|FLOPs?)|[kMGTP])\b)")
 
 
@@ -49,23 +51,26 @@ def typeset(templates: Environment, document: Mapping[str, Any]) -> bytes:
         return f"value({len(values) - 1})"
 
     placing = templates.overlay(finalize=place, autoescape=False)
-    source = render(placing, "report.typ.j2", document, "typeset the report")
+    source = render(placing, "report.typ.j2", document, "typeset the report").encode()
+    papers: list[tuple[float, bytes]] = []
     with scratch() as empty:
-        try:
-            compiler = typst.Compiler(
-                root=empty,
-                package_path=empty,
-                package_cache_path=empty,
-                ignore_system_fonts=True,
-                sys_inputs={"values": json.dumps(values)},
-            )
-            paper = compiler.compile(source.encode(), format="pdf", pdf_standards=["ua-1"])
-        except typst.TypstError as error:
-            first = error.diagnostic.split("error:")[1].split("\n")[0]
-            raise SparsityReportError(
-                f"cannot typeset the report: {first}; check template_dir"
-            ) from error
-    assert isinstance(paper, bytes)
+        world: dict[str, Any] = dict.fromkeys(("root", "package_path", "package_cache_path"), empty)
+        for size in _SIZES:
+            inputs = {"values": json.dumps(values), "size": str(size)}
+            world |= {"ignore_system_fonts": True, "sys_inputs": inputs}
+            try:
+                paper = typst.compile(source, format="pdf", pdf_standards=["ua-1"], **world)
+                ends = json.loads(typst.query(source, "<end>", field="value", **world))
+            except typst.TypstError as error:
+                first = error.diagnostic.split("error:")[1].split("\n")[0]
+                raise SparsityReportError(
+                    f"cannot typeset the report: {first}; check template_dir"
+                ) from error
+            assert isinstance(paper, bytes)
+            papers.append((ends[-1] if ends else 1.0, paper))
+            if papers[-1][0] >= _FULL:
+                break
+    paper = max(papers, key=lambda known: known[0])[1]
     # Without the entry it is false as well, and poppler reports an error for a stated false.
     return paper.replace(b"/Marked true/Suspects false", b"/Marked true" + 15 * b" ", 1)
 
@@ -124,5 +129,5 @@ def to_typst(table: Table) -> dict[str, Any]:
         "bodies": bodies,
         "fold": FOLD,
         # May break over pages.
-        "long": len(table.rows) > (12 if len(bodies) == 1 else 30),
+        "long": len(table.rows) > 8,
     }

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -167,7 +166,7 @@ def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     yield from map(Text, note_findings(study.notes, {EDITED_STUDY}))
     table = method_tables.results(study) if study.matches is None else None
     if medium == "kit":
-        yield from _numbered(table.parts()) if table else ()
+        yield table
         caption = say("thesis.totals_caption", models=model_names(study))
         yield study_tables.totals_by_variant(study, caption)
         return
@@ -232,8 +231,7 @@ def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
         has_curve = study.quality is not None and study.quality["perplexity"].nunique() >= _LEVELS
         yield from _kit_figures(study, *["quality"] * has_curve, "sensitivity")
         yield study_tables.continuations(study)
-        if scores := task_tables.zero_shot(study):
-            yield from _numbered(scores.parts())
+        yield task_tables.zero_shot(study)
         for make in (task_tables.score_pairs, task_tables.tasks, task_tables.task_pairs):
             table = make(study)
             yield table if table and len(table.rows) <= _SCORES else None
@@ -302,12 +300,6 @@ def _model(study: StudyFigures) -> Iterator[Block]:
     yield study_tables.models(study)
     yield study_tables.variants(study)
     yield Text(say("page.fingerprint_note"))
-
-
-def _numbered(tables: Iterable[Table]) -> Iterator[Table]:
-    """Yield tables of one key, those after the first with their place in it."""
-    for place, table in enumerate(tables, 1):
-        yield table if place == 1 else replace(table, key=f"{table.key}_{place}")
 
 
 def bibtex(study: StudyFigures) -> list[str]:

@@ -127,7 +127,7 @@ def write_thesis(
     tables = [table for section in sections for table in section.tables]
     for table in tables:
         files |= {
-            f"tables/{table.key}.tex": to_latex(table, table.key.replace("_", "-"), widths["text"]),
+            f"tables/{table.key}.tex": to_latex(table, table.key.replace("_", "-")),
             f"tables/{table.key}.md": to_markdown(table),
         }
     packings = value.facts.packings(value.facts.baseline)

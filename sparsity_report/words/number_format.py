@@ -142,6 +142,11 @@ def plus_minus(value: Number, error: Number) -> str:
     return _joined(THIN, text, "±", figures(error, ",.4f"))
 
 
+def is_guessing(score: Number, vocabulary: Number) -> bool:
+    """Return whether a guess among all tokens at random has no higher perplexity."""
+    return _is_known(score) and _is_known(vocabulary) and score >= vocabulary
+
+
 def perplexity(
     value: Number | tuple[Number, Number], space: str = THIN, digits: int | None = None
 ) -> str:
@@ -165,7 +170,7 @@ def perplexity(
     ('worse than uniform guessing', '1\u202f023.90')
     """
     number, vocabulary = value if isinstance(value, tuple) else (value, None)
-    if _is_known(number) and _is_known(vocabulary) and number >= vocabulary:
+    if is_guessing(number, vocabulary):
         return catalogue()["name.worse_than_uniform_guessing"]
     if digits is not None:
         return figures(number, f",.{digits}f")

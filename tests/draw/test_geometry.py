@@ -169,6 +169,15 @@ def test_axes_of_bars_do_not_magnify_noise():
     assert high - low == pytest.approx(0.1 * scale)
 
 
+def test_charts_of_one_end_share_a_scale():
+    scale = bars_of([0.5])[1] / 0.5
+    for low in (0.0, 0.25):
+        for value in (0.3, 0.5, 0.75):
+            ends = bars_of([value], y_min=low, y_max=0.75)
+            assert ends == pytest.approx([low, low + (0.75 - low) * scale])
+    assert bars_of([0.8], y_max=0.75) == bars_of([0.8])  # no bar is cut
+
+
 # Curves of bytes.
 
 

@@ -49,7 +49,7 @@ def execute(kernel, name, folder, **parameters):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_structural_csr_analysis(kernel, tmp_path):
+def test_structural_csr_analysis(chromium, kernel, tmp_path):
     notebook = execute(
         kernel, "structural_csr_analysis.ipynb", tmp_path,
         MODEL=str(DEMO), OUT="structural_layers",
@@ -74,6 +74,13 @@ def test_structural_csr_analysis(kernel, tmp_path):
     assert sum("image/png" in picture for picture in pictures) == 2
     drawn = [p for p in pictures if "image/svg+xml" in p or "image/png" in p]
     assert not any("text/html" in picture for picture in drawn)
+    (tmp_path / "o.html").write_text(as_html(notebook, hide_inputs=False), encoding="utf-8")
+    page = chromium.new_page(viewport={"width": 800, "height": 600})
+    page.goto((tmp_path / "o.html").as_uri())
+    shown = "boxes => boxes.map(box => box.scrollWidth <= box.clientWidth)"
+    tables = page.locator(".output_html").evaluate_all(shown)
+    page.close()
+    assert tables == [True] * 8
 
 
 @pytest.mark.sweep

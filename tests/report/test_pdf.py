@@ -9,7 +9,17 @@ import hostile
 import pytest
 import torch
 import typst
-from papers import bare, eight_variants, facts, fonts, images, poppler, text_of
+from papers import (
+    bare,
+    eight_variants,
+    facts,
+    fonts,
+    images,
+    largest_gaps,
+    nine_prunings,
+    poppler,
+    text_of,
+)
 from torch import nn
 
 import sparsity_report as sr
@@ -132,6 +142,14 @@ def test_tables_break_between_bodies_and_never_at_one_row(study, tmp_path, sizes
                 assert count == sizes[body] if len(sizes) > 1 else count > 1
             breaks |= {rows[-1]} if rows else set()
     assert len(breaks) > 2
+
+
+@pytest.mark.tools
+def test_nine_prunings_fill_four_pages(demo, tmp_path):
+    study = replace(nine_prunings(demo), tasks=None)
+    gaps = [*largest_gaps(sr.write_report(study, tmp_path / "nine.pdf"))]
+    assert len(gaps) <= 4
+    assert max(gaps) < 1 / 3
 
 
 @pytest.mark.tools

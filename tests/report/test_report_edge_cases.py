@@ -1,7 +1,5 @@
 """Edge cases of reports: limits of tables and texts, empty values, and labels."""
 
-import re
-
 import nbformat
 import pytest
 import torch
@@ -53,32 +51,10 @@ def test_names_are_cut_where_they_are_too_long(key, limit):
 
 
 @pytest.mark.parametrize(
-    ("heads", "letters", "parts"),
-    [
-        ("0", 9, [""]),
-        ("0 a b", 9, ["a b"]),
-        ("0 a b", 8, ["a", "b"]),
-        ("0 a b c d e", 9, ["a b", "c d", "e"]),
-        ("0 aaaa b c", 9, ["aaaa", "b c"]),
-        ("0 aaaaaaaaaaaa b", 9, ["aaaaaaaaaaaa", "b"]),  # wider than a row
-    ],
-)
-def test_wide_tables_are_parted_with_the_names_in_each(heads, letters, parts):
-    """Each column has two letters for its gap."""
-    whole = table(heads.split())
-    shown = whole.parts(letters)
-    assert [" ".join(c.label for c in part.columns[1:]) for part in shown] == parts
-    assert {part.columns[0].label for part in shown} == {"0"}
-    assert {part.caption for part in shown} == {"c"}
-    for part in shown:
-        assert all(len(row.cells) == len(part.columns) for row in part.rows)
-
-
-@pytest.mark.parametrize(
-    ("rows", "bodies", "long"), [(12, 1, False), (13, 1, True), (15, 2, False), (16, 2, True)]
+    ("rows", "bodies", "long"), [(8, 1, False), (9, 1, True), (4, 2, False), (5, 2, True)]
 )
 def test_only_long_tables_break_over_pages(rows, bodies, long):
-    """More than 12 rows of one body, or 30 of several."""
+    """More than 8 rows."""
     assert to_typst(table("ab", rows, bodies))["long"] is long
 
 
@@ -188,18 +164,11 @@ def test_columns_of_numbers_have_room_for_the_widest():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("letters", "breaks"), [(45, False), (80, True)])
+@pytest.mark.parametrize(("letters", "breaks"), [(40, False), (41, True)])
 def test_long_names_of_modules_break_in_latex(letters, breaks):
     columns = columns_of("module total sparsity", {"module": formats.name_format(letters)})
     table = table_of("t", "", columns, [{"module": "x" * letters, "total": 6, "sparsity": 0.5}])
-    for text_cm in (16.0, 12.5):
-        written = latex.to_latex(table, "l", text_cm)
-        assert ("p{" in written) is breaks
-        if breaks:
-            # Beside it stand a count and a share, about 3 cm.
-            (first,) = re.findall(r"p\{([\d.]+)cm\}", written)
-            assert text_cm - 6.5 < float(first) < text_cm - 2.5
-            assert f"p{{{float(first):g}cm}}" in written
+    assert ("p{9cm}" in latex.to_latex(table, "l")) is breaks
 
 
 def test_a_perplexity_no_better_than_guessing_is_in_words(study):

@@ -9,14 +9,13 @@ import subprocess
 import sys
 
 import hostile
-import numpy as np
 import pytest
 import torch
 from helpers import need
 from hypothesis import example, given
 from hypothesis import strategies as st
-from measurements import latency, put_in, quality, sensitivity, with_losses
-from papers import bare, eight_variants, facts, fonts, images, text_of
+from measurements import latency, put_in, quality, sensitivity
+from papers import bare, eight_variants, facts, fonts, images, largest_gaps, nine_prunings, text_of
 
 import sparsity_report as sr
 from sparsity_report.errors import legible
@@ -191,19 +190,28 @@ def test_small_shares_and_many_variants_compile(many):
 
 
 @pytest.mark.latex
-def test_tables_with_intervals_fit_beside_each_other(demo, tmp_path):
-    prunings = {"Global": sr.global_magnitude, "Layer by layer": sr.layerwise_magnitude}
-    masked = [sr.masked(prune(demo, 0.5), name=name) for name, prune in prunings.items()]
-    study = sr.compare(sr.dense(demo), *masked)
-    names = list(study.variants["variant"])
-    scores = quality([(0.5 * (place > 0), 1.0) for place in range(3)], names)
-    noise = np.random.default_rng(0).normal(size=(3, 128))
-    study = put_in(study, quality=with_losses(scores, 16 * (np.array([[2], [6], [7]]) + noise / 4)))
+@pytest.mark.parametrize("kind", ["nine prunings", "packed", "pair"])
+def test_one_run_sets_every_kit_on_full_pages(demo, smollm2_path, tmp_path, kind):
+    if kind == "nine prunings":
+        study = nine_prunings(demo)
+    elif kind == "packed":
+        pruning = sr.global_magnitude(sr.load(smollm2_path), 0.5)
+        study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+    else:
+        study = sr.compare_checkpoints(demo, sr.global_magnitude(demo, 0.5))
     sr.write_thesis(study, tmp_path)
-    compiled(tmp_path)
-    rows = rows_of(tmp_path / "tables" / "results.tex")
-    assert len(rows) == 3
-    assert f"{study.quality['perplexity'][1]:.2f} (" in rows[1][2].replace("{", "")
+    _, text = compiled(tmp_path)
+    assert "[1]," in text
+    captions = re.findall(r"(?:Table|Figure)\d+:(.{40})", text)
+    assert len(captions) == len(set(captions)) > 1
+    *full, _ = largest_gaps(tmp_path / "example.pdf")
+    assert max(full, default=0) < 1 / 3
+    if kind == "nine prunings":
+        ratio = study.quality["perplexity"][3] / study.quality["perplexity"][0]
+        cells = {tuple(row[:2]) for row in rows_of(tmp_path / "tables" / "score_pairs.tex")}
+        assert ("Masked70 against Dense", f"{ratio:.3f}") in cells
+        assert ("Masked70Random against Dense", "{worse than uniform guessing}") in cells
+        assert not re.search(r"\d{6}\.\d", "".join(p.read_text() for p in tmp_path.rglob("*.tex")))
 
 
 @pytest.mark.latex
@@ -374,6 +382,6 @@ def test_measurements_are_set_and_quoted(study, tmp_path):
     assert [(row[1], "62" in row[-1], "never" in row[-1]) for row in crossings] == [
         ("1", True, False), ("128", False, True),
     ]  # fmt: skip
-    assert r"0.40\,\texttimes{} (" in rows_of(tmp_path / "tables" / "results_2.tex")[2][-1]
+    assert r"0.40\,\texttimes{} (" in rows_of(tmp_path / "tables" / "results.tex")[2][-1]
     compiled(tmp_path)
     assert int(facts(tmp_path / "example.pdf")["Pages"]) <= 8

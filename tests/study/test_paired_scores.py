@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import Tiny
-from sparsity_report.findings.quality_findings import paired_findings
 
 import sparsity_report as sr
+from sparsity_report.findings.quality_findings import paired_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.tables.method_tables import results
 from sparsity_report.report.tables.study_tables import quality

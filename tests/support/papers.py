@@ -5,7 +5,10 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
+import pandas as pd
 from helpers import need
+from measurements import put_in, quality, seven, with_losses
 
 import sparsity_report as sr
 from sparsity_report.words.sentences import say
@@ -58,6 +61,38 @@ def eight_variants(weights):
         sr.dense(weights), *(sr.masked(pruning) for pruning in at.values()), sr.csr(at[0.3]),
         sr.csr(at[0.9]), sr.masked(sr.n_m(weights, 2, 4), name="TwoFour"),
     )  # fmt: skip
+
+
+def nine_prunings(weights):
+    """Three policies at three levels with perplexities and zero-shot scores; the last guesses."""
+    policies = {
+        "": sr.global_magnitude,
+        "Layerwise": sr.layerwise_magnitude,
+        "Random": sr.random_unstructured,
+    }
+    masked = [
+        sr.masked(prune(weights, share), name=f"Masked{100 * share:.0f}{name}")
+        for name, prune in policies.items() for share in (0.3, 0.5, 0.7)
+    ]  # fmt: skip
+    study = sr.compare(sr.dense(weights), *masked)
+    names, shares = list(study.variants["variant"]), study.totals["sparsity_prunable"]
+    noise = np.random.default_rng(0).normal(size=(10, 128)) / 4
+    nats = np.array([2, 2.1, 2.3, 3, 2.1, 2.2, 2.9, 2.5, 4, 20])[:, None] + noise
+    scores = with_losses(quality([(share, 1.0) for share in shares], names), 16 * nats)
+    tasks = pd.concat([seven(n, f"some/{n}", place / 100) for place, n in enumerate(names)])
+    return put_in(study, quality=scores, tasks=tasks)
+
+
+def largest_gaps(path):
+    """By page, the largest share of its height between two words below each other."""
+    pages = re.split("<page ", poppler("pdftotext", path, "-bbox"))[1:]
+    for page in pages:
+        height = float(re.search(r'height="([\d.]+)"', page)[1])
+        places = re.findall(r'yMin="([\d.]+)" xMax="[\d.]+" yMax="([\d.]+)"', page)
+        low, gap = 0.0, 0.0
+        for top, foot in sorted((float(a) / height, float(b) / height) for a, b in places):
+            low, gap = max(low, foot), max(gap, top - low)
+        yield gap
 
 
 class Tables(HTMLParser):

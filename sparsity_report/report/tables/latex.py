@@ -8,7 +8,6 @@ from typing import Any
 from sparsity_report.errors import printable, spelled
 from sparsity_report.report.tables.table_model import (
     FOLD,
-    LINE_LETTERS,
     Cell,
     Row,
     Table,
@@ -22,8 +21,10 @@ from sparsity_report.words.number_format import THIN, UNKNOWN
 from sparsity_report.words.value_formats import Format
 
 _UNKNOWN = "\\textendash{}"
-# Letters from which texts of a column break, and the widths of such columns in centimeters.
-_LONG, _WORDS_CM, _TITLE_CM = 40, 9, 12
+# Letters from which texts of a column break, and the setting of such columns.
+_LONG, _WORDS = 40, ">{\\raggedright\\arraybackslash}p{9cm}"
+# Numbers that siunitx aligns.
+_PLAIN = re.compile(r"([<>+-]?)(\d+)\.?(\d*)")
 # BibTeX counts escaped braces, too, so that braces have names.
 ESCAPED = {
     "\\": "\\textbackslash{}", "{": "\\textbraceleft{}", "}": "\\textbraceright{}", "$": "\\$",
@@ -141,8 +142,8 @@ def siunitx(text: str) -> str:
     return re.sub(r"[\s%×]", "", text).replace("−", "-")
 
 
-def to_latex(table: Table, label: str, text_cm: float = 16) -> str:
-    r"""Write a table for booktabs and siunitx.
+def to_latex(table: Table, label: str) -> str:
+    r"""Write a table for booktabs, siunitx and graphicx, smaller where it is wider than the text.
 
     Parameters
     ----------
@@ -150,36 +151,36 @@ def to_latex(table: Table, label: str, text_cm: float = 16) -> str:
         Its first column is text.
     label : str
         Label of the table: ``\ref{tab:label}``.
-    text_cm : float
-        Width of the text in centimeters. If the table is wider, the first column breaks.
     """
-    kinds = [_setting(table, place) for place in range(1, len(table.columns))]
-    first, *sizes = map(table.letters, range(len(table.columns)))
-    others = sum(min(size, _LONG) for size in sizes)
-    narrow = first + others > 0.8 * LINE_LETTERS
-    per_cm = (1.1 if narrow else 1.0) * LINE_LETTERS / 16
-    room = max(text_cm * per_cm - others, first / 3)
-    start = _words(round(room / per_cm, 1)) if room < first else "l"
+    settings = " ".join(_setting(table, place) for place in range(len(table.columns)))
+    are_words = [not place or c.format.unit is None for place, c in enumerate(table.columns)]
+
+    note = tex(table.note)
+
+    def row(row: Row) -> str:
+        cells = zip(row.cells, are_words, strict=True)
+        return " & ".join(tex(c.text) if words else _cell(c) for c, words in cells) + " \\\\"
 
     def title(text: str) -> str:
-        setting = _words(_TITLE_CM) if len(text) > 2 * _LONG else "l"
+        setting = _WORDS if len(text) > 2 * _LONG else "l"
         title = f"\\emph{{{tex(text)}}}"
         return f"\\multicolumn{{{len(table.columns)}}}{{{setting}}}{{{title}}} \\\\"
 
     return "\n".join(
         [
-            "\\begin{table}[htbp]",
-            "\\centering",
-            *(["\\small", "\\setlength{\\tabcolsep}{3pt}"] if narrow else []),
+            "\\begin{table}[!htbp]",
+            "\\centering\\small",
             f"\\caption{{{tex(table.caption)}}}",
             f"\\label{{tab:{label}}}",
-            f"\\begin{{tabular}}{{{' '.join([start, *kinds])}}}",
+            "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+            f"\\begin{{tabular}}{{{settings}}}",
             "\\toprule",
             *(f"{line} \\\\" for line in _heads(table)),
-            *body_lines(table, _row, title, "\\midrule"),
+            *body_lines(table, row, title, "\\midrule"),
             "\\bottomrule",
-            "\\end{tabular}",
-            *([f"\\par\\medskip\n{{\\footnotesize {tex(table.note)}\\par}}"] if table.note else []),
+            "\\end{tabular}%",
+            "}",
+            *([f"\\par\\medskip\n{{\\footnotesize\\raggedright {note}\\par}}"] if note else []),
             "\\end{table}",
             "",
         ]
@@ -187,36 +188,23 @@ def to_latex(table: Table, label: str, text_cm: float = 16) -> str:
 
 
 def _setting(table: Table, place: int) -> str:
-    """Return the LaTeX setting of a column after the first: numbers aligned, long texts broken."""
+    """Return the LaTeX setting of a column: numbers aligned, long texts broken."""
     cells = [row.cells[place] for row in table.rows]
-    if table.columns[place].format.unit is None:
+    if not place or table.columns[place].format.unit is None:
         longest = max((len(cell.text) for cell in cells), default=0)
-        return _words(_WORDS_CM) if longest > _LONG else "l"
+        return _WORDS if longest > _LONG else "l"
     return f"S[table-format={_number_format(map(_cell, cells))}]"
 
 
-def _words(width_cm: float) -> str:
-    return f">{{\\raggedright\\arraybackslash}}p{{{width_cm:g}cm}}"
-
-
-def _row(row: Row) -> str:
-    first, *others = row.cells
-    return " & ".join([tex(first.text), *map(_cell, others)]) + " \\\\"
-
-
 def _cell(cell: Cell) -> str:
-    if isinstance(cell.value, tuple) and cell.format.unit is None:
-        return f"{{{tex(cell.text_with_note)}}}"
-    if cell.format.unit is None:
-        return tex(cell.text)
-    if cell.note or (cell.text != UNKNOWN and not any(map(str.isdigit, cell.text))):
-        return f"{{{tex(cell.text_with_note)}}}"
-    if "±" in cell.text:
-        value, error = map(siunitx, cell.text.split("±"))
+    """Write a cell of a column of numbers; siunitx does not read what is in braces."""
+    plain = siunitx(cell.text)
+    if _PLAIN.fullmatch(plain) and not cell.note:
+        return plain
+    if "±" in cell.text and not cell.note:
+        value, error = plain.split("±")
         return f"{{\\num{{{value}}}{{\\scriptsize\\,$\\pm$\\,\\num{{{error}}}}}}}"
-    if re.search(r"\d\s*[–(]", cell.text):  # from here to there, or with an interval
-        return f"{{{tex(cell.text.rstrip('%×').rstrip())}}}"
-    return f"{{{_UNKNOWN}}}" if cell.text == UNKNOWN else siunitx(cell.text)
+    return f"{{{tex(cell.text_with_note if cell.note else cell.text.rstrip('%×').rstrip())}}}"
 
 
 def _heads(table: Table) -> list[str]:
@@ -229,7 +217,7 @@ def _heads(table: Table) -> list[str]:
 
 def _number_format(cells: Iterable[str]) -> str:
     """Return the width of a column for siunitx: ``<2.1`` leaves room for <10.0."""
-    parts = [re.fullmatch(r"([<>+-]?)(\d+)\.?(\d*)", cell) for cell in cells]
+    parts = map(_PLAIN.fullmatch, cells)
     known = [part.groups() for part in parts if part]
     sign = max((sign for sign, _, _ in known), default="")
     before, after = (max((len(part[k]) for part in known), default=1) for k in (1, 2))

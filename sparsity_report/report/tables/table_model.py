@@ -24,8 +24,6 @@ from sparsity_report.words.value_formats import COUNT, Format
 
 # Letters of a name that a copy of it has.
 _LETTERS = 2000
-#: Letters that a line of a paper holds beside each other.
-LINE_LETTERS = 90
 #: Letters up to which words of a head share a line on paper.
 FOLD = 11
 _OF_COLUMN = Format(str)
@@ -133,23 +131,6 @@ class Table:
         return self._at(
             [p for p, column in enumerate(self.columns) if not p or column.name in names]
         )
-
-    def parts(self, letters: int = LINE_LETTERS) -> list[Table]:
-        """Return tables of about so many letters in a row, each with the names of the rows."""
-        first, *sizes = map(self.letters, range(len(self.columns)))
-        places, room = [[0]], letters - first
-        for place, size in enumerate(sizes, start=1):
-            if size > room and len(places[-1]) > 1:
-                places.append([0])
-                room = letters - first
-            places[-1].append(place)
-            room -= size
-        return [self._at(chosen) for chosen in places]
-
-    def letters(self, place: int) -> int:
-        """Return the letters of a column with its gap; heads break between words."""
-        texts = [row.cells[place].text_with_note for row in self.rows]
-        return 2 + max(map(len, [*texts, *self.columns[place].label.split()]), default=0)
 
     def _at(self, places: Sequence[int]) -> Table:
         def chosen(row: Row) -> Row:

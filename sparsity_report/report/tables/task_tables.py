@@ -25,6 +25,7 @@ from sparsity_report.study.harness_results import KEYS
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, Column
 from sparsity_report.words import value_formats as formats
+from sparsity_report.words.number_format import is_guessing
 from sparsity_report.words.sentences import say
 
 
@@ -113,24 +114,28 @@ def _pair_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def score_pairs(study: StudyFigures) -> Table | None:
     """Return paired comparisons of perplexities and distances from dense; None without losses."""
-    if (frame := study.score_pairs) is None:
+    if (frame := study.score_pairs) is None or study.quality is None:
         return None
     listed = frame[frame["figure"].ne("perplexity_difference")]
-    rows = map(_score_row, plain_rows(listed))
+    scores = study.quality.set_index(["text", "protocol", "variant"])["perplexity"].to_dict()
+    rows = (_score_row(study, row, scores) for row in plain_rows(listed))
     columns, caption = "pair value interval p outcome", say("caption.score_pairs")
     options: dict[str, Any] = {"widths": (1.6, 0), "note": say("table_note.score_pairs")}
     return table_of("score_pairs", caption, columns, rows, title="title", **options)
 
 
-def _score_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the cells of a paired comparison."""
-    column = COLUMNS[row["figure"]]
-    return {
-        **_compared(row, 1 - row["value"]),
-        "title": column.label,
-        "value": Cell(row["value"], format=column.format),
-        "interval": Cell((row["low"], row["high"]), format=formats.interval(column.format)),
-    }
+def _score_row(
+    study: StudyFigures, row: Mapping[str, Any], scores: Mapping[Any, Any]
+) -> dict[str, Any]:
+    """Return the cells of a paired comparison; a perplexity of guessing has no ratio."""
+    column, size = COLUMNS[row["figure"]], study.facts.vocabulary(row["variant"])
+    score = scores[row["text"], row["protocol"], row["variant"]]
+    value = Cell(row["value"], format=column.format)
+    ends = Cell((row["low"], row["high"]), format=formats.interval(column.format))
+    if row["figure"] == "perplexity_ratio" and is_guessing(score, size):
+        value, ends = Cell(score, format=formats.perplexity(size)), Cell(None, format=column.format)
+    cells = {"title": column.label, "value": value, "interval": ends}
+    return _compared(row, 1 - row["value"]) | cells
 
 
 def _compared(row: Mapping[str, Any], gain: float) -> dict[str, Any]:

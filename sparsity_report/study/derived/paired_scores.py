@@ -5,8 +5,8 @@ number of comparisons (Holm).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from sparsity_report.study.block_bootstrap import Mean, holm_levels, mean_over
 from sparsity_report.study.derived.protocol_scores import by_protocol, key_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.losses import paired_mean, token_counts, why_unpaired
+from sparsity_report.words.number_format import is_guessing
 from sparsity_report.words.sentences import say
 
 #: Distances of predictions from those of dense: their losses by span, and their largest value.
@@ -89,6 +90,8 @@ class Paired:
         The variant that each variant is compared with as dense.
     shares : mapping of str to float
         Shares of zeros of the rivals.
+    guessing : set of str
+        Variants with perplexities no better than uniform guessing; their ratios say nothing.
     """
 
     contrasts: Mapping[tuple[str, str], Contrast]
@@ -97,6 +100,7 @@ class Paired:
     first_alike: Mapping[str, str]
     dense: Mapping[str, str]
     shares: Mapping[str, float]
+    guessing: Set[str] = frozenset()
 
     @property
     def correction(self) -> str:
@@ -114,7 +118,9 @@ class Paired:
         return self.contrasts.get((one, other))
 
     def from_dense(self, variant: str) -> Contrast | None:
-        """Return the comparison with dense; None if it is unknown."""
+        """Return the comparison with dense; None if it is unknown or the variant guesses."""
+        if variant in self.guessing:
+            return None
         return self.get(variant, self.dense.get(self.first_alike.get(variant, variant)))
 
     def why(self, rivals: Sequence[str]) -> str:
@@ -220,18 +226,14 @@ def paired_by_protocol(facts: Any) -> dict[tuple[Any, ...], Paired]:
             if prints.get(name) == prints.get(row["against"], 0) and facts.total(name, _NEW) == 0:
                 alike[name] = alike.get(row["against"], row["against"])
         rivals = [[*dict.fromkeys(alike.get(name, name) for name in each)] for _, each in groups]
+        size = facts.vocabulary
+        guessing = {n for n, row in by_variant.items() if is_guessing(row["perplexity"], size(n))}
         # Nothing is best of predictions worse than uniform guessing.
-        rivals = [names for names in rivals if not _are_guessing(facts, by_variant, names)]
+        rivals = [names for names in rivals if not guessing.issuperset(by_variant.keys() & names)]
         base, shares = facts.original or facts.baseline, facts.shares(by_variant)
-        known[key_of(records(scores)[0])] = paired(by_variant, rivals, alike, base, shares)
+        pairs = paired(by_variant, rivals, alike, base, shares)
+        known[key_of(records(scores)[0])] = replace(pairs, guessing=guessing)
     return known
-
-
-def _are_guessing(facts: Any, scores: dict[str, dict[str, Any]], names: list[str]) -> bool:
-    """Return true if uniform guessing among all tokens has no higher perplexity than any."""
-    tokens = facts.vocabulary(names[0])
-    known = [scores[name]["perplexity"] for name in names if name in scores]
-    return tokens is not None and not any(score < tokens for score in known)
 
 
 def distance(row: dict[str, Any], figure: str, pairs: Paired) -> Ends | None:
