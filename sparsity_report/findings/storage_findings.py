@@ -73,7 +73,6 @@ def runtime_findings(study: StudyFigures) -> Iterator[str]:
                 by_verdict.setdefault(verdict, []).append(RUNTIMES[runtime].name)
         figures = {
             "layout": say(f"runtime_layout.{layout}"),
-            "count": sum(runtime.ended is None for runtime in RUNTIMES.values()),
             "date": LOOKED_AT,
         }
         if by_verdict[DENSE]:

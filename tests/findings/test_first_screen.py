@@ -40,8 +40,10 @@ def scored(*shares, weights=None, losses):
 def test_an_interval_is_that_of_the_table():
     study = scored(0.5, losses=(0, 0.3))
     low, high = re.search(r"\((\S+)–(\S+) ×, 95 %\)", verdict(study)).groups()
-    cells = [cell.text for row in results(study).rows for cell in row.cells]
-    assert any(text.endswith(f"({low}–{high})") for text in cells)
+    cells = " ".join(cell.text for row in results(study).rows for cell in row.cells)
+    ends = [float(end) for end in re.search(r"\((\S+)–(\S+)\)", cells).groups()]
+    ratios = np.divide(ends, study.quality["perplexity"][0])
+    assert ratios == pytest.approx([float(low), float(high)], abs=0.006)
 
 
 def test_the_command_prunes_as_the_study_does(demo):

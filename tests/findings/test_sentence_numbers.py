@@ -637,6 +637,13 @@ def separates(study, said):
     return values | {key: method_name(methods[name]) for key, name in sides.items()}
 
 
+def guesses(study, _):
+    _, one, other = study.quality.sort_values("nll").to_dict("records")
+    assert one["perplexity"] < len(study.weights.array("embed_tokens.weight")) < other["perplexity"]
+    methods = study.variants.set_index("variant")["method"].map(method_name)
+    return {"share": "50", "variant": methods[one["variant"]], "rival": methods[other["variant"]]}
+
+
 def some_blocks(study, said):
     rows = prunable(study, said["variant"])
     sums = rows.groupby("block")[["weight_total", "weight_nonzero"]].sum()
@@ -787,12 +794,12 @@ def of_runtimes(verdict):
         path = Path(sr.__file__).parent / "sparse" / "runtime_support.json"
         table = json.loads(path.read_text(encoding="utf-8"))
         maintained = [row for row in table["runtimes"] if row["ended"] is None]
-        layout = LAYOUTS_BY_NAME[said["layout"]] if "layout" in said else "uneven"
+        layout = "uneven" if "variant" in said else stored_as(study)
         if "layout" in said:
-            assert layout == stored_as(study)
+            assert LAYOUTS_BY_NAME[said["layout"]] == layout
         names = [r["name"] for r in maintained if r["cells"][layout]["verdict"] == verdict]
         assert bool(names) == ("names" in said)
-        told = {"count": str(len(maintained)), "date": table["looked_at"]}
+        told = {"date": table["looked_at"]}
         told |= {"names": few(names)} if names else {}
         facts = study.facts
         told |= {"layout": said.get("layout"), "variant": facts.pruning or facts.headline}
@@ -884,6 +891,7 @@ READERS = {
     "finding.sensitivity_extremes_shared": alone_of("level", "first", "parts", "worst", "most"),
     "finding.sensitivity_not_separated": alone_of("level", "parts", "little", "most"),
     "finding.beats": separates,
+    "finding.beats_guessing": guesses,
     "finding.not_separated": separates,
     "finding.unpaired": lambda *_: {"share": "50", "reason": wording("unpaired.losses")},
     "runtimes.dense": of_runtimes("dense"),
@@ -1162,6 +1170,7 @@ def routed():
 STUDIES = {
     "routed": routed,
     "rivals apart": lambda: rivals(0.2, 0.2, costs=(0.1, 0.5, 0.2)),
+    "rival that guesses": lambda: rivals(0.9, 0.2),
     "rivals not apart": lambda: rivals(0.001, 3.0, costs=(0.5, 0.5, 0.2)),
     "unpaired rivals": lambda: rivals(0.2, 0.2, costs=(0.2, 0.2), keeps=False),
     "demo": lambda: study_of(sr.load(), patterns=True, context=128),

@@ -97,7 +97,6 @@ def test_conventions_are_those_of_the_study(parsed, study):
         assert section.count(str(sentence)) == 1
     assert study.variants["fingerprint"].iloc[0] in section
     assert f"sparsity-report {sr.__version__}" in section
-    assert "standard convention" in section
 
 
 def test_tables_have_captions_and_scoped_heads(parsed):
