@@ -119,10 +119,9 @@ def _hidden(study: StudyFigures) -> Iterator[Finding]:
     for variant in study.variants["variant"]:
         for part in rounded(study.facts.layers(variant)):
             if not part.has_zero:
-                key, values = f"rounding.near_zeros.{origin(part)}", part._asdict()
-                yield Finding(
-                    say(key, variant=variant, **values), say("alert.near_zeros", **values)
-                )
+                source, values = origin(part), part._asdict()
+                text = say(f"rounding.near_zeros.{source}", variant=variant, **values)
+                yield Finding(text, say("alert.near_zeros", **values) if source == "more" else "")
 
 
 def _patterns(study: StudyFigures) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """The head of a report: model, treatment, verdict, figures, next step, runtimes and alerts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sparsity_report.counting.pruning_policies import read_method
@@ -8,7 +8,7 @@ from sparsity_report.findings.audit import audit_findings
 from sparsity_report.findings.checkpoint_findings import both, is_identical
 from sparsity_report.findings.storage_findings import runtime_findings
 from sparsity_report.findings.strip_text import strip_texts
-from sparsity_report.findings.verdict import WRECKED, verdict
+from sparsity_report.findings.verdict import WRECKED, labels_of, verdict
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.policy_names import EXISTING
 from sparsity_report.untrusted.display_text import clip
@@ -101,7 +101,8 @@ def _steps(study: StudyFigures) -> Iterator[tuple[str, str]]:
     if study.quality is not None:
         yield from _after_scores(study)
     elif facts.lacks_head(variant):
-        yield say("next.score_tasks"), "study.with_measured(tasks=frame)"
+        if study.tasks is None:
+            yield say("next.score_tasks"), "study.with_measured(tasks=frame)"
     elif variant in facts.already_pruned:
         yield say("next.score_beside_base"), "sparsity-report run BASE MODEL --perplexity"
     elif command := _command(study):
@@ -120,21 +121,21 @@ def _has_kernels(study: StudyFigures, variant: str) -> bool:
     return "2:4" in set(stored) and is_tiled and not study.facts.packings(variant)
 
 
-def _command(study: StudyFigures, scale: float = 1.0, policies: str = "") -> str:
+def _command(study: StudyFigures, shares: Sequence[float] = (), policies: str = "") -> str:
     """Return the command that prunes as in the study and scores it; empty if there is none.
 
-    Sparsities are multiplied by a scale, and other policies replace those of the study.
+    Other sparsities and policies replace those of the study.
     """
     rows = study.variants.dropna(subset="method").drop_duplicates("method")
     known = [read_method(method) for method in rows["method"]]
     if not known or any(each is None or each.name == EXISTING for each in known):
         return ""
     options = policies or ",".join(dict.fromkeys(each.option for each in known if each))
-    levels = study.variants["asked_sparsity"].dropna().unique()
-    shares = ",".join(f"{plain(round(scale * share, 3), 2)}%" for share in levels)
+    levels = shares or study.variants["asked_sparsity"].dropna().unique()
+    texts = ",".join(f"{plain(round(share, 3), 2)}%" for share in levels)
     if all(each.pattern for each in known if each):
-        return "" if scale < 1 else f"sparsity-report run MODEL --policy {options} --perplexity"
-    return f"sparsity-report run MODEL --sparsity {shares} --policy {options} --perplexity"
+        return "" if shares else f"sparsity-report run MODEL --policy {options} --perplexity"
+    return f"sparsity-report run MODEL --sparsity {texts} --policy {options} --perplexity"
 
 
 def _after_scores(study: StudyFigures) -> Iterator[tuple[str, str]]:
@@ -144,17 +145,18 @@ def _after_scores(study: StudyFigures) -> Iterator[tuple[str, str]]:
     for name in (n for n in facts.contenders if n not in facts.already_pruned):
         score = facts.scored(name)
         if score and (change := facts.paired(score).get(score.variant, facts.original)):
-            changes.append((facts.level(name), *change.ratio))
+            changes.append((facts.level(name), *change.ratio, name))
     if not changes:
         return
     top = max(change[0] for change in changes)
     kept = max((change for change in changes if change[2] <= 1), default=None)
-    share, ratio, low, high = kept or min(changes)
+    share, ratio, low, high, name = kept or min(changes)
     ends = {"share": share, "low": times(low).removesuffix(f"{THIN}×"), "high": times(high, " ")}
+    ends["best"] = labels_of(study, [name])[0]
     if kept:
         yield say("next.prune_more" if share == top else "next.prune_less", **ends), ""
-    elif share < top:
-        yield say("next.prune_below", **ends), ""
+    elif share < top and (command := _command(study, [share / 3, 2 * share / 3])):
+        yield say("next.prune_below", **ends), command
     elif any(map(facts.packings, facts.contenders)):
         yield say("next.prune_float"), ""
     elif (
@@ -163,5 +165,5 @@ def _after_scores(study: StudyFigures) -> Iterator[tuple[str, str]]:
         and (command := _command(study, policies="layerwise,wanda"))
     ):
         yield say("next.compare_policies"), command
-    elif command := _command(study, 0.5):
+    elif command := _command(study, [share / 2]):
         yield say("next.prune_half"), command

@@ -93,9 +93,6 @@ def _note(tile: Tile, facts: Facts) -> str:
         key = "strip.size_note" if tile.before is None else key
         dtypes = unpacked or facts.dtypes(variant)[:1]
         return say(key, dtypes=dtypes) if dtypes else ""
-    if tile.key == "performed_flops" and tile.before and tile.after:
-        fewer = [1 - value / tile.before for value in tile.after]
-        return say("strip.performed_flops_note", fewer=fewer)
     if tile.key == "useful_flops" and more["performed"]:
         return say("strip.useful_flops_note", **more)
     return ""

@@ -112,7 +112,7 @@ def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterato
         is_apart = lowest or pairs.why(variants)
         key = "verdict.lowest" if lowest else key if is_apart else "verdict.not_separated"
     worst = {"worst": labels_of(study, ranked)[-1], "high": (known[ranked[-1]].perplexity, tokens)}
-    yield say(key, best=lowest, number=len(ranked), **worst)
+    yield say(key, share=share, best=lowest, number=len(ranked), **worst)
 
 
 def _is_comparable(scores: Iterable[Scored]) -> bool:

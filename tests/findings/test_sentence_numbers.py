@@ -205,7 +205,7 @@ def whole_heads(tensors):
 
 
 def whole_lines(counts):
-    pairs = zip(counts, ("whole row", "whole column"), strict=True)
+    pairs = zip(counts, ("all-zero row", "all-zero column"), strict=True)
     return listed([counted([number], line) for number, line in pairs if number])
 
 

@@ -121,10 +121,10 @@ def test_packed_weights_say_what_they_are_unpacked_to(tmp_path):
     folder, _ = packing.packed_llama(tmp_path, "gptq-4-v1")
     study = study_of(sr.load(folder, name="packed"), 0.5)
     in_file = study.totals["file_bytes"].iloc[0] / 1e3
-    csr = sums(study, "CSR50", "stored_bytes") / 1e3
-    assert texts(study)["Size as CSR"] == (
-        f"{in_file:.1f} kB → {csr:.0f} kB",
-        "whole model, in the file → unpacked to float32",
+    storage = study.storage.query("variant == 'CSR50' and scope == 'model'").set_index("layout")
+    assert texts(study)["Size as bitmask"] == (
+        f"{in_file:.1f} kB → {storage.loc['bitmask', 'bytes'] / 1e3:.0f} kB",
+        "whole model, packed → unpacked to float32",
     )
 
 

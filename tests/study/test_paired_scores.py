@@ -123,8 +123,9 @@ def test_a_winner_is_apart_from_all_others(rivals):
     assert pairs.rivals == [["Global", "Layerwise", "Random"]]
     assert pairs.best(pairs.rivals[0]) == ("Global",)
     _, low, high = pairs.from_dense("Global").ratio
-    assert f"4.9 ({low:.2f}–{high:.2f} ×, 95 %). Of 3 methods, global magnitude has the lowest" in (
-        verdict(study)
+    assert (
+        f"4.9 ({low:.2f}–{high:.2f} ×, 95 % interval). At 50 %, global magnitude has the lowest"
+        in (verdict(study))
     )
     sentences = [str(each) for each in paired_findings(study)]
     gap, low, high = pairs.get("Layerwise", "Global").gap
@@ -219,7 +220,7 @@ def test_nothing_is_best_of_what_is_not_separated(rivals):
     study = scored(rivals, nats(0, 0.2, 0.2, 0.2))
     pairs = pairs_of(study)
     assert pairs.best(pairs.rivals[0]) == ()
-    assert "The text does not separate the 3 methods" in verdict(study)
+    assert "At 50 %, the text does not separate the 3 methods" in verdict(study)
     (sentence,) = map(str, paired_findings(study))
     assert "the text does not separate" in sentence
 

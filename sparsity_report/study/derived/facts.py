@@ -374,19 +374,14 @@ class Facts:
     def _paired(self) -> dict[tuple[Any, ...], Paired]:
         return paired_by_protocol(self)
 
-    def as_csr(self, variant: str, column: str) -> float | None:
-        """Return a figure of the CSR variant with the zeros of a pruning; None without one."""
-        alike = (name for name in self.layouts_of(variant) if self.layouts[name] == "csr")
-        name = next(alike, None)
-        return None if name is None else self.total(name, column)
-
     def size(self, variant: str, layout: str) -> float | None:
         """Return the bytes of a variant's whole model in a layout; ``"csr"`` as its CSR variant.
 
         ``"file"`` is null for models whose file packs no weights.
         """
         if layout == "csr":
-            return self.as_csr(variant, "stored_bytes")
+            alike = (name for name in self.layouts_of(variant) if self.layouts[name] == "csr")
+            return self.total(name, "stored_bytes") if (name := next(alike, None)) else None
         return _known(self.storage(variant, "model")["bytes"].get(layout))
 
     def size_before(self, variant: str) -> float | None:

@@ -25,10 +25,10 @@ class Tile(NamedTuple):
     Attributes
     ----------
     key : str
-        ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``performed_flops``
-        or ``useful_flops``; ``speed``; of a study without a pruning also ``parameters`` and
-        ``prunable``, or ``active`` if variants lack experts; of two checkpoints ``zeros``, and
-        ``revived`` if there were zeros.
+        ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``useful_flops``;
+        ``speed``; of a study without a pruning also ``parameters`` and ``prunable``, or
+        ``active`` if variants lack experts; of two checkpoints ``zeros``, ``performed_flops``,
+        and ``revived`` if there were zeros.
     before : float or None
         Of the baseline; None if unknown, and in a study without a pruning.
     after : tuple of float
@@ -55,7 +55,7 @@ def strip(facts: Facts) -> tuple[Tile, ...]:
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
     >>> quality, size, _, speed = strip(sr.compare(sr.dense(sr.load()), sr.csr(pruning)).facts)
     >>> quality.key, size.more["layout"], speed.more["reason"]
-    ('quality', 'csr', 'unmeasured')
+    ('quality', 'bitmask', 'unmeasured')
     """
     if facts.study.survival is not None:
         return _matched(facts, records(facts.study.survival)[0])
@@ -98,9 +98,9 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         figures["performed_flops"] = "flops_per_token"
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
-    more = {"note": "strip.of_model"}
     for key, figure in figures.items():
         before, after = sums[figure]["before"], sums[figure]["after"]
+        more = {"note": "strip.of_unchanged_model" if before == after else "strip.of_model"}
         is_known = not (pd.isna(before) or pd.isna(after))
         after_ends = _ends([after]) if is_known else ()
         tiles.append(Tile(key, before if is_known else None, after_ends, more))
@@ -146,23 +146,17 @@ def _before(facts: Facts, scores: pd.Series, variants: tuple[str, ...]) -> float
 
 
 def _size(facts: Facts, variants: tuple[str, ...]) -> Tile:
-    """Return the bytes as CSR if all prunings have a CSR variant, else in the smallest layout."""
-    before = facts.size_before(variants[0])
-    sizes = [facts.size(name, "csr") for name in variants]
-    layout = None if None in sizes else "csr"
-    if layout is None and (layout := facts.common_layout(variants)):
-        sizes = [facts.size(name, layout) for name in variants]
-    return Tile("size", before, _ends(sizes), {"layout": layout})
+    """Return the bytes in the smallest layout that is lossless for all prunings."""
+    layout = facts.common_layout(variants)
+    sizes = [facts.size(name, layout) for name in variants] if layout else []
+    return Tile("size", facts.size_before(variants[0]), _ends(sizes), {"layout": layout})
 
 
 def _flops(facts: Facts, variants: tuple[str, ...]) -> Tile:
-    """Return performed FLOPs if all prunings have a CSR variant, else those of nonzeros."""
+    """Return the FLOPs of nonzeros, and those that dense kernels perform."""
     alike = (*facts.layouts_of(variants[0]), facts.original)
     dense = next((name for name in alike if name and facts.layouts[name] != "csr"), None)
     performed = None if dense is None else facts.total(dense, "flops_per_token")
-    flops = [facts.as_csr(name, "flops_per_token") for name in variants]
-    if None not in flops:
-        return Tile("performed_flops", performed, _ends(flops))
     useful = (facts.total(name, "useful_flops_per_token") for name in variants)
     original = None if facts.original in alike[:-1] else facts.original
     before = None if original is None else facts.total(original, "useful_flops_per_token")
