@@ -639,9 +639,11 @@ def separates(study, said):
 
 def guesses(study, _):
     _, one, other = study.quality.sort_values("nll").to_dict("records")
-    assert one["perplexity"] < len(study.weights.array("embed_tokens.weight")) < other["perplexity"]
-    methods = study.variants.set_index("variant")["method"].map(method_name)
-    return {"share": "50", "variant": methods[one["variant"]], "rival": methods[other["variant"]]}
+    tokens, _ = study.layers.loc[study.layers["group"] == "embedding", "shape"].iloc[0]
+    assert one["perplexity"] < tokens < other["perplexity"]
+    methods = study.variants.set_index("variant")["method"]
+    sides = {"variant": one["variant"], "rival": other["variant"]}
+    return {"share": "50", **{key: method_name(methods[name]) for key, name in sides.items()}}
 
 
 def some_blocks(study, said):
@@ -796,7 +798,8 @@ def of_runtimes(verdict):
         maintained = [row for row in table["runtimes"] if row["ended"] is None]
         layout = "uneven" if "variant" in said else stored_as(study)
         if "layout" in said:
-            assert LAYOUTS_BY_NAME[said["layout"]] == layout
+            (name,) = (n for n, each in LAYOUTS_BY_NAME.items() if each == layout)
+            assert said["layout"].lower() == name.lower()
         names = [r["name"] for r in maintained if r["cells"][layout]["verdict"] == verdict]
         assert bool(names) == ("names" in said)
         told = {"date": table["looked_at"]}

@@ -133,7 +133,7 @@ def test_run_adds_the_model_without_experts(tmp_path):
     totals = study.totals.set_index("variant")["total"]
     assert totals["Dense"] - totals["Experts6of8"] == 2 * 2 * (3 * 16 * 12 + 16)
     before, after = (f"{totals[name] / 1e3:#.3g}" for name in ("Dense", "Experts6of8"))
-    assert f"Parameters: {before} → {after}\u202fk\n" in out.stdout
+    assert f"Parameters: {before}\u202fk → {after}\u202fk\n" in out.stdout
 
 
 WRONG = [

@@ -70,7 +70,7 @@ def test_numbers_in_names(tmp_path):
     ("told", "said"),
     [({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
      ({"num_hidden_layers": -2}, "num_hidden_layers is -2"),
-     ({"num_hidden_layers": limits.BLOCKS}, "far more than the files have tensors"),
+     ({"num_hidden_layers": limits.BLOCKS, "intermediate_size": 7}, "far more than the files"),
      ({"num_attention_heads": 10**9}, "num_attention_heads is"),
      ({"num_attention_heads": 0}, "config.json: .*zero"),
      ({"num_attention_heads": -4}, "num_attention_heads is -4"),
