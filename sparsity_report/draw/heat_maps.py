@@ -214,7 +214,8 @@ def part_of(cell: pd.Series) -> str:
 def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str]:
     """Return the heading and the note."""
     (facts,) = records(study.variants[study.variants["variant"] == variant])
-    heading, notes = say("chart.zeros_map_title"), [clip(facts["model"]), clip(variant)]
+    heading = say("chart.zeros_map_title")
+    notes = [say("chart.model_note", **facts), say("chart.variant_note", **facts)]
     if pd.notna(facts["asked_sparsity"]):
         method = method_name(str(facts["method"] or ""))
         heading = say("chart.pruned_zeros_map_title", asked=facts["asked_sparsity"], method=method)

@@ -125,7 +125,7 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lin
     ends = (low / room, high * room)
     if any(row["form"] == "triangle-up" for row in rows):
         ends, edge = (ends[0], high), say("name.worse_than_uniform_guessing")
-    right = max(0.1, *(row["x"] for row in rows))
+    right = max(0.1, *(round(row["x"], 4) for row in rows))
     last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
     return marks.Lines(
         lines=lines,

@@ -37,6 +37,8 @@ class Line(NamedTuple):
 def first_screen(study: StudyFigures) -> dict[str, Any]:
     """Return ``kicker``, ``verdict``, ``strip``, ``lines`` and ``alerts`` of a study.
 
+    ``all_lines`` are the lines, and the alerts as a line.
+
     Examples
     --------
     >>> import sparsity_report as sr
@@ -47,12 +49,16 @@ def first_screen(study: StudyFigures) -> dict[str, Any]:
     """
     steps = [Line(say("line.next"), *step) for step in _steps(study)][:1]
     runtimes = " ".join(runtime_findings(study))
+    lines = [*steps, *([Line(say("line.runs_as"), runtimes)] if runtimes else [])]
+    alerts = [each for each in audit_findings(study) if each.alert][:_ALERTS]
+    listed = " · ".join(each.alert for each in alerts)
     return {
         "kicker": [*_kicker(study)],
         "verdict": verdict(study),
         "strip": strip_texts(study.facts),
-        "lines": [*steps, *([Line(say("line.runs_as"), runtimes)] if runtimes else [])],
-        "alerts": [each for each in audit_findings(study) if each.alert][:_ALERTS],
+        "lines": lines,
+        "alerts": alerts,
+        "all_lines": [*lines, *([Line(say("page.alerts"), listed)] if alerts else [])],
     }
 
 

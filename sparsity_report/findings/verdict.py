@@ -47,7 +47,7 @@ def verdict(study: StudyFigures) -> str:
     if study.matches is not None:
         return " ".join(checkpoint_verdict(study))
     statements = [*_statements(study)][:_SENTENCES] or [_zeros(study, study.facts.headline)]
-    return say("verdict.sentences", statements=statements)
+    return say("format.paragraph", statements=statements)
 
 
 def _statements(study: StudyFigures) -> Iterator[str]:

@@ -51,10 +51,9 @@ def _summary(document: Mapping[str, Any]) -> Iterator[str]:
     heads = {"title": "figure", "number": "value", "note": "note"}
     columns = [Column(key, text=head(name), format=WORDS) for key, name in heads.items()]
     yield to_markdown(table_of("strip", "", columns, document["strip"]))
-    for line in document["lines"]:
+    for line in document["all_lines"]:
         code = f" `{line.code}`" if line.code else ""
         yield f"**{markdown(line.label)}:** {markdown(line.text)}{code}"
-    yield " · ".join(markdown(finding.alert) for finding in document["alerts"])
     if document["hero"]:
         yield from _section(document["hero"], "##")
 
@@ -78,7 +77,7 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
             case Viewer(_, still):
                 yield _data(still) if still else ""
             case Partial(_, values):
-                yield "\n".join(f"- {paragraph(text)}" for text in values["texts"])
+                yield from map(paragraph, values["texts"])
                 # LaTeX text has no backquotes.
                 yield "\n".join(["```bibtex", *values["bibtex"], "```"])
 

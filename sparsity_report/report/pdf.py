@@ -129,5 +129,5 @@ def to_typst(table: Table) -> dict[str, Any]:
         "bodies": bodies,
         "fold": FOLD,
         # May break over pages.
-        "long": len(table.rows) > 8,
+        "long": len(table.rows) > min(24, 8 * len(table.bodies)),
     }

@@ -78,10 +78,10 @@ def _hero(study: StudyFigures, medium: Medium) -> Section | None:
     if study.matches is not None:
         return checkpoint_sections.hero(study, _width(medium))
     texts = tuple(map(Text, topics(study)["rivals"]))
+    if medium == "markdown":
+        return Section("hero", "", texts) if texts else None
     if scores := _scores(study, medium):
-        # Its figures are those of the results.
-        shown: tuple[Block, ...] = texts if medium == "markdown" else (scores, *texts)
-        return Section("hero", "", shown) if shown else None
+        return Section("hero", "", (scores, *texts))
     chart = study_maps.first_map(study)
     if medium != "page":
         return Section("hero", "", (chart, *texts)) if chart else None
@@ -178,7 +178,7 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
     if medium == "kit":
         yield from () if study.matches is not None else study_maps.kit_figures(study)
         return
-    yield Bullets(tuple(sentences["where"])) if sentences["where"] else None
+    yield from map(Text, sentences["where"])
     if study.matches is not None:
         yield from checkpoint_sections.viewer(study, medium)
         return
@@ -187,6 +187,8 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
             yield from study_maps.small_maps(study)
         elif medium == "page" and _scores(study, medium):
             yield sections.Viewer(study_payload(study), study_maps.first_map(study))
+    elif medium == "markdown":
+        yield study_maps.first_map(study)
 
 
 def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:

@@ -168,9 +168,8 @@ def _figures(
             if chart is None:
                 break
             figure = figure_of(chart, family)
-            note = figure.note.replace(" · ", say("format.clause_separator"))
-            key = "format.title_note" if note else "format.title_sentence"
-            caption = say(key, title=figure.title, note=note)
+            clauses = filter(None, figure.note.split(" · "))
+            caption = say("format.paragraph", statements=[figure.title, *clauses])
             captions[Tex(drawing.file)] = (Tex(drawing.command), tex(caption))
             for kind, content in files_of(figure.chart).items():
                 files[f"figures/{drawing.file}_{place}.{kind}"] = content

@@ -67,13 +67,12 @@ def bundle(study: StudyFigures) -> dict[str, str]:
 def _html(study: StudyFigures) -> str:
     maps, table = _pruned(study) if study.matches is None else _matched(study)
     head = first_screen(study)
-    alerts = [finding.alert for finding in head["alerts"]]
-    texts = [" · ".join(head["kicker"]), *map(str, head["lines"]), " · ".join(alerts)]
+    texts = [" · ".join(head["kicker"]), *map(str, head["all_lines"])]
     if study.matches is not None:
         findings = (each for each in study_findings(study) if each != head["verdict"])
         texts += [*findings][:_SENTENCES]
     lines = [f'<p class="verdict">{escape(head["verdict"])}</p>']
-    lines += [f'<p class="soft">{escape(text)}</p>' for text in texts if text]
+    lines += [f'<p class="soft">{escape(text)}</p>' for text in texts]
     parts = [*map(_figure, maps)]
     if table.rows:
         parts.append(f'<div class="wide">{to_html(table)}</div>')

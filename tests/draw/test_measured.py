@@ -193,7 +193,7 @@ def test_intervals_stand_on_their_points(policies):
     places = [float(x) for x in drawn if float(x)]
     assert len(places) == 3
     assert {*places} <= dots
-    assert "not of gaps between variants" in " ".join(spec["title"]["subtitle"])
+    assert "not of gaps between methods" in " ".join(spec["title"]["subtitle"])
 
 
 def test_models_that_came_pruned_are_named_once(demo):

@@ -374,12 +374,12 @@ def kept_masked(study, _):
     }
 
 
-def uneven(study, said):
-    rows = prunable(study, said["variant"])
+def uneven(study, _):
+    pruned, rows = row(study, study.facts.pruning), prunable(study, study.facts.pruning)
     least, most = (rows.loc[end(rows["share"])] for end in (pd.Series.idxmin, pd.Series.idxmax))
     return {
-        "variant": said["variant"],
-        "rule": f"single threshold |w| ≤ {rule_of(row(study, said['variant'])['threshold'])}",
+        "asked_sparsity": f"{100 * pruned['asked_sparsity']:g}", "method": "global magnitude",
+        "rule": f"single threshold |w| ≤ {rule_of(pruned['threshold'])}",
         "low": pct(least["share"]), "least": least["module_name"], "high": pct(most["share"]),
         "most": most["module_name"],
     }  # fmt: skip

@@ -50,7 +50,7 @@ def test_several_prunings_have_ranges(demo):
     zeros = (matrices["weight_total"] - matrices["weight_nonzero"]).groupby(matrices["variant"])
     bits = demo_bits(study)
     kept = [size[0] - 4 * int(number) + bits for number in zeros.sum()]
-    assert shown["Perplexity"] == ("10.0 → 12.3–57.6", "some.txt, windows of 64")
+    assert shown["Perplexity"] == ("10.0 → 12.3–57.6", "some.txt, windows of 64 tokens")
     assert (
         shown["Size as bitmask"][0]
         == f"{mega(size[0])} MB → {mega(min(kept))}–{mega(max(kept))} MB"

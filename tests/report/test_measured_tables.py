@@ -106,8 +106,8 @@ def test_quality(page):
         ["M90", "90.0 %", "worse than uniform guessing", "25.0 %", "0.250", "33.33 %", "22.22 %"],
     ]  # fmt: skip
     assert (
-        "Perplexity and next-token accuracy; protocol sliding on some.txt, "
-        "99 of 100 tokens scored in windows of 64, stride 32, float32."
+        "Perplexity and next-token accuracy: protocol sliding on some.txt, "
+        "99 of 100 tokens scored in windows of 64 tokens with stride 32, in float32."
     ) in page.read_text(encoding="utf-8")
 
 

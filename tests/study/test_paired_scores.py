@@ -161,9 +161,8 @@ def test_fewer_zeros_do_not_win():
         assert any("beats" in text for text in texts) == is_fair
         assert any("the lowest perplexity" in text for text in texts) == is_fair
         assert ("lowest" in marks) == is_fair
-        assert (
-            "no perplexity is called lowest: the pruning with the lowest has fewer" in texts[0]
-        ) != is_fair
+        reason = "no perplexity is called lowest: the leading pruning has fewer"
+        assert (reason in texts[0]) != is_fair
 
 
 def test_a_model_is_not_compared_with_itself():
@@ -192,7 +191,7 @@ def test_a_single_comparison_is_not_corrected():
     weights = sr.load(Tiny(), name="tiny")
     study = sr.compare(sr.dense(weights), sr.masked(sr.global_magnitude(weights, 0.5), name="M"))
     caption = results(scored(study, nats(0, 0.1), ("Dense", "M"))).note
-    assert "(circular block bootstrap)." in caption
+    assert caption.endswith(" spans.")
 
 
 def test_captions_say_where_blocks_do_not_fit(rivals):

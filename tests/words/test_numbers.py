@@ -61,7 +61,7 @@ def test_a_name_keeps_its_case_where_a_sentence_begins(name):
     claim = say("verdict.no_zeros", variant=name, number=8)
     came = say("verdict.came_pruned", model=name, share=0.5, number=8)
     joined = say("verdict.while", claim=came, other=claim)
-    text = say("verdict.sentences", statements=[joined, say("verdict.masked"), came])
+    text = say("format.paragraph", statements=[joined, say("verdict.masked"), came])
     assert text.startswith(f"{name} came with 50.0 % of its 8 prunable weights zero, while None of")
     assert f". Masking saves no space. {name} came with" in text
 

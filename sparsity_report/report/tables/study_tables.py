@@ -187,7 +187,8 @@ def storage(study: StudyFigures, variant: str) -> Table:
     if lossy := [layout_name(each) for each in rows.loc[rows["lossless"].eq(False), "layout"]]:
         note += " " + say("table_note.not_lossless", names=lossy)
     columns = columns_of("layout bytes model_bytes ratio_to_dense break_even", **labels)
-    return table_of("storage", say("caption.storage", variant=variant), columns, rows, note=note)
+    caption = say("caption.storage", share=study.facts.total(variant, "sparsity_prunable"))
+    return table_of("storage", caption, columns, rows, note=note)
 
 
 def zeros_map(study: StudyFigures, variant: str) -> Table:
