@@ -178,7 +178,9 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
     if medium == "kit":
         yield from () if study.matches is not None else study_maps.kit_figures(study)
         return
-    yield from map(Text, sentences["where"])
+    texts = tuple(sentences["where"])
+    is_list = texts[0 if medium == "page" else 1 :]
+    yield from [Bullets(texts)] if is_list else map(Text, texts)
     if study.matches is not None:
         yield from checkpoint_sections.viewer(study, medium)
         return

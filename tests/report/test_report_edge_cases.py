@@ -51,10 +51,10 @@ def test_names_are_cut_where_they_are_too_long(key, limit):
 
 
 @pytest.mark.parametrize(
-    ("rows", "bodies", "long"), [(8, 1, False), (9, 1, True), (4, 2, False), (5, 2, True)]
+    ("rows", "bodies", "long"), [(8, 1, False), (9, 1, True), (8, 2, False), (5, 5, True)]
 )
 def test_only_long_tables_break_over_pages(rows, bodies, long):
-    """More than 8 rows."""
+    """More than 8 rows a body, or more than 24."""
     assert to_typst(table("ab", rows, bodies))["long"] is long
 
 
@@ -103,7 +103,7 @@ def test_work_of_one_of_two_models_has_a_row():
 def test_shared_text_is_stated_once(study):
     frame = quality(names=("Dense", "Masked50", "CSR50"))
     said = tables.quality(put_in(study, quality=frame)).caption
-    assert said.startswith("Perplexity and next-token accuracy; protocol sliding on some.txt, ")
+    assert said.startswith("Perplexity and next-token accuracy: protocol sliding on some.txt, ")
     for column, other in (
         ("text", "b"), ("window", 128), ("stride", 8), ("scored", 98),
         ("protocol", "wikitext2-max"), ("text_fingerprint", "b"), ("dtype", "float16"),
