@@ -21,7 +21,6 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import threshold_rule
 from sparsity_report.study.schema import Column
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.display_names import method_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
@@ -217,8 +216,7 @@ def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str
     heading = say("chart.zeros_map_title")
     notes = [say("chart.model_note", **facts), say("chart.variant_note", **facts)]
     if pd.notna(facts["asked_sparsity"]):
-        method = method_name(str(facts["method"] or ""))
-        heading = say("chart.pruned_zeros_map_title", asked=facts["asked_sparsity"], method=method)
+        heading = say("chart.pruned_zeros_map_title", **facts)
         if pd.notna(facts["threshold"]):
             notes[1] = threshold_rule(facts)
     if spread := study.facts.spread(variant):

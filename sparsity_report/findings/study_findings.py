@@ -133,8 +133,7 @@ def _spread(study: StudyFigures) -> Iterator[str]:
     # A threshold of zero pruned nothing.
     is_single = pd.notna(row["threshold"]) and row["threshold"] > 0
     if is_single and spread and spread.is_uneven and spread.layers >= layers["prunable"].sum():
-        figures = {**row, **spread._asdict(), "rule": threshold_rule(row)}
-        yield say("finding.uneven_sparsity", **figures)
+        yield say("finding.uneven_sparsity", **row, **spread._asdict(), rule=threshold_rule(row))
 
 
 def _active_parameters(study: StudyFigures) -> Iterator[str]:

@@ -4,7 +4,7 @@ Zeros that a model came with are first, then quality, and size. A sentence about
 about the best at the highest sparsity that they share.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from sparsity_report.findings.already_pruned import place_of_zeros
 from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
@@ -97,7 +97,8 @@ def _zeros(study: StudyFigures, variant: str) -> str:
 def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterator[str]:
     """Yield the perplexity before and after the best pruning at a sparsity, and its rank."""
     known = {name: score for name in names if (score := study.facts.scored(name)) and score.before}
-    if not _is_comparable(known.values()):
+    # Only scores of one text by one protocol compare.
+    if len({score.key for score in known.values()}) != 1:
         return
     ranked = sorted(known, key=lambda name: known[name].perplexity)
     best = known[ranked[0]]
@@ -113,11 +114,6 @@ def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterato
         key = "verdict.lowest" if lowest else key if is_apart else "verdict.not_separated"
     worst = {"worst": labels_of(study, ranked)[-1], "high": (known[ranked[-1]].perplexity, tokens)}
     yield say(key, share=share, best=lowest, number=len(ranked), **worst)
-
-
-def _is_comparable(scores: Iterable[Scored]) -> bool:
-    """Return whether all scores are of one text by one protocol."""
-    return len({score.key for score in scores}) == 1
 
 
 def _change(study: StudyFigures, score: Scored, cause: str) -> str:
@@ -217,9 +213,7 @@ def _size(study: StudyFigures, names: Sequence[str], share: float | None) -> Ite
         changes = csr and max(csr) > 1 + SAME and not is_packed
         key = "verdict.no_layout_saves_file" if is_packed else "verdict.no_layout_saves"
         claims = [*(claims if changes else ()), say(key, before=before)]
-    claim = claims[0]
-    if claims[1:]:
-        claim = say(joined, claim=claim, other=claims[1])
+    claim = say(joined, claim=claims[0], other=claims[1]) if claims[1:] else claims[0]
     number = facts.total(names[0], "prunable_total")
     key = "verdict.at_sparsity"
     yield claim if share is None else say(key, share=share, number=number, claim=claim)

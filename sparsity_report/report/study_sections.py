@@ -80,12 +80,11 @@ def _hero(study: StudyFigures, medium: Medium) -> Section | None:
     texts = tuple(map(Text, topics(study)["rivals"]))
     if medium == "markdown":
         return Section("hero", "", texts) if texts else None
-    if scores := _scores(study, medium):
-        return Section("hero", "", (scores, *texts))
-    chart = study_maps.first_map(study)
-    if medium != "page":
-        return Section("hero", "", (chart, *texts)) if chart else None
-    return Section("hero", "", (*texts, sections.Viewer(study_payload(study), chart)))
+    scores = _scores(study, medium)
+    chart = scores or study_maps.first_map(study)
+    if medium == "page" and not scores:
+        return Section("hero", "", (*texts, sections.Viewer(study_payload(study), chart)))
+    return Section("hero", "", (chart, *texts)) if chart else None
 
 
 def _width(medium: Medium) -> float:
@@ -179,8 +178,7 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
         yield from () if study.matches is not None else study_maps.kit_figures(study)
         return
     texts = tuple(sentences["where"])
-    is_list = texts[0 if medium == "page" else 1 :]
-    yield from [Bullets(texts)] if is_list else map(Text, texts)
+    yield from [Bullets(texts)] if texts and medium == "page" else map(Text, texts)
     if study.matches is not None:
         yield from checkpoint_sections.viewer(study, medium)
         return
