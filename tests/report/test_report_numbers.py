@@ -373,7 +373,8 @@ def expected_tables(study, w):
     pruned = prunings(study)
     first = pruned[0]
     yield w.say("caption.results").rstrip("."), results_grid(study, w)
-    yield first, storage_grid(study, w, first)
+    zeros = ratio(*(summed(study, first, f"weight_{key}") for key in ("nonzero", "total")))
+    yield f"{100 - 100 * zeros:.1f}", storage_grid(study, w, first)
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, first, projection)
     yield "", totals_grid(study, w)
@@ -480,7 +481,7 @@ def test_verdict_strip_and_title_of_the_hero(written):
 def test_callouts_and_method(written):
     study, w, folder = written
     first = prunings(study)[0]
-    threshold = study.variants.set_index("variant")["threshold"][first]
+    settings = study.variants.set_index("variant").loc[first]
     shares, own = layer_shares(study, first), study.layers[study.layers["variant"] == first]
     ends = [min(shares, key=shares.get), max(shares, key=shares.get)]
     text = (folder / "page.html").read_text(encoding="utf-8")
@@ -493,7 +494,8 @@ def test_callouts_and_method(written):
     body, shown = bullets("where")
     (sentence,) = shown
     assert all(name in sentence for name in ends)
-    numbers = [w.rule(threshold), *(w.percent(shares[end]) for end in ends)]
+    numbers = [f"{100 * settings['asked_sparsity']:g}", w.rule(settings["threshold"])]
+    numbers += [w.percent(shares[end]) for end in ends]
     left = figures(sentence, *ends, *study.variants["variant"])
     assert left == figures(" ".join(numbers)), sentence
     body, shown = bullets("method")
