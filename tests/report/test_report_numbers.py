@@ -373,8 +373,9 @@ def expected_tables(study, w):
     pruned = prunings(study)
     first = pruned[0]
     yield w.say("caption.results").rstrip("."), results_grid(study, w)
-    zeros = ratio(*(summed(study, first, f"weight_{key}") for key in ("nonzero", "total")))
-    yield f"{100 - 100 * zeros:.1f}", storage_grid(study, w, first)
+    own = study.layers[study.layers["variant"].eq(first) & study.layers["prunable"]]
+    left = 100 * own["weight_nonzero"].sum() / own["weight_total"].sum()
+    yield f"{100 - left:.1f}", storage_grid(study, w, first)
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, first, projection)
     yield "", totals_grid(study, w)
