@@ -434,7 +434,7 @@ def test_a_model_without_head_has_no_perplexity():
     )  # fmt: skip
     torch.manual_seed(0)
     encoder = pruned(sr.load(transformers.BertModel(config), name="bert"), 0.5)
-    assert strip_texts(encoder.facts)[0]["number"] == "none"  # it does not advise to measure one
+    assert strip_texts(encoder.facts)[0]["number"] == "no perplexity"  # nor advice to measure one
     decoder = pruned(sr.load(transformers.BertLMHeadModel(config), name="bert"), 0.5)
     assert strip_texts(decoder.facts)[0]["note"] == "run with --perplexity"
 
