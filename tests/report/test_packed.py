@@ -67,7 +67,7 @@ def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
 def test_tables_figures_and_charts_name_the_bytes(studies):
     study = studies[0]
     notes = [tile["note"] for tile in strip_texts(study.facts)]
-    assert "whole model, in the file → unpacked to float32" in notes
+    assert "whole model, packed → unpacked to float32" in notes
     assert packed_note(study).endswith("and are compared with the file.")
     heads = [column.label for column in study_tables.groups(study).columns]
     assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}

@@ -429,18 +429,14 @@ def expected_strip(study, w):
     def change(before, after, unit=""):
         return f"{w.scaled(before, unit)} → {w.scaled(after, unit)}"
 
-    dense, csr, bitmask = sizes(study)
-    is_csr = len(prunings(study)) == 1  # the others have no CSR variant
+    dense, _, bitmask = sizes(study)
     flops = summed(study, "Dense", "flops_per_token")
     (useful,) = {summed(study, v, "useful_flops_per_token") for v in prunings(study)}
-    size_as = w.fill("strip.size_as", layout=w.say("layout.csr" if is_csr else "layout.bitmask"))
+    size_as = w.fill("strip.size_as", layout=w.say("layout.bitmask"))
     costs = [
-        (size_as, change(dense, csr if is_csr else bitmask, "B"), ["32"]),
-        (
-            w.say("strip.performed_flops" if is_csr else "strip.useful_flops"),
-            change(flops, useful),  # no weight of Dense is zero
-            figures(w.percent0(1 - ratio(useful, flops)) if is_csr else w.scaled(flops, "")),
-        ),
+        (size_as, change(dense, bitmask, "B"), ["32"]),
+        # No weight of Dense is zero.
+        (w.say("strip.useful_flops"), change(flops, useful), figures(w.scaled(flops, ""))),
     ]
     if study.quality is None:
         none = w.say("strip.not_measured")

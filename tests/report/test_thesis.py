@@ -262,7 +262,7 @@ def test_the_same_study_gives_the_same_files(kit, pdf, study, tmp_path):
 @pytest.mark.tools
 def test_kit_page_and_pdf_cite_by_the_same_entry(kit, pdf, study, tmp_path):
     entry = (kit / "sparsity-report.bib").read_text()
-    assert bare(entry) in text_of(pdf)
+    assert bare(f"Study {study.fingerprint}; weights") in text_of(pdf)
     page = sr.write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.unescape(re.search(r'<pre class="cite"[^>]*>(.*?)</pre>', page, re.S)[1]) == entry
     weights = study.variants.loc[0, "fingerprint"]
