@@ -1,22 +1,17 @@
-"""Texts of the figures at the head of a report, and of measured scores."""
+"""Texts of the figures at the head of a report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.strip import Tile, strip
-from sparsity_report.study.derived.tradeoff import Point, Tradeoff
-from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
-from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import (
     percent,
     perplexity,
-    plus_minus,
     quantities,
     times,
     unit_once,
-    with_error,
 )
 from sparsity_report.words.sentences import say
 
@@ -96,26 +91,3 @@ def _note(tile: Tile, facts: Facts) -> str:
     if tile.key == "useful_flops" and more["performed"]:
         return say("strip.useful_flops_note", **more)
     return ""
-
-
-def measure_name(tradeoff: Tradeoff) -> str:
-    """Return the name of the measurement."""
-    if tradeoff.measure == "perplexity":
-        return say("label.perplexity")
-    if tradeoff.measure == "mean":
-        return say("chart.mean_accuracy_seven_tasks")
-    task = SEVEN.get(tradeoff.measure, tradeoff.measure)
-    return f"{clip(task, 24)}, {clip(tradeoff.subject, 16)}"
-
-
-def score_text(tradeoff: Tradeoff, point: Point, vocabulary: int | None = None) -> str:
-    """Write a score with its standard error, if that is known."""
-    if tradeoff.measure == "perplexity":
-        return perplexity((point.value, vocabulary), space="")
-    write = with_error if is_accuracy(tradeoff) else plus_minus
-    return write(point.value, point.error)
-
-
-def is_accuracy(tradeoff: Tradeoff) -> bool:
-    """Return true if the scores are shares of correct answers."""
-    return tradeoff.subject == METRIC and (tradeoff.measure == "mean" or tradeoff.measure in SEVEN)

@@ -17,7 +17,6 @@ from sparsity_report.study.derived.paired_scores import score_pairs
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
 from sparsity_report.study.derived.strip import Tile, strip
 from sparsity_report.study.derived.tracker_metrics import study_metrics
-from sparsity_report.study.derived.tradeoff import Tradeoff, places, tradeoff
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import EXISTING
@@ -74,21 +73,6 @@ class StudyFigures(StudyFrames):
         ('Masked30',)
         """
         return tuple(dict.fromkeys([*self.facts.contenders, *self.facts.prunings]))
-
-    @cached_property
-    def tradeoff(self) -> Tradeoff | None:
-        """Quality against bytes of the variants scored by one protocol.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
-        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
-        >>> study.tradeoff is None  # nothing was scored
-        True
-        """
-        is_scored = self.quality is not None or self.tasks is not None
-        return tradeoff(self.quality, self.tasks, places(self.facts)) if is_scored else None
 
     @cached_property
     def score_pairs(self) -> pd.DataFrame | None:

@@ -3,6 +3,7 @@
 - `payload`: a header and arrays as compressed bytes, which the script opens.
 - `study_payload`: the counts, levels and texts of a study, or the matches of two checkpoints.
 - `viewer_metrics`: the metrics of the map and the table.
+- `measured_scores`: the measured scores of variants and of levels.
 - `copied_code`: a study at a level as Python and as a command.
 - `embed`: the bundled scripts, the style, and the viewer as a fragment of HTML.
 - `view_state`: the state of an explorer, and the layers in view.

@@ -448,7 +448,7 @@ export class Figures {
    */
   score(state) {
     const { quality, baseline, scores } = this.data;
-    const of = (place) => quality?.points.find(({ variants }) => variants.includes(place))?.text;
+    const of = (place) => quality?.texts[place];
     const ofPolicy = scores?.filter(({ policy }) => policy === state.policy) ?? [];
     const at = (share) => ofPolicy.find(({ level }) => Math.abs(level - share) < SAME_LEVEL)?.text;
     const [measure, score, dense] = this.isLevel(state)

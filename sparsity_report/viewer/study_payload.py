@@ -16,12 +16,10 @@ from sparsity_report.counting.pruning_policies import families, read_method
 from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import strip_names
 from sparsity_report.findings.first_screen import model_names
-from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.derived.removed_strips import strips
-from sparsity_report.study.derived.tradeoff import measured_levels
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
@@ -31,6 +29,7 @@ from sparsity_report.study.schema import COLUMNS
 from sparsity_report.study.sweep import ladders, thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.viewer.copied_code import CopiedCode
+from sparsity_report.viewer.measured_scores import measured_levels, measured_scores
 from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode, nearest
 from sparsity_report.viewer.viewer_metrics import (
     aligned,
@@ -447,23 +446,15 @@ def _two_four(
 
 def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, Any]:
     """Return the scores of variants, and the perplexities of levels."""
-    quality, tradeoff = None, study.tradeoff
-    if tradeoff is not None:
-        quality = {
-            "name": measure_name(tradeoff),
-            "points": [
-                {
-                    "variants": [positions[name] for name in point.variants],
-                    "text": score_text(tradeoff, point, study.facts.vocabulary(point.variants[0])),
-                }
-                for point in tradeoff.points
-            ],
-        }
+    quality = None
+    if known := measured_scores(study):
+        texts = {positions[name]: text for name, text in known[1].items()}
+        quality = {"name": known[0], "texts": texts}
     tokens = study.facts.vocabulary(str(study.variants["variant"].iloc[0]))
     scores = [
         {"policy": policy, "level": at, "value": score, "text": perplexity((score, tokens), "")}
         for policy in study.by_policy
-        for at, score in measured_levels(study.facts, policy)
+        for at, score in measured_levels(study, policy)
     ]
     return {"quality": quality, "scores": scores}
 
@@ -486,8 +477,8 @@ def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
     first = next(iter(fewer), opened)
     same = [name for name in variants if name in study.facts.layouts_of(first)]
     layouts = {variants[name]["layout"] for name in same}
-    points = header["quality"]["points"] if header["quality"] else ()
-    scored = {header["variants"][place]["name"] for point in points for place in point["variants"]}
+    texts = header["quality"]["texts"] if header["quality"] else ()
+    scored = {header["variants"][place]["name"] for place in texts}
     opened = next((name for name in same if name in scored), first)
     policy = next((entry for entry in header["policies"] if "levels" in entry), None)
     levels, key = (policy["levels"], policy["key"]) if policy else ([0.0], "")

@@ -132,7 +132,7 @@ export interface Payload {
   twoFour?: Record<number, number[]>;
   baseline?: number;
   packed?: string | null;
-  quality?: { name: string; points: { variants: number[]; text: string }[] } | null;
+  quality?: { name: string; texts: Record<number, string> } | null;
   scores?: { level: number; value: number; text: string; policy: string }[];
   code?: string;
   command?: string | null;

@@ -1,10 +1,11 @@
 """The payload, decoded anew with numpy, holds the counts, levels and bytes of the study."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import Tiny, count, study_of
-from measurements import put_in, quality
+from measurements import put_in, quality, seven
 from payloads import decode
 from safetensors.numpy import load_file
 from torch import nn
@@ -90,6 +91,21 @@ def test_the_first_view_shows_a_variant_with_a_score(demo_study, scored, first):
     scores = quality(((0.0, 8.0), (0.3, 9.0)), scored)
     start = decode(study_payload(put_in(demo_study, quality=scores)))[0]["start"]
     assert (start["variant"], start["layout"]) == (first, "csr")
+
+
+def test_scores_are_perplexities_else_accuracies(demo_study):
+    sides = ("Dense", 0.0), ("Masked30", 0.125)
+    tasks = pd.concat([seven(name, name, less) for name, less in sides])
+    mean = (0.75 + 0.625 + 0.5 + 0.6875 + 0.71875 + 0.375 + 0.3125) / 7
+    for frame, scores in (
+        (tasks, [mean, mean - 0.125]),
+        (tasks[tasks["task"] == "rte"], [0.625, 0.5]),
+    ):
+        study = put_in(demo_study, tasks=frame)
+        texts = decode(study_payload(study))[0]["quality"]["texts"]
+        assert [texts["0"][:5], texts["1"][:5]] == [f"{100 * score:.2f}" for score in scores]
+    study = put_in(study, quality=quality(((0.0, 8.0), (0.3, 9.0)), ("Dense", "Masked30")))
+    assert decode(study_payload(study))[0]["quality"]["texts"] == {"0": "8.0", "1": "9.0"}
 
 
 def test_histograms_are_the_density_of_the_weights(several, demo):

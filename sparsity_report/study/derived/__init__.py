@@ -12,6 +12,5 @@
 - `layer_metrics`: figures of layers besides counts, their magnitudes, the least and most sparse
 - `existing_zeros`: the pattern of the zeros of an already-pruned model
 - `tracker_metrics`: flat figures for experiment trackers
-- `tradeoff`: quality against bytes of measured variants
 - `removed_strips`: shares of a base by block, and strips of removed parts
 """
