@@ -18,9 +18,6 @@ from sparsity_report.words.sentences import say, says
 if TYPE_CHECKING:
     from sparsity_report.api.study import Study
 
-# Key of the sentences on texts that variants wrote.
-_PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "finding.continuation")
-
 # Changed files of an earlier run that are named.
 _NAMED = 3
 
@@ -88,6 +85,4 @@ def summary_lines(study: Study) -> Iterator[str]:
     for figure in head["strip"]:
         yield say("cli.figure" if figure["note"] else "cli.figure_alone", **figure)
     yield from map(str, head["lines"])
-    for finding in topics(study)["quality"]:
-        if any(says(finding, key) for key in _PRINTED):
-            yield finding
+    yield from (each for each in topics(study)["quality"] if says(each, "finding.continuation"))

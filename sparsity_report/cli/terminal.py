@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
@@ -40,9 +40,7 @@ def print_warning(text: str) -> None:
 
 
 @contextmanager
-def timed_bar(
-    title: str, key: str, count: int, clock: Callable[[], float] = perf_counter
-) -> Iterator[Progress]:
+def timed_bar(title: str, key: str, count: int) -> Iterator[Progress]:
     """Show a bar, and print about how long all the work takes once its first steps are done.
 
     `key` is that of the line in the catalogue; `count` is its number of variants.
@@ -54,8 +52,8 @@ def timed_bar(
 
         def progress(done: int, total: int, name: str) -> None:
             if not done:
-                begun.append(clock())
-            elif begun and done < total and (spent := clock() - begun[-1]) >= 1:
+                begun.append(perf_counter())
+            elif begun and done < total and (spent := perf_counter() - begun[-1]) >= 1:
                 print_time(key, count, spent * total / done)
                 begun.clear()
             show(done, total, name)
