@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from sparsity_report.draw.charts import blocks_chart
-from sparsity_report.findings.checkpoint_findings import blocks_title, is_identical
-from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, Viewer, chart_of
+from sparsity_report.findings.checkpoint_findings import blocks_title
+from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, chart_of
 from sparsity_report.report.tables import checkpoint_tables, study_tables
 from sparsity_report.report.tables.table_model import Table
 from sparsity_report.study.derived.removed_strips import block_shares
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.sentences import say
 
 # Most rows of removed parts by medium.
@@ -53,12 +52,6 @@ def survival(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     if study.survival[["kept", "revived", "new"]].to_numpy().any():
         yield _of_medium(checkpoint_tables.survival(study), medium)
     yield from map(Text, sentences["survival"])
-
-
-def viewer(study: StudyFigures, medium: Medium) -> Iterator[Block]:
-    """Yield the interactive view of two checkpoints that differ."""
-    if medium == "page" and not is_identical(study):
-        yield Viewer(study_payload(study), None)
 
 
 def removed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:

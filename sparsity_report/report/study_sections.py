@@ -13,6 +13,7 @@ from sparsity_report.draw import charts, theme
 from sparsity_report.draw.measured_charts import CHARTS, quality_chart
 from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.audit import audit
+from sparsity_report.findings.checkpoint_findings import is_identical
 from sparsity_report.findings.first_screen import first_screen, model_names
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.report import checkpoint_sections, sections, study_maps
@@ -99,78 +100,57 @@ def _scores(study: StudyFigures, medium: Medium) -> Chart | None:
     return sections.chart_of(chart, None, "hero", say("caption.hero"))
 
 
-def _is_comparison(study: StudyFigures) -> bool:
-    return len(study.facts.contenders) > 1
-
-
 def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
-    sentences = topics(study)
+    given = study, medium, topics(study)
 
     def titled(
-        parts: Mapping[str, tuple[str, Iterable[Block | None]]], is_appendix: bool = False
+        parts: Mapping[str, Iterable[Block | None]], is_appendix: bool = False
     ) -> Iterator[Section]:
         """Yield the sections that have content."""
-        for key, (title, blocks) in parts.items():
+        for key, blocks in parts.items():
             if study.matches is not None and key in _OF_PRUNINGS:
                 continue
             if present := tuple(block for block in blocks if block is not None):
-                yield Section(key, say(title), present, is_appendix)
+                yield Section(key, say(f"section.{key}"), present, is_appendix)
 
-    runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium))}
+    runtimes = {"runtimes": _runtimes(study, medium)}
     parts = {
-        "survival": (
-            "pair.survival_heading",
-            checkpoint_sections.survival(study, medium, sentences),
-        ),
-        "results": ("page.results_heading", _results(study, medium, sentences)),
-        "where": ("page.where_heading", _where(study, medium, sentences)),
-        "removed": (
-            "pair.removed_heading",
-            checkpoint_sections.removed(study, medium, sentences),
-        ),
-        "changes": ("pair.totals_heading", checkpoint_sections.sizes(study)),
-        "experts": ("page.experts_heading", _experts(study, medium, sentences)),
-        "storage": ("page.storage_heading", _storage(study, medium, sentences)),
-        "speed": ("page.speed_heading", _speed(study, medium, sentences)),
-        "quality": ("page.quality_heading", _quality(study, medium, sentences)),
+        "survival": checkpoint_sections.survival(*given),
+        "results": _results(*given),
+        "where": _where(*given),
+        "removed": checkpoint_sections.removed(*given),
+        "changes": checkpoint_sections.sizes(study),
+        "experts": _experts(*given),
+        "storage": _storage(*given),
+        "speed": _speed(*given),
+        "quality": _quality(*given),
         **({} if medium in _WITH_APPENDIX else runtimes),
-        "checkpoints": (
-            "pair.checkpoints_heading",
-            checkpoint_sections.models(study, medium, sentences),
-        ),
-        "method": ("page.method_heading", _method(study, medium, sentences)),
+        "checkpoints": checkpoint_sections.models(*given),
+        "method": _method(*given),
     }
     main = [*titled(parts)]
     if medium not in _WITH_APPENDIX:
         return main
     appendix = {
-        "inside": (
-            "page.heads_experts_heading",
-            study_maps.heads_and_experts(study) if medium == "page" else (),
-        ),
+        "inside": study_maps.heads_and_experts(study) if medium == "page" else (),
         **runtimes,
-        "timings": ("page.timings_heading", _measured(study, medium, _TIMES)),
-        "pairs": ("page.pairs_heading", _measured(study, medium, (task_tables.score_pairs,))),
-        "totals": (
-            "page.totals_heading",
-            [study_tables.totals(study), study_tables.groups(study)],
-        ),
-        "model": ("page.model_heading", _model(study)),
+        "timings": _measured(study, medium, _TIMES),
+        "pairs": _measured(study, medium, (task_tables.score_pairs,)),
+        "totals": [study_tables.totals(study), study_tables.groups(study)],
+        "model": _model(study),
     }
     return [*main, *titled(appendix, is_appendix=True)]
 
 
 def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     yield from map(Text, note_findings(study.notes, {EDITED_STUDY}))
-    table = method_tables.results(study) if study.matches is None else None
+    yield method_tables.results(study) if study.matches is None else None
     if medium == "kit":
-        yield table
         caption = say("thesis.totals_caption", models=model_names(study))
         yield study_tables.totals_by_variant(study, caption)
-        return
-    yield table
-    yield from map(Text, sentences["results"])
+    else:
+        yield from map(Text, sentences["results"])
 
 
 def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -180,14 +160,13 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
     texts = tuple(sentences["where"])
     yield from [Bullets(texts)] if texts and medium == "page" else map(Text, texts)
     if study.matches is not None:
-        yield from checkpoint_sections.viewer(study, medium)
-        return
-    if _is_comparison(study):
-        if medium == "paper":
-            yield from study_maps.small_maps(study)
-        elif medium == "page" and _scores(study, medium):
-            yield sections.Viewer(study_payload(study), study_maps.first_map(study))
-    elif medium == "markdown":
+        if medium == "page" and not is_identical(study):
+            yield sections.Viewer(study_payload(study), None)
+    elif medium == "paper" and len(study.facts.contenders) > 1:
+        yield from study_maps.small_maps(study)
+    elif medium == "page" and _scores(study, medium):
+        yield sections.Viewer(study_payload(study), study_maps.first_map(study))
+    elif medium == "markdown" and len(study.facts.contenders) < 2:
         yield study_maps.first_map(study)
 
 
@@ -200,11 +179,10 @@ def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
 
 def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield bytes against sparsity, and those of the headline's pruning in every layout."""
-    prunings = study_maps.headline_first(study)[:1]
+    variant = study.facts.pruning
     if medium == "kit":
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
-        for variant in prunings:
-            yield study_tables.storage(study, variant)
+        yield study_tables.storage(study, variant) if variant else None
         return
     yield from (Text(" ".join(sentences[key])) for key in ("storage", "flops") if sentences[key])
     if study.storage.empty:
@@ -212,8 +190,7 @@ def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
         return
     if (curve := charts.csr_bytes_curve(study, _width(medium))) is not None:
         yield sections.chart_of(curve, None, "curve", say("caption.layout_bytes"))
-    for variant in prunings or [study.facts.headline]:
-        yield study_tables.storage(study, variant)
+    yield study_tables.storage(study, variant or study.facts.headline)
 
 
 def _speed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -242,7 +219,7 @@ def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
         return
     yield from map(Text, sentences["quality"])
     levels = 0 if study.quality is None else study.quality["sparsity"].nunique()
-    if levels >= _LEVELS and not _is_comparison(study):
+    if levels >= _LEVELS and len(study.facts.contenders) < 2:
         yield from _measured(study, medium, (study_tables.quality,))
     elif study_tables.passage(study) is None:
         yield study_tables.quality(study)

@@ -143,9 +143,9 @@ def test_printed_to_pdf_nothing_is_missing(chromium, report, tmp_path):
     with Visit(chromium, report) as visit:
         visit.page.pdf(path=tmp_path / "printed.pdf", prefer_css_page_size=True)
     text = " ".join(poppler("pdftotext", tmp_path / "printed.pdf", "-layout").split())
-    for wording in (say("page.results_heading"), "CSR with int32 indices", "Made 20"):
+    for wording in (say("section.results"), "CSR with int32 indices", "Made 20"):
         assert wording in text, wording
-    assert say("page.totals_heading") not in text.split("Made 20")[1]
+    assert say("section.totals") not in text.split("Made 20")[1]
 
 
 def test_ready_within_a_second(chromium, smollm2, tmp_path):

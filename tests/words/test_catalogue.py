@@ -27,7 +27,7 @@ FAMILIES = (
     "audit.excluded", "audit.zero", "audit.zero_by_variant", "speed.not_stated", "sparsity",
     "sparsity_note", "convention.tied_head", "name.convention", "map.too_many", "chart.zeros_title",
     "caption.zeros_by", "cell.base_map", "count.tied", "pair.metric_note",
-    "reproduction", "reproduction.dense",
+    "reproduction", "reproduction.dense", "section",
     "pair.gone", "pair.strip", "pair.blocks_title", "pair.blocks_axis",
 )  # fmt: skip
 
