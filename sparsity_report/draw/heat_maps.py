@@ -226,19 +226,11 @@ def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str
     return heading, " · ".join(notes)
 
 
-def small_map(study: StudyFigures, variant: str) -> HeatMap | None:
-    """Return a heat map of a variant's zeros without a scale, one of several side by side.
-
-    Returns
-    -------
-    HeatMap or None
-        None if the variant has no prunable weights in numbered blocks, or all cells are equal.
-    """
-    cells, grid = study.facts.cells(variant), study.facts.grid(variant)
-    if cells.empty or even(study, variant):
-        return None
+def small_map(study: StudyFigures, variant: str) -> HeatMap:
+    """Return a heat map of a variant's zeros without a scale, one of several side by side."""
+    grid = study.facts.grid(variant)
     title, axes = clip(variant, 24), (grid.blocks, grid.projections)
-    shape = _small(cells, axes, _SMALL_HEIGHT, title)
+    shape = _small(study.facts.cells(variant), axes, _SMALL_HEIGHT, title)
     return replace(shape, alt=say("chart.small_map_alt", variant=clip(variant), note=shape.note))
 
 

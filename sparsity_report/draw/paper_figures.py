@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from sparsity_report.draw import export
 from sparsity_report.draw.charts import csr_bytes_curve
@@ -20,6 +20,8 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.study.files.json_files import StudySource, study_or_saved
 
+# Title and note of a chart, and the chart without them.
+_Figure: TypeAlias = "tuple[str, str, Mapping[str, Any] | HeatMap]"
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
@@ -72,24 +74,16 @@ def write_figures(study: StudySource, folder: str | os.PathLike[str]) -> list[Pa
     ]
 
 
-class Figure(NamedTuple):
-    """A chart without its title, which is the caption of its figure."""
-
-    title: str
-    note: str
-    chart: Mapping[str, Any] | HeatMap
-
-
-def figure_of(chart: VegaLite | HeatMap, family: str | None) -> Figure:
-    """Return a chart as a figure of a paper, in a font family."""
+def figure_of(chart: VegaLite | HeatMap, family: str | None) -> _Figure:
+    """Return title, note and chart of a figure, in a font family; the caption has the first two."""
     if isinstance(chart, HeatMap):
         plain = replace(chart, title="", note="", font=family or chart.font)
-        return Figure(chart.title, chart.note, plain)
+        return chart.title, chart.note, plain
     spec = chart.to_dict()
     title = spec.pop("title")
     if family:
         spec["config"]["font"] = family
-    return Figure(title["text"], " ".join(title.get("subtitle", ())), spec)
+    return title["text"], " ".join(title.get("subtitle", ())), spec
 
 
 def files_of(chart: Mapping[str, Any] | HeatMap) -> dict[str, str | bytes]:

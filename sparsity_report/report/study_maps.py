@@ -14,14 +14,9 @@ from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.words.sentences import say
 
 
-def headline_first(study: StudyFigures) -> list[str]:
-    """Return the prunings, the one of the headline first."""
-    return sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning)
-
-
 def first_map(study: StudyFigures) -> Chart | None:
     """Return the map of the headline's pruning, or else of the first that has one."""
-    for variant in headline_first(study):
+    for variant in sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning):
         if (chart := heat_maps.sparsity_map(study, variant)) is not None:
             table = study_tables.zeros_map(study, variant)
             return chart_of(chart, table, _key(study, variant))
@@ -38,7 +33,8 @@ def kit_figures(study: StudyFigures) -> Iterator[Block]:
 
 def small_maps(study: StudyFigures) -> Iterator[Block | None]:
     """Yield small maps of several prunings; those with equal shares in all cells as a sentence."""
-    mapped = [v for v in study.side_by_side if not study.facts.cells(v).empty]
+    distinct = dict.fromkeys([*study.facts.contenders, *study.facts.prunings])
+    mapped = [variant for variant in distinct if not study.facts.cells(variant).empty]
     if len(mapped) < 2:
         return
     maps: list[Chart] = []
@@ -74,16 +70,17 @@ def use_of_experts(study: StudyFigures, medium: Medium) -> Iterator[Block | None
 
 def heads_and_experts(study: StudyFigures) -> Iterator[Block | None]:
     """Yield maps of the headline's heads and experts, or that they are too many."""
-    for variant in headline_first(study)[:1]:
-        maps = []
-        for place, part in enumerate(study.facts.parts(variant)):
-            table = study_tables.inside(variant, part)
-            if chart := chart_of(heat_maps.part_map(part, variant), table, f"{part.key}{place}"):
-                maps.append(chart)
-            elif heat_maps.is_too_large(part):
-                yield Text(say(f"map.too_many.{part.key}", number=len(part.rows)))
-        note = say("map.heads_experts_note", variant=variant)
-        yield sections.multiples(maps, heat_maps.colors(), "inside-colors", note)
+    if (variant := study.facts.pruning) is None:
+        return
+    maps = []
+    for place, part in enumerate(study.facts.parts(variant)):
+        table = study_tables.inside(variant, part)
+        if chart := chart_of(heat_maps.part_map(part, variant), table, f"{part.key}{place}"):
+            maps.append(chart)
+        elif heat_maps.is_too_large(part):
+            yield Text(say(f"map.too_many.{part.key}", number=len(part.rows)))
+    note = say("map.heads_experts_note", variant=variant)
+    yield sections.multiples(maps, heat_maps.colors(), "inside-colors", note)
 
 
 def _key(study: StudyFigures, variant: str) -> str:

@@ -167,11 +167,11 @@ def _figures(
             chart = drawing.draw(width=width * 72 / 2.54)
             if chart is None:
                 break
-            figure = figure_of(chart, family)
-            clauses = filter(None, figure.note.split(" · "))
-            caption = say("format.paragraph", statements=[figure.title, *clauses])
+            title, note, plain = figure_of(chart, family)
+            clauses = filter(None, note.split(" · "))
+            caption = say("format.paragraph", statements=[title, *clauses])
             captions[Tex(drawing.file)] = (Tex(drawing.command), tex(caption))
-            for kind, content in files_of(figure.chart).items():
+            for kind, content in files_of(plain).items():
                 files[f"figures/{drawing.file}_{place}.{kind}"] = content
     return captions, files
 
