@@ -12,7 +12,6 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.study_sections import study_document
-from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import StudySource, study_or_saved
 from sparsity_report.untrusted.gates import open_file
 from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
@@ -120,7 +119,9 @@ def write_model_card(
     sections = [replace(p, blocks=p.blocks[:n], is_appendix=False) for p, n in chosen]
     body = to_report({**document, "sections": sections, "hero": None})
     replaced = front_matter(target.parent) if target.name == "README.md" else {}
-    home = _home(read)
+    from sparsity_report.counting.checkpoint_writer import home_of
+
+    home = home_of(read.weights) if read.weights is not None else None
     text = card(
         body,
         replaced or (front_matter(home) if home else {}),
@@ -129,15 +130,6 @@ def write_model_card(
         is_pruned=bool(read.facts.prunings),
     )
     return write_file(target, text)
-
-
-def _home(study: StudyFigures) -> Path | None:
-    """Return the folder of the first variant's model; None if it is not open."""
-    if study.weights is None:
-        return None
-    from sparsity_report.counting.checkpoint_writer import home_of
-
-    return home_of(study.weights)
 
 
 def front_matter(folder: Path) -> dict[str, str]:

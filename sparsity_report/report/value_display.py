@@ -31,10 +31,6 @@ _NARROW, _WIDE, _WIDTH, _ROW, _TALLEST = 130, 24, 480, 16, 240
 
 def describe(study: StudyFigures) -> str:
     """Return the text of a study in a few lines."""
-    return "\n".join(_lines(study))
-
-
-def _lines(study: StudyFigures) -> list[str]:
     models, names = (list(study.variants[key].unique()) for key in ("model", "variant"))
     title = say(
         "repr.study_summary",
@@ -45,7 +41,7 @@ def _lines(study: StudyFigures) -> list[str]:
     optional = (*MATCHED, *CHANGED, *MEASURED)
     measured = [name for name in optional if getattr(study, name) is not None]
     frames = ["layers", "groups", "totals", "storage", *measured]
-    return [title, verdict(study), say("repr.frame_names", frames=frames)]
+    return "\n".join([title, verdict(study), say("repr.frame_names", frames=frames)])
 
 
 def bundle(study: StudyFigures) -> dict[str, str]:

@@ -29,7 +29,7 @@ def say(key: str, /, **values: object) -> str:
         Key of ``sentences.json``. Its text has placeholders such as
         ``{name}`` or ``{name:format}``. The formats are:
 
-        - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
+        - numbers: ``percent`` (one digit; ``percent0``), ``level``, ``times``,
           ``multiple``, ``perplexity`` (alone, or with the size of the vocabulary),
           ``perplexity_gap`` (``perplexity_change`` with its sign), ``threshold``, ``duration``,
           ``points``, ``scaled UNIT``, or a Python format such as ``,`` or ``.2f``;
@@ -199,7 +199,6 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
 _NUMBERS: Mapping[str, Callable[..., str]] = {
     "percent": number_format.percent,
     "percent0": partial(number_format.percent, digits=0),
-    "percent2": partial(number_format.percent, digits=2),
     "level": number_format.level,
     "perplexity": number_format.perplexity,
     "times": number_format.times,

@@ -128,11 +128,8 @@ class Table:
 
     def only(self, *names: str) -> Table:
         """Return the table with the first and some other of its columns."""
-        return self._at(
-            [p for p, column in enumerate(self.columns) if not p or column.name in names]
-        )
+        places = [p for p, column in enumerate(self.columns) if not p or column.name in names]
 
-    def _at(self, places: Sequence[int]) -> Table:
         def chosen(row: Row) -> Row:
             return row._replace(cells=tuple(row.cells[place] for place in places))
 
