@@ -52,7 +52,7 @@ for value in (loaded, two):
     assert len(sr.summarize(value)) > 1
     assert repr(value)
     assert value.save(out / "again.json").is_file()
-for name in "layers groups totals storage audit strip side_by_side facts".split():
+for name in "layers groups totals storage audit facts".split():
     getattr(loaded, name)
 for name in "matches removed survival changes groups totals facts".split():
     getattr(two, name)

@@ -17,6 +17,7 @@ from sparsity_report.study.derived.removed_strips import block_shares
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS
+from sparsity_report.study.storage_layouts import layout_curve
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words import number_format
 from sparsity_report.words.display_names import group_name, head, layout_name
@@ -39,7 +40,8 @@ def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite 
     VegaLite or None
         None if nothing is prunable, or if a file packs the weights: nobody stores them as dense.
     """
-    facts, frame = study.facts, study.facts.curve()
+    facts = study.facts
+    frame = layout_curve(facts.layers(facts.baseline))
     if frame.empty or facts.packings(facts.baseline):
         return None
     names = {layout: layout_name(layout) for layout in _LINES if layout in {*frame["layout"]}}

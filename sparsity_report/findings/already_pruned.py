@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sparsity_report.study.derived.existing_zeros import uneven_lines
+from sparsity_report.study.derived.existing_zeros import smallest_kept, uneven_lines
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.rounded_zeros import origin, rounded
@@ -74,7 +74,9 @@ def _inside(study: StudyFigures, variant: str) -> Iterator[str]:
         yield say("existing.uneven_lines", lines=say(f"column.{uneven.key}"), **uneven.figures)
     else:
         yield say("existing.lines_as_random")
-    if kept := study.facts.smallest_kept(variant):
+    # Magnitudes of packed weights are rounded.
+    kept = None if study.facts.packings(variant) else smallest_kept(patterns)
+    if kept:
         yield say(f"existing.kept.{kept.key}", **kept.figures)
 
 

@@ -179,8 +179,8 @@ def _doubtful_scores(study: StudyFigures) -> Iterator[str]:
     if study.tasks is None:
         return
     for doubt in doubts(study.variants, study.tasks):
-        key = "audit.scores_before_pruning" if doubt.before else "audit.scores_of_other_model"
-        yield say(key, **doubt._asdict())
+        key = "audit.scores_before_pruning" if doubt["before"] else "audit.scores_of_other_model"
+        yield say(key, **doubt)
     parts = study.tasks[study.tasks["limited"].fillna(False).astype(bool)]
     for variant, rows in parts.groupby("variant", sort=False):
         tasks = list(dict.fromkeys(rows["task"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.pairing.removed import KINDS
@@ -20,7 +20,7 @@ from sparsity_report.words.number_format import UNKNOWN, known
 from sparsity_report.words.sentences import say, some
 
 if TYPE_CHECKING:
-    from sparsity_report.study.derived.removed_strips import BlockShares, Strip
+    from sparsity_report.study.derived.removed_strips import BlockShares, StripRow
 
 # Smallest change of a size that is stated.
 _STATED = 0.005
@@ -63,7 +63,7 @@ def checkpoint_topics(study: StudyFigures) -> dict[str, list[str]]:
         "survival": (_overlap, changed_values, _patterns),
         "where": (_extremes,),
         "removed": (_removed, _against_base),
-        "checkpoints": (_permutations, _added, _doubts),
+        "checkpoints": (_added, _doubts),
     }
     stated = checkpoint_verdict(study)
     return {
@@ -155,10 +155,6 @@ def _number_of_blocks(modules: Iterable[str], numbers: Iterable[Any]) -> int:
     return len({(path.partition(f".{n}.")[0], n) for path, n in places})
 
 
-def _permutations(study: StudyFigures) -> Iterator[str]:
-    yield from note_findings(study.notes, ["note.moved_units"])
-
-
 def _overlap(study: StudyFigures) -> Iterator[str]:
     zeros = records(study.facts.table("survival"))[0]
     if zeros["revived"] and zeros["new"]:
@@ -211,6 +207,8 @@ def kept_patterns(study: StudyFigures) -> Iterator[tuple[str, int, int]]:
 
 
 def _added(study: StudyFigures) -> Iterator[str]:
+    """Yield moved units and added modules."""
+    yield from note_findings(study.notes, ["note.moved_units"])
     matches = study.facts.table("matches")
     names = matches.loc[matches["alignment"] == "added", "module_name"].tolist()
     if names:
@@ -330,12 +328,12 @@ def both(study: StudyFigures) -> str:
     return f"{before} → {after}"
 
 
-def strip_names(strip: Strip) -> list[str]:
+def strip_names(rows: Sequence[StripRow]) -> list[str]:
     """Return a distinct name for each row of a strip: its block, or else its module."""
-    blocks = [row.block for row in strip.rows]
+    blocks = [row.block for row in rows]
     if None not in blocks and len(set(blocks)) == len(blocks):
         return [say("name.numbered_block", block=str(block)) for block in blocks]
-    return distinct_names([row.module or "–" for row in strip.rows], 40)
+    return distinct_names([row.module or "–" for row in rows], 40)
 
 
 def block_names(shares: BlockShares) -> list[str]:

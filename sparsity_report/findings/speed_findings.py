@@ -6,7 +6,6 @@ import pandas as pd
 
 from sparsity_report.study.derived.speedups import ENOUGH
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.layers import records
 from sparsity_report.words.sentences import say
 
 
@@ -32,21 +31,11 @@ def speed_findings(study: StudyFigures) -> Iterator[str]:
     yield from _control(forward[forward["noise"].notna()], base)
 
 
-def ratios_with_intervals(rows: pd.DataFrame) -> list[str]:
-    """Return the speed-up of each row with its 99 % interval."""
-    names = {"realised_speedup": "ratio", "realised_low": "low", "realised_high": "high"}
-    ratios = records(rows[[*names]].rename(columns=names))
-    return [say("format.ratio_interval", **ratio) for ratio in ratios]
-
-
-def timed_tokens(rows: pd.DataFrame) -> list[int]:
-    """Return the numbers of tokens at a time for which rows were timed."""
-    return [int(number) for number in rows["tokens"]]
-
-
 def _speed_up(variant: str, rows: pd.DataFrame, base: str) -> str:
     promised, threads = rows["promised_speedup"].iloc[0], int(rows["threads"].iloc[0])
-    timed = {"tokens": timed_tokens(rows), "speeds": ratios_with_intervals(rows), "base": base}
+    ends = zip(rows["realised_speedup"], rows["realised_low"], rows["realised_high"], strict=True)
+    speeds = [say("format.ratio_interval", ratio=r, low=low, high=high) for r, low, high in ends]
+    timed = {"tokens": rows["tokens"].tolist(), "speeds": speeds, "base": base}
     return say("speed.speed_up", variant=variant, promised=promised, threads=threads, **timed)
 
 
@@ -54,7 +43,7 @@ def _not_stated(variant: str, reason: str, rows: pd.DataFrame, base: str) -> str
     ends = {"low": rows["realised_low"].min(), "high": rows["realised_high"].max()}
     ends |= {"fold": 1 + rows["noise"].max(), "others": rows["others"].max()}
     ends |= {key: rows[key].iloc[0] for key in ("cores", "threads")} | {"runs": rows["runs"].min()}
-    names = {"variant": variant, "base": base, "tokens": timed_tokens(rows)}
+    names = {"variant": variant, "base": base, "tokens": rows["tokens"].tolist()}
     return say(f"speed.not_stated.{reason}", enough=ENOUGH, **names, **ends)
 
 

@@ -15,7 +15,6 @@ from sparsity_report.study.derived.existing_zeros import n_m_positions
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.paired_scores import score_pairs
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
-from sparsity_report.study.derived.strip import Tile, strip
 from sparsity_report.study.derived.tracker_metrics import study_metrics
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import records
@@ -45,34 +44,6 @@ class StudyFigures(StudyFrames):
         ('Dense', ('Masked30',))
         """
         return Facts(self)
-
-    @cached_property
-    def strip(self) -> tuple[Tile, ...]:
-        """The four figures at the head of a report, from dense to pruned.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
-        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
-        >>> len(study.strip)
-        4
-        """
-        return strip(self.facts)
-
-    @cached_property
-    def side_by_side(self) -> tuple[str, ...]:
-        """The distinct prunings by sparsity, those of the first pruned model before others.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
-        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
-        >>> study.side_by_side
-        ('Masked30',)
-        """
-        return tuple(dict.fromkeys([*self.facts.contenders, *self.facts.prunings]))
 
     @cached_property
     def score_pairs(self) -> pd.DataFrame | None:

@@ -16,6 +16,7 @@ from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
 _Size = Callable[[Any], Any]
 # Layouts of the curve of bytes against sparsity.
 _CURVE = ("dense", "csr_int32", "csr_int64", "bitmask")
+_ENDS = ["total", "base", "full", "empty"]
 _SUMMED = ["total", "nonzero", "bytes", "base", "empty", "full"]
 
 
@@ -62,7 +63,9 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     frame["break_even"] = share.mask(frame["layout"].str.startswith("bsr"))
     is_smaller = (frame["bytes"] < frame["base"]).fillna(False).astype(bool)
     frame.loc[frame["layout"].eq("2:4") & is_smaller, "break_even"] = 0.5
-    return typed("storage", _of_packed(frame, layers))
+    packed = layers.loc[_is_packed(layers), "variant"]
+    # A file is a layout where it packs weights.
+    return typed("storage", frame[frame["layout"].ne("file") | frame["variant"].isin(packed)])
 
 
 def with_packed_bytes(layers: pd.DataFrame, variants: pd.DataFrame) -> pd.DataFrame:
@@ -75,25 +78,6 @@ def with_packed_bytes(layers: pd.DataFrame, variants: pd.DataFrame) -> pd.DataFr
     rows = rows.merge(variants[["variant", *model]], on="variant", how="left")
     opened = rows.groupby([*model, "module_name"], sort=False)["file_bytes"].transform("first")
     return layers.assign(packed_bytes=opened.array)
-
-
-def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the bytes of each layout of a variant at 0 % and 100 % sparsity.
-
-    Parameters
-    ----------
-    layers : pandas.DataFrame
-        The rows of one variant in ``study.layers``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        By ``layout``: ``total`` weights, and the bytes if dense, or in the file that packs them
-        (``base``), without zeros (``full``) and with only zeros (``empty``). With z zeros,
-        ``full − z·(full − empty) ÷ total`` bytes.
-    """
-    sizes = _layer_sizes(_matrices(layers)).groupby("layout", sort=False)
-    return summed(sizes[["total", "base", "full", "empty"]])
 
 
 def layout_curve(layers: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +94,9 @@ def layout_curve(layers: pd.DataFrame) -> pd.DataFrame:
         ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
     """
     shares = np.arange(101) / 100
-    lines = layout_ends(layers).reindex([*_CURVE]).dropna().astype("int64")
+    # Bytes fall linearly from ``full`` without zeros to ``empty`` with zeros alone.
+    sizes = summed(_layer_sizes(_matrices(layers)).groupby("layout", sort=False)[_ENDS])
+    lines = sizes.reindex([*_CURVE]).dropna().astype("int64")
     total, base, full, empty = (lines[[name]].to_numpy() for name in lines)
     # Both weights and bytes are whole numbers.
     left = total - np.rint(total * shares)
@@ -141,12 +127,6 @@ def _is_packed(layers: pd.DataFrame) -> pd.Series:
 def _packed_bytes(layers: pd.DataFrame) -> pd.Series:
     """Return the bytes in the file of layers that it packs, of opened layers without a column."""
     return layers.get("packed_bytes", layers["file_bytes"]).astype("Int64")
-
-
-def _of_packed(frame: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
-    """Return sizes without the layout ``file`` of variants whose weights no file packs."""
-    packed = layers.loc[_is_packed(layers), "variant"]
-    return frame[frame["layout"].ne("file") | frame["variant"].isin(packed)]
 
 
 def _summed(frame: pd.DataFrame) -> pd.DataFrame:

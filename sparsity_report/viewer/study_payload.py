@@ -166,14 +166,14 @@ def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[s
         ],
         "removed": [
             {
-                "label": say(f"pair.strip.{strip.kind}"),
+                "label": say(f"pair.strip.{kind}"),
                 "name": name,
                 "module": row.module,
                 "among": row.among,
                 "gone": list(row.gone),
             }
-            for strip in strips(study.facts.table("removed"))
-            for name, row in zip(strip_names(strip), strip.rows, strict=True)
+            for kind, modules in strips(study.facts.table("removed"))
+            for name, row in zip(strip_names(modules), modules, strict=True)
         ],
     }
 

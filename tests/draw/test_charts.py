@@ -20,6 +20,7 @@ from transformers import OPTConfig, OPTForCausalLM
 import sparsity_report as sr
 from sparsity_report.draw import charts, export, heat_maps, measured_charts, theme
 from sparsity_report.errors import printable
+from sparsity_report.study.storage_layouts import layout_curve
 from sparsity_report.words.display_names import group_name
 
 KEYS = "script jinja image constructor override longest"
@@ -172,7 +173,6 @@ def test_a_model_pruned_before_has_a_color_of_its_own(weights):
 def test_constant_figures_are_not_drawn(weights):
     masked = sr.compare(sr.dense(weights), sr.masked(sr.layerwise_magnitude(weights, 0.5)))
     assert heat_maps.sparsity_map(masked, "Masked50Layerwise") is None
-    assert heat_maps.small_map(masked, "Masked50Layerwise") is None
     same = quality([(0.0, 10.0), (0.5, 10.0)], ["Dense", "Masked50Layerwise"])
     assert measured_charts.quality_chart(put_in(masked, quality=same)) is None
 
@@ -252,7 +252,9 @@ def test_a_large_map_stays_small_and_loses_nothing(study, blocks, inner):
 
 def test_curve_is_the_storage_arithmetic(study):
     n, rows_and_one = 2 * (4 * 16 * 16 + 2 * 16 * 32), 2 * (4 * 17 + 33 + 17)
-    frame = study.facts.curve().pivot_table(index="layout", columns="sparsity", values="bytes")
+    frame = layout_curve(study.facts.layers(study.facts.baseline)).pivot_table(
+        index="layout", columns="sparsity", values="bytes"
+    )
     for sparsity, nonzero in [(0.0, n), (0.5, n // 2), (1.0, 0)]:
         assert frame[sparsity].to_dict() == {
             "dense": 4 * n, "csr_int32": nonzero * (4 + 4) + rows_and_one * 4,

@@ -13,6 +13,7 @@ import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.report.tables import checkpoint_tables, study_tables
+from sparsity_report.study.derived.strip import strip
 from sparsity_report.viewer.study_payload import packed_note
 from sparsity_report.words.sentences import say
 
@@ -110,7 +111,7 @@ def test_a_pair_has_the_bytes_of_the_file(tmp_path):
     """The other checkpoint holds the same values in float32."""
     packed, plain = packing.packed_llama(tmp_path, "gptq-4-v1")
     pair = sr.compare_checkpoints(packed, plain)
-    (size,) = (tile for tile in pair.strip if tile.key == "size")
+    (size,) = (tile for tile in strip(pair.facts) if tile.key == "size")
     assert (size.before, size.after) == (FILE, (4 * (WEIGHTS + PLAIN),) * 2)
     heads = [row.cells[0].text for row in checkpoint_tables.changes(pair).rows]
     assert "Stored bytes, unpacked" in heads

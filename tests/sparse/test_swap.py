@@ -9,6 +9,7 @@ from torch.nn.utils import parametrizations, prune
 
 import sparsity_report as sr
 from sparsity_report.sparse.csr_swap import keeps_forward, runs_as_csr
+from sparsity_report.study.storage_layouts import layout_curve
 
 SIZE = {
     "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -377,5 +378,9 @@ def test_tables_of_a_model_that_partly_runs_as_csr_agree(pruned, tmp_path):
     assert abs(size - total["stored_bytes"]) <= 8 * slack
     assert abs(flops - total["flops_per_token"]) <= 2 * slack + len(study.layers)
     # Where nothing is pruned CSR is as large as it gets: a line, and it meets that of its end.
-    curve = study.facts.curve().query("sparsity == 0").set_index("layout")["bytes"]
+    curve = (
+        layout_curve(study.facts.layers(study.facts.baseline))
+        .query("sparsity == 0")
+        .set_index("layout")["bytes"]
+    )
     assert curve["csr_int32"] == study.facts.storage("Dense")["bytes"]["csr_int32"]

@@ -8,6 +8,8 @@ from helpers import Tiny, study_of
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.study.derived.strip import strip
+from sparsity_report.study.storage_layouts import layout_curve
 
 
 def zeros_of(variant):
@@ -84,7 +86,7 @@ def test_break_even_is_one_number_and_where_the_lines_of_the_curve_cross(study):
         found = {facts.break_even(variant, layout) for variant in study.variants["variant"]}
         assert len(found) == 1
         (share,) = found
-        curve = facts.curve().query("layout == @layout")
+        curve = layout_curve(facts.layers(facts.baseline)).query("layout == @layout")
         assert (curve["ratio"] > 1).equals(curve["sparsity"] < share)
 
 
@@ -194,7 +196,7 @@ def test_measured_figures_are_in_the_strip(demo, low, high, after):
         study_of(demo), latency=measurements.latency().assign(realised_low=low, realised_high=high),
         quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
     )  # fmt: skip
-    quality, *_, speed = study.strip
+    quality, *_, speed = strip(study.facts)
     assert (quality.key, quality.before, quality.after) == ("perplexity", 10.0, (12.5, 12.5))
     assert (quality.more["text"], quality.more["window"]) == ("some.txt", 64)
     assert speed.after == after
@@ -209,7 +211,7 @@ def test_the_strip_compares_a_pruning_with_its_own_model(demo):
     study = measurements.put_in(
         study, quality=measurements.quality(((0.0, 10.0), (0.5, 4.0)), ("Dense", "M"))
     )
-    quality, size, flops, _ = study.strip
+    quality, size, flops, _ = strip(study.facts)
     assert (quality.before, quality.after) == (None, (4.0, 4.0))
     assert size.before == sums(study, "M")["stored_bytes"]
     assert (flops.key, flops.before) == ("useful_flops", None)

@@ -22,7 +22,7 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
-from sparsity_report.study.derived.existing_zeros import Positions, positions, smallest_kept
+from sparsity_report.study.derived.existing_zeros import Positions, positions
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
 from sparsity_report.study.derived.paired_scores import Paired, paired_by_protocol
@@ -35,7 +35,7 @@ from sparsity_report.study.levels import in_layout
 from sparsity_report.study.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.study.schema import TABLES
-from sparsity_report.study.storage_layouts import layout_curve, with_packed_bytes
+from sparsity_report.study.storage_layouts import with_packed_bytes
 from sparsity_report.study.survival import base_shares
 
 # Largest distance of zeros from a target that is reached.
@@ -140,13 +140,6 @@ class Facts:
     def positions(self, variant: str) -> Positions | None:
         """Return the pattern that a variant's zeros form, see :mod:`.existing_zeros`."""
         return positions(self.patterns(variant), self.spread(variant))
-
-    def smallest_kept(self, variant: str) -> Positions | None:
-        """Return the smallest magnitudes beside those that magnitude pruning would leave.
-
-        None for packed weights, whose magnitudes are rounded.
-        """
-        return None if self.packings(variant) else smallest_kept(self.patterns(variant))
 
     def _left(self, variant: str) -> tuple[int, ...]:
         """Return the nonzero weights of each layer, -1 where unknown."""
@@ -500,10 +493,6 @@ class Facts:
         """Return the zeros ÷ prunable weights of the variants of the study where it is known."""
         known = {v: self.total(v, "sparsity_prunable") for v in variants if v in self.layouts}
         return {variant: share for variant, share in known.items() if share is not None}
-
-    def curve(self) -> pd.DataFrame:
-        """Return bytes of the baseline's prunable weights by sparsity, :func:`.layout_curve`."""
-        return layout_curve(self.layers(self.baseline))
 
     def dtypes(self, variant: str | None = None) -> list[str]:
         """Return types of prunable weights of a variant, or the baseline, the commonest first."""

@@ -250,7 +250,9 @@ def distance(row: dict[str, Any], figure: str, pairs: Paired) -> Ends | None:
     pairs : Paired
         The comparisons of the scores of its text and protocol.
     """
-    mean, most = distance_mean(row, figure), DISTANCES[figure][1]
+    losses, most = DISTANCES[figure]
+    # A score may have no losses by span.
+    mean = None if why_unpaired(row, row) else paired_mean(row, figure=losses)
     value = row.get(figure, mean and mean.estimate)
     if pairs.are_alike(row["variant"], row["against"]) or value is None or pd.isna(value):
         return None
@@ -258,11 +260,6 @@ def distance(row: dict[str, Any], figure: str, pairs: Paired) -> Ends | None:
         return value, math.nan, math.nan
     low, high = mean.interval()
     return value, max(low, 0.0), min(high, most)
-
-
-def distance_mean(row: _Row, figure: str) -> Mean | None:
-    """Return the mean of a distance over spans; None if the score has no losses by span."""
-    return None if why_unpaired(row, row) else paired_mean(row, figure=DISTANCES[figure][0])
 
 
 def score_pairs(facts: Any) -> pd.DataFrame | None:

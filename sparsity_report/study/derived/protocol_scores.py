@@ -23,7 +23,6 @@ class Scored(NamedTuple):
     Attributes
     ----------
     variant : str
-    text : str
     perplexity : float
     before : float or None
     key : tuple
@@ -31,7 +30,6 @@ class Scored(NamedTuple):
     """
 
     variant: str
-    text: str
     perplexity: float
     before: float | None
     key: tuple[Any, ...]
@@ -78,7 +76,7 @@ def scored(quality: pd.DataFrame | None, variant: str, baseline: str) -> Scored 
     for key in sorted(scores, key=lambda key: key not in others):
         row, known = scores[key], variant != baseline and key in others
         before = float(others[key]["perplexity"]) if known else None
-        return Scored(variant, str(row["text"]), float(row["perplexity"]), before, key)
+        return Scored(variant, float(row["perplexity"]), before, key)
     return None
 
 

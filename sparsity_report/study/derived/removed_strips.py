@@ -39,13 +39,6 @@ class StripRow(NamedTuple):
     gone: tuple[int, ...]
 
 
-class Strip(NamedTuple):
-    """All modules from which something of one kind was removed."""
-
-    kind: str
-    rows: tuple[StripRow, ...]
-
-
 class BlockShares(NamedTuple):
     """Shares of the base by block.
 
@@ -89,8 +82,11 @@ def base_maps(matches: pd.DataFrame) -> tuple[Grid, pd.DataFrame] | None:
     return grid, pd.DataFrame(grid.cells, columns=list(Cell._fields)).assign(**shares)
 
 
-def strips(removed: pd.DataFrame) -> Iterator[Strip]:
-    """Yield a strip per kind of removed things: blocks, experts, heads, key-value heads."""
+def strips(removed: pd.DataFrame) -> Iterator[tuple[str, list[StripRow]]]:
+    """Yield each kind of removed things with the modules from which some were removed.
+
+    Kinds are blocks, experts, heads and key-value heads.
+    """
     for kind in ROWS:
         of_kind = removed[removed["kind"] == kind]
         rows = []
@@ -101,7 +97,7 @@ def strips(removed: pd.DataFrame) -> Iterator[Strip]:
         if kind == "block":
             rows = list(_stacks(rows))
         if rows:
-            yield Strip(kind, tuple(rows))
+            yield kind, rows
 
 
 def _stacks(rows: list[StripRow]) -> Iterator[StripRow]:

@@ -7,7 +7,7 @@ The tasks are BoolQ, RTE, HellaSwag, WinoGrande, ARC-easy, ARC-challenge and Ope
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,26 +21,6 @@ SEVEN = {
     "arc_easy": "ARC-e", "arc_challenge": "ARC-c", "openbookqa": "OBQA",
 }  # fmt: skip
 METRIC = "acc"
-
-
-class Doubt(NamedTuple):
-    """A variant whose scores come from a file that names an unexpected model.
-
-    Attributes
-    ----------
-    variant : str
-    named : str
-        Model named by the file.
-    model : str
-        Model of the variant.
-    before : bool
-        True if the file names the model before pruning.
-    """
-
-    variant: str
-    named: str
-    model: str
-    before: bool
 
 
 def seven_tasks(tasks: pd.DataFrame) -> pd.DataFrame | None:
@@ -89,8 +69,11 @@ def other_scores(tasks: pd.DataFrame) -> pd.DataFrame:
     return tasks if seven_tasks(tasks) is None else tasks[~_taken(tasks)]
 
 
-def doubts(variants: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[Doubt]:
+def doubts(variants: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield variants whose scores come from a file that names an unexpected model.
+
+    The keys are ``variant``, its ``model``, the one that the file has ``named``, and ``before``,
+    true if that is the model before pruning.
 
     Names can differ for harmless reasons: a model has one name on a Hub and another on disk, and
     Wanda's code evaluates a pruned model under the name of the unpruned one. So no score is
@@ -106,7 +89,8 @@ def doubts(variants: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[Doubt]:
         pruned_here = pd.notna(of_variant["pruned"]) and of_variant["method"] != EXISTING
         named = row["evaluated_model"]
         if (_last(named) in names) == pruned_here:
-            yield Doubt(row["variant"], named, of_variant["model"], pruned_here)
+            doubt = {"variant": row["variant"], "named": named, "model": of_variant["model"]}
+            yield doubt | {"before": pruned_here}
 
 
 def _taken(tasks: pd.DataFrame) -> pd.Series:
