@@ -2,7 +2,7 @@
 
 A bucket is the top 16 bits of a magnitude as float32, which is a bfloat16 number. The histogram
 of a tensor of 8 or 16 bits is therefore lossless. For wider dtypes a bucket is 2⁻⁷ (0.8 %)
-wide, and :func:`refine_slices` reads the exact magnitudes in some buckets.
+wide, and :func:`refine_slices` reads the exact magnitudes in one of them.
 
 A weight of a centered Gaussian with deviation σ, rounded to levels a step s apart, becomes zero
 with probability ``erf(s / (2·σ·√2))``. Rounding to few bits therefore creates zeros without
@@ -217,20 +217,20 @@ def count_slices(slices: Mapping[str, Iterable[Slice]]) -> dict[str, Magnitudes]
 
 
 def refine_slices(
-    slices: Mapping[str, Iterable[Slice]], first: int, last: int, executor: Executor | None = None
+    slices: Mapping[str, Iterable[Slice]], bucket: int, executor: Executor | None = None
 ) -> dict[str, tuple[Floats, Integers]]:
-    """Return the distinct magnitudes in the buckets `first` … `last` of tensors, with counts.
+    """Return the distinct magnitudes in a bucket of tensors, with counts.
 
     Examples
     --------
     >>> from sparsity_report.weights.tensor_slices import memory_slices
     >>> number = int(bucket_of(np.array([1.0]))[0])
     >>> several = {"w": memory_slices(np.array([1.0, -1.0, 1.001, 2.0]))}
-    >>> values, counts = refine_slices(several, number, number)["w"]
+    >>> values, counts = refine_slices(several, number)["w"]
     >>> values.round(3).tolist(), counts.tolist()
     ([1.0, 1.001], [2, 1])
     """
-    pairs = work_through(slices, partial(_refine_slice, first=first, last=last), executor)
+    pairs = work_through(slices, partial(_refine_slice, bucket=bucket), executor)
     return {name: merge_counts(several) for name, several in pairs.items()}
 
 
@@ -365,12 +365,11 @@ def _numbers(chunk: Values, exact: bool) -> Values:
     return chunk.view(np.int16) & _NO_SIGN
 
 
-def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]:
+def _refine_slice(part: Slice, bucket: int) -> tuple[Floats, Integers]:
     pairs = []
     for chunk in _chunks(part):
         values = _real(chunk)
-        codes = _codes(_single(values))
-        inside = np.abs(values[(codes >= first) & (codes <= last)].astype(np.float64))
+        inside = np.abs(values[_codes(_single(values)) == bucket].astype(np.float64))
         pairs.append(np.unique(inside[~np.isnan(inside)], return_counts=True))
     return merge_counts(pairs)
 

@@ -142,37 +142,23 @@ def apportion(on: Integers, rank: int) -> Integers:
     return ties
 
 
-def refine_level(level: Level, magnitudes: Sequence[tuple[Floats, Integers]]) -> Level:
-    """Return the exact level, given the magnitudes from :func:`read_buckets`."""
-    owner, value, many = _flat(magnitudes)
-    inside = bucket_of(value) == level.bucket
-    return _exactly(
-        level.target, level.bucket, level.below, owner[inside], value[inside], many[inside]
-    )
-
-
-def read_buckets(
+def refine_level(
+    level: Level,
     counts: Mapping[str, Magnitudes],
     slices: Callable[[str], Iterable[Slice]],
-    first: int,
-    last: int,
     executor: Executor | None = None,
-) -> list[tuple[Floats, Integers]]:
-    """Return the magnitudes in the buckets `first` … `last` and their counts, tensor by tensor.
-
-    Tensors of wide dtypes are read once more.
-    """
-    pairs = {}
-    inexact = {}
+) -> Level:
+    """Return the exact level; tensors of wide dtypes are read once more."""
+    pairs, inexact = {}, {}
     # The values of a histogram are float32 numbers, so the edges of buckets can be compared.
-    edges = histogram.smallest_of(np.array([first, last + 1]))
+    edges = histogram.smallest_of(np.array([level.bucket, level.bucket + 1]))
     for name, magnitudes in counts.items():
         start, stop = magnitudes.values.searchsorted(edges)
-        pairs[name] = (magnitudes.values[start:stop], magnitudes.counts[start:stop])
+        pairs[name] = magnitudes.values[start:stop], magnitudes.counts[start:stop]
         if not magnitudes.exact and start < stop:
             inexact[name] = slices(name)
-    pairs |= histogram.refine_slices(inexact, first, last, executor)
-    return list(pairs.values())
+    pairs |= histogram.refine_slices(inexact, level.bucket, executor)
+    return _exactly(level.target, level.bucket, level.below, *_flat([*pairs.values()]))
 
 
 def _exactly(

@@ -56,9 +56,7 @@ def test_counts_are_those_of_python(dtype):
                 v: c for (v, c), n in zip(by_hand.items(), numbers, strict=True) if n == bucket
             }
             assert sum(inside.values()) == size
-            values, counts = refine_slices({"": tensor_slices(tensor)}, int(bucket), int(bucket))[
-                ""
-            ]
+            values, counts = refine_slices({"": tensor_slices(tensor)}, int(bucket))[""]
             assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == inside
 
 

@@ -25,7 +25,7 @@ from sparsity_report.counting.pruning_policies import (
     NMPattern,
     check_sparsity,
 )
-from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
+from sparsity_report.counting.ranks import find_levels, refine_level
 from sparsity_report.counting.workers import unflushed
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
@@ -324,9 +324,7 @@ def threshold_cuts(
         return {}
     (level,) = find_levels(counts, [target])
     if not level.exact:
-        level = refine_level(
-            level, read_buckets(counts, slices, level.bucket, level.bucket, executor)
-        )
+        level = refine_level(level, counts, slices, executor)
     return {
         name: ThresholdCut(level.threshold, int(below + ties), int(ties), int(on - ties))
         for name, below, ties, on in zip(counts, level.below, level.ties, level.on, strict=True)
