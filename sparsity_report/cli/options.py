@@ -320,11 +320,6 @@ class PruneOptions(CountingOptions, WriteOptions, Policies):
         None, PRUNING, "Expert score: frequency, magnitude. [default: reap]", metavar="NAME"
     )
 
-    @property
-    def prunes(self) -> bool:
-        """True if an option says which weights become zero."""
-        return bool(self.policy or self.sparsity or self.mask)
-
 
 @dataclass(frozen=True)
 class PairOptions(ModelFiles, Texts):

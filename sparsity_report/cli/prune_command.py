@@ -37,7 +37,7 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
         variant = sr.dense(weights)
         if options.keep_experts is not None:
             variant = sr.without_experts(chosen_experts(weights, options, options.score))
-        if options.prunes or not variant.kept:
+        if options.policy or options.sparsity or options.mask or not variant.kept:
             pruned = sr.masked(_pruning(variant.weights, options, *chosen))
             variant = replace(pruned, kept=variant.kept)
         _write(variant, options)

@@ -51,7 +51,6 @@ def _control(rows: pd.DataFrame, base: str) -> Iterator[str]:
     if rows.empty:
         return
     control, fold = rows["control"].iloc[0], 1 + rows["noise"].max()
-    if pd.isna(control) or control == base:
-        yield say("speed.control_same_variant", base=base, fold=fold)
-    else:
-        yield say("speed.control_other_variant", base=base, control=control, fold=fold)
+    is_same = pd.isna(control) or control == base
+    key = "speed.control_same_variant" if is_same else "speed.control_other_variant"
+    yield say(key, base=base, control=control, fold=fold)
