@@ -297,7 +297,11 @@ def _rows(
     facts = passage.facts(model)
     rows: list[dict[str, object]] = [
         {
-            **_described(variant),
+            "variant": variant.name,
+            "model": variant.weights.name,
+            "method": variant.pruning.method if variant.pruning else None,
+            "layout": variant.layout,
+            "sparsity": total_frame(variant.layers()).loc[0, "sparsity_prunable"],
             **score.facts(),
             "against": against,
             "scored": score.scored,
@@ -310,17 +314,6 @@ def _rows(
     ]
     first = next((v for v in variants if v.pruning is None), None)
     return rows[-len(variants) :], base or (_Base(first, passage, vocabulary) if first else None)
-
-
-def _described(variant: Variant) -> dict[str, object]:
-    """Return the columns that describe a variant."""
-    return {
-        "variant": variant.name,
-        "model": variant.weights.name,
-        "method": variant.pruning.method if variant.pruning else None,
-        "layout": variant.layout,
-        "sparsity": total_frame(variant.layers()).loc[0, "sparsity_prunable"],
-    }
 
 
 def score_text(model: nn.Module, passage: Passage, name: str) -> Score:

@@ -29,8 +29,6 @@ _STARTS = {
     "csr_bytes": "stored_bytes",
     "csr_flops_per_token": "flops_per_token",
 }
-# Largest difference of two shares that are one level.
-_SAME = 1e-4
 
 
 class Matrices:
@@ -241,11 +239,6 @@ def level_rows(
             "uncertainty": slack.ravel(),
         }
     )
-
-
-def same_level(share: float, other: float) -> bool:
-    """Return true if two shares of zeros differ by no more than rounding to whole weights."""
-    return abs(share - other) < _SAME
 
 
 def bytes_beside(rows: pd.DataFrame) -> pd.Series:

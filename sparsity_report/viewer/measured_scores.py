@@ -8,7 +8,6 @@ from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN, one_version, seven_tasks
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
-from sparsity_report.study.levels import same_level
 from sparsity_report.study.policy_names import is_level_of
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.number_format import perplexity, plus_minus, with_error
@@ -16,6 +15,8 @@ from sparsity_report.words.sentences import say
 
 # Columns in which two comparable scores of a task agree.
 _ONE_TASK = ["task", "metric", "filter", "n_shot", "samples", "limited", "task_version"]
+# Largest difference of two shares that are one level, by rounding to whole weights.
+_SAME_LEVEL = 1e-4
 # The name of a measurement, and its texts by variant.
 _Scores = tuple[str, dict[str, str]]
 
@@ -83,7 +84,7 @@ def measured_levels(study: StudyFigures, policy: str) -> list[tuple[float, float
         points: dict[float, float] = {}
         for row in records(rows):
             if (share := facts.total(row["variant"], "sparsity_prunable")) is not None:
-                level = next((known for known in points if same_level(known, share)), share)
+                level = next((known for known in points if abs(known - share) < _SAME_LEVEL), share)
                 points[level] = max(points.get(level, 0.0), float(row["perplexity"]))
         most = points if len(points) > len(most) else most
     return sorted(most.items())

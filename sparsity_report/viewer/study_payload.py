@@ -17,7 +17,7 @@ from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import strip_names
 from sparsity_report.findings.first_screen import model_names
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.study.derived.heads_experts import fewer_experts
+from sparsity_report.study.derived.heads_experts import fewer_experts, inner
 from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.derived.removed_strips import strips
 from sparsity_report.study.figures import StudyFigures
@@ -410,9 +410,9 @@ def _inner(
 ) -> dict[int, dict[int, dict[str, Any]]]:
     """Return zeros inside the matrices of each module, by variant and module."""
     return {
-        position: {places[name]: zeros._asdict() for name, zeros in inside.items()}
+        position: {places[name]: zeros._asdict() for name, zeros in inner(rows).items()}
         for variant, position in positions.items()
-        if (inside := study.facts.inner(variant))
+        if not (rows := study.facts.patterns(variant)).empty
     }
 
 

@@ -14,6 +14,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 import sparsity_report as sr
 from sparsity_report.counting.pruning_policies import families
 from sparsity_report.files.package_data import DEMO
+from sparsity_report.study.derived.heads_experts import inner
 from sparsity_report.viewer.payload import Arrays, encode
 from sparsity_report.viewer.study_payload import coarse_histogram, study_payload
 
@@ -164,7 +165,7 @@ def test_positions_of_zeros(demo):
     prunable = np.flatnonzero(columns(header, arrays)["prunable"]).tolist()
     assert header["twoFour"] == {"0": [], "1": prunable}
     name = header["modules"]["names"][prunable[0]]
-    zeros = study.facts.inner("Masked2:4")[name]
+    zeros = inner(study.facts.patterns("Masked2:4"))[name]
     assert header["inner"]["1"][str(prunable[0])]["heads"] == list(zeros.heads)
 
 

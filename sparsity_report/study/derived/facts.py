@@ -23,7 +23,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.study.derived.existing_zeros import Positions, positions
-from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
+from sparsity_report.study.derived.heads_experts import Dead, Part, dead, parts
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
 from sparsity_report.study.derived.paired_scores import Paired, paired_by_protocol
 from sparsity_report.study.derived.protocol_scores import Scored, key_of, scored
@@ -421,11 +421,6 @@ class Facts:
         names = [grid.cells[code].projection for code in grid.codes]
         projections = dict(zip(inside["module_name"], names, strict=True))
         return list(parts(self.patterns(variant), projections))
-
-    def inner(self, variant: str) -> dict[str, Inner]:
-        """Return the zeros inside the matrices of each module; none without patterns."""
-        rows = self.patterns(variant)
-        return {} if rows.empty else inner(rows)
 
     def dead(self, variant: str) -> Dead | None:
         """Return rows, columns, heads and layers without nonzeros; None without patterns."""
