@@ -26,7 +26,7 @@ _FAULTS = (
 )  # fmt: skip
 # A number with its sign or unit, and a threshold.
 _QUANTITY = re.compile(
-    r"\|w\|\s≤\s\S+\b|(?:&[lg]t;\s)?\d[\d.,\u202f]*\s(?:%|(?:[kMGTP]?(?:B|FLOPs?)|[kMGTP])\b)"
+    r"\|w\|\s≤\s\S+\b|(?:&[lg]t;\s)?\d[\d.,\u202f]*\s(?:%|×|(?:[kMGTP]?(?:B|FLOPs?)|[kMGTP])\b)"
 )
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _BEFORE_UNIT = re.compile(r"(?<=\d)\s(?=\D+$)")
