@@ -85,6 +85,6 @@ def summary_lines(study: Study) -> Iterator[str]:
     for figure in head["strip"]:
         yield say("cli.figure" if figure["note"] else "cli.figure_alone", **figure)
     yield from map(str, head["lines"])
-    found = topics(study)
-    yield from found["rivals"]
-    yield from (each for each in found["quality"] if says(each, "finding.continuation"))
+    sentences = topics(study)
+    yield from sentences["rivals"]
+    yield from (each for each in sentences["quality"] if says(each, "finding.continuation"))

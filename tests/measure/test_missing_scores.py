@@ -55,8 +55,7 @@ def test_everything_else_is_written(model, tmp_path, request):
     assert why in page
     # The tile does not advise the option that was given.
     tile = next(each for each in strip_texts(study.facts) if each["title"] == "Quality")
-    assert tile["number"] == "none"
-    assert tile["note"].startswith("no perplexity")
+    assert tile["number"] == "no perplexity"
     assert tile["note"] in page
     assert "run with --perplexity" not in page
 

@@ -158,7 +158,7 @@ def test_uneven_lines_are_compared_with_random_zeros(lines):
     text = " ".join(sr.summarize(study))
     dead = int((scaled == 0).all(dim=0).sum())
     assert dead >= 3
-    assert f"They include {dead} whole {lines}. {lines.capitalize()} differ in sparsity" in text
+    assert f"They include {dead} all-zero {lines}. {lines.capitalize()} differ in sparsity" in text
     assert "no structure" not in text
 
 
