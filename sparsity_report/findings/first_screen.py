@@ -8,12 +8,12 @@ from sparsity_report.findings.audit import audit_findings
 from sparsity_report.findings.checkpoint_findings import both, is_identical
 from sparsity_report.findings.storage_findings import runtime_findings
 from sparsity_report.findings.strip_text import strip_texts
-from sparsity_report.findings.verdict import WRECKED, labels_of, verdict
+from sparsity_report.findings.verdict import WRECKED, labels_of, ratio_ends, verdict
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.policy_names import EXISTING
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import method_name
-from sparsity_report.words.number_format import THIN, plain, times
+from sparsity_report.words.number_format import plain
 from sparsity_report.words.sentences import say
 
 # Most alerts, and most levels that are listed one by one.
@@ -157,8 +157,7 @@ def _after_scores(study: StudyFigures) -> Iterator[tuple[str, str]]:
     top = max(change[0] for change in changes)
     kept = max((change for change in changes if change[2] <= 1), default=None)
     share, ratio, low, high, name = kept or min(changes)
-    ends = {"share": share, "low": times(low).removesuffix(f"{THIN}×"), "high": times(high, " ")}
-    ends["best"] = labels_of(study, [name])[0]
+    ends = {"share": share, **ratio_ends(low, high), "best": labels_of(study, [name])[0]}
     if kept:
         yield say("next.prune_more" if share == top else "next.prune_less", **ends), ""
     elif share < top and (command := _command(study, [share / 3, 2 * share / 3])):

@@ -11,7 +11,7 @@ from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.words.number_format import THIN, is_guessing, perplexity, times
+from sparsity_report.words.number_format import figures, is_guessing, perplexity
 from sparsity_report.words.sentences import say
 
 #: Relative change of a size up to which it counts as the same.
@@ -130,8 +130,13 @@ def _change(study: StudyFigures, score: Scored, cause: str) -> str:
     claim = say(key, cause=cause, **ends)
     if contrast is None or key == "verdict.guessing":
         return claim
-    low, high = (times(end).removesuffix(f"{THIN}×") for end in contrast.ratio[1:])
-    return say("verdict.with_interval", claim=claim, low=low, high=high)
+    return say("verdict.with_interval", claim=claim, **ratio_ends(*contrast.ratio[1:]))
+
+
+def ratio_ends(low: float, high: float) -> dict[str, str]:
+    """Return the ends of an interval of ratios, without decimals from 10 on."""
+    digits = ".2f" if high < 10 else ".0f"
+    return {"low": figures(low, digits), "high": figures(high, digits)}
 
 
 def _fewer_experts(study: StudyFigures) -> list[str]:
