@@ -97,7 +97,7 @@ def _steps(study: StudyFigures) -> Iterator[tuple[str, str]]:
     facts = study.facts
     if study.matches is not None:
         if not (is_identical(study) or any(map(facts.lacks_head, facts.sides))):
-            yield say("next.score_pair"), "sparsity-report run BASE PRUNED --perplexity"
+            yield say("next.score_pair"), "sparsity-report run BASE PRUNED --perplexity --latency"
         return
     variant = facts.pruning or facts.headline
     if not (facts.total(variant, "prunable_total") and facts.total(variant, "nonzero")):
