@@ -302,7 +302,7 @@ class WriteOptions(DescribedFiles):
     """Options of ``expand``: the model, and the folder to write."""
 
     out: Path = option(
-        ..., OUTPUT, "New or empty folder for the files.", "--out", "-o", metavar="FOLDER"
+        ..., OUTPUT, "New folder for the files, or .gguf.", "--out", "-o", metavar="FOLDER"
     )
     base_model: str | None = option(
         None, OUTPUT, "Hub id for the model card. [default: from MODEL]", metavar="ID"

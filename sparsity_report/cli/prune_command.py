@@ -1,4 +1,4 @@
-"""``sparsity-report prune`` and ``expand``: pruned or unpacked models as safetensors files."""
+"""``sparsity-report prune`` and ``expand``: pruned or unpacked models as new files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass_options
 def prune(model: Model = None, *, options: PruneOptions) -> None:
-    """Prune a model and write it as safetensors files that transformers opens.
+    """Prune a model and write it as safetensors files, or a GGUF model without some experts.
 
     Files of a safetensors model keep their names, dtypes and headers. The folder appears when it
-    is complete and its zeros were counted again.
+    is complete and its zeros were counted again. Blocks of a GGUF file are copied.
     """
     check_paths(model, options.base)
     check_free(options.out)
@@ -33,11 +33,13 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
     from sparsity_report.cli.policy_grid import chosen_experts
 
     with quiet_libraries():
-        weights = _opened(model, options, blacklist=options.blacklist or None)
+        rules = options.policy or options.sparsity or options.mask
+        is_pruned = bool(rules or options.keep_experts is None)
+        weights = _opened(model, options, is_pruned, blacklist=options.blacklist or None)
         variant = sr.dense(weights)
         if options.keep_experts is not None:
             variant = sr.without_experts(chosen_experts(weights, options, options.score))
-        if options.policy or options.sparsity or options.mask or not variant.kept:
+        if is_pruned:
             pruned = sr.masked(_pruning(variant.weights, options, *chosen))
             variant = replace(pruned, kept=variant.kept)
         _write(variant, options)
@@ -51,19 +53,19 @@ def expand(model: Model = None, *, options: WriteOptions) -> None:
     import sparsity_report as sr
 
     with quiet_libraries():
-        weights = _opened(model, options)
+        weights = _opened(model, options, is_pruned=True)
         is_plain = weights.source == "safetensors" and options.base is None
         if is_plain and not any(p.packing for p in weights.parameters):
             raise weights.wrong("holds no packed weights: its files are dense already; copy them")
         _write(sr.dense(weights), options, unpack=True)
 
 
-def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
+def _opened(model: str | None, options: WriteOptions, is_pruned: bool, **rules: Any) -> Weights:
     import sparsity_report as sr
     from sparsity_report.counting.checkpoint_writer import check_place
 
     weights = sr.load(model, config=not options.by_names, **options.opening, **rules)
-    check_place(weights, options.out)
+    check_place(weights, options.out, is_pruned)
     return weights
 
 
@@ -107,15 +109,11 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
     start = time.perf_counter()
     folder = sr.write_checkpoint(variant, options.out, base_model=options.base_model, **settings)
     seconds = time.perf_counter() - start
-    total = total_frame(variant.layers()).iloc[0]
+    files = folder.glob("*.safetensors") if folder.is_dir() else [folder]
     figures = {
         "folder": str(folder),
-        "parameters": total["total"],
-        "share": total["sparsity_model"],
-        "prunable": total["prunable_total"],
-        "pruned": total["prunable_total"] - total["prunable_nonzero"],
-        "prunable_share": total["sparsity_prunable"],
-        "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        "parameters": sum(p.total for p in variant.weights.stored),
+        "bytes": sum(file.stat().st_size for file in files),
         "seconds": seconds,
     }
     if kept := variant.kept:
@@ -123,6 +121,16 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
         counts = {"experts": experts - kept.removed, "experts_before": experts}
         before = sum(p.total for p in kept.weights.stored)
         print_line(say("prune.experts", before=before, **counts, **figures))
+    if folder.is_file():  # whose blocks were copied and not counted
+        print_line(say("prune.copied", **figures))
+        return
+    total = total_frame(variant.layers()).iloc[0]
+    shares = {
+        "share": total["sparsity_model"],
+        "prunable": total["prunable_total"],
+        "pruned": total["prunable_total"] - total["prunable_nonzero"],
+        "prunable_share": total["sparsity_prunable"],
+    }
     if total["prunable_total"] and (total["sparsity_model"] or not kept):
-        print_line(say("prune.zeros", **figures))
+        print_line(say("prune.zeros", **figures, **shares))
     print_line(say("prune.written", **figures))

@@ -1,10 +1,13 @@
 """The files of a checkpoint to be written: headers, and the place of each tensor."""
 
+import io
 import json
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
@@ -12,6 +15,8 @@ from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.anatomy.converted_values import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
+from sparsity_report.weights.sources.gguf_files import ARCHITECTURE, TYPE_NUMBERS, read_pairs
+from sparsity_report.weights.sources.gguf_model import GGUFWeights
 from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, index_name
 from sparsity_report.weights.tensor_slices import (
     DTYPES,
@@ -26,6 +31,10 @@ from sparsity_report.weights.tensor_slices import (
 from sparsity_report.weights.weights import Weights
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+#: End of the name of a file to be written.
+GGUF = ".gguf"
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,9 @@ class Layout:
         True if tensors are parameters as in memory, False if they are those of the source's files.
     unpacks : bool
         True if packed weights are written unpacked.
+    alignment : int
+        Multiple of bytes of each tensor of a GGUF file, whose tensors are bytes of the source; 0
+        for safetensors.
     """
 
     headers: Mapping[str, bytes]
@@ -56,13 +68,15 @@ class Layout:
     index_name: str = INDEX
     by_parameter: bool = False
     unpacks: bool = False
+    alignment: int = 0
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each file."""
         sizes = {name: len(header) for name, header in self.headers.items()}
-        for key, (file, _) in self.places.items():
-            sizes[file] += _size(self.tensors[key])
+        for key, (file, offset) in self.places.items():
+            end = offset + _size(self.tensors[key])
+            sizes[file] = max(sizes[file], end + -end % (self.alignment or 1))
         return sizes
 
     def parts(self, weights: Weights, name: str) -> list[Entry]:
@@ -90,7 +104,7 @@ def rearranged(weights: Weights, name: str) -> SparsityReportError:
     )
 
 
-def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout:
+def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool, name: str) -> Layout:
     """Return the files of a model: those of its source, or new ones if tensors change their form.
 
     Parameters
@@ -99,7 +113,11 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout
     pruning : Pruning or None
     unpack : bool
         Whether to unpack all packed weights. They are unpacked, too, if `pruning` changes one.
+    name : str
+        Name of the folder, or of a GGUF file.
     """
+    if name.endswith(GGUF):
+        return _gguf_file(weights, name)
     changed = pruning.changed if pruning else ()
     unpack = unpack or any(p.packing for p in weights.stored if p.name in changed)
     if not isinstance(weights, CheckpointWeights) or weights.source == "gguf":
@@ -118,6 +136,41 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout
     if weights.source != "safetensors" or weights.settings is not None:
         return _new_files(weights.raw)
     return _same_files(weights)
+
+
+def _gguf_file(weights: Weights, name: str) -> Layout:
+    """Return one GGUF file with the metadata and blocks of another one."""
+    assert isinstance(weights, GGUFWeights)
+    weights.require_local()
+    from gguf import GGUFWriter, WriterState
+
+    pairs = {k: v for k, v in read_pairs(weights.header).items() if k in weights.metadata}
+    key = f"{weights.metadata.get(ARCHITECTURE)}.expert_count"
+    if type(count := weights.metadata.get(key)) is int:
+        size = len(pairs[key]) - len(key) - 12  # after the length of the key, it and the type
+        pairs[key] = pairs[key][:-size] + count.to_bytes(size, "little")
+    alignment = weights.metadata.get("general.alignment", 32)
+    # The writer of the library, to memory, and around the pairs, which keep their bytes.
+    writer, content = GGUFWriter(None, ""), io.BytesIO()
+    tensors, starts, end = dict[str, Entry](), list[int](), 0
+    for key, entry in weights.raw.items():
+        values = entry.values
+        assert isinstance(values, FileSlice)
+        number, size = TYPE_NUMBERS[values.packing or _NAMES[values.dtype]], values.nbytes
+        writer.add_tensor_info(key, entry.shape, np.dtype(np.float32), size, number)
+        tensors[key] = Entry(key, (size,), FileSlice(size, "uint8", values.file, values.offset))
+        starts.append(end)
+        end += size + -size % alignment
+    writer.fout, writer.state, writer.data_alignment = [content], WriterState.EMPTY, alignment
+    writer.kv_data = [dict.fromkeys(pairs)]
+    writer.write_header_to_file()
+    writer.kv_data = [{}]
+    writer.write_kv_data_to_file()
+    content.write(b"".join(pairs.values()))
+    writer.write_ti_data_to_file()
+    header = content.getvalue() + b"\0" * (-content.tell() % alignment)
+    places = {key: (name, len(header) + start) for key, start in zip(tensors, starts, strict=True)}
+    return Layout({name: header}, tensors, places, alignment=alignment)
 
 
 def _in_memory(weights: Weights, name: str) -> Callable[[Shape], Iterator[Slice]]:

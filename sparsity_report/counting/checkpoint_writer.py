@@ -1,4 +1,4 @@
-"""A pruned or unpacked model as safetensors files, written slice by slice and counted again."""
+"""Smaller, pruned or unpacked models on disk, written slice by slice and read again."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsity_report.counting.checkpoint_layout import Layout, rearranged
+from sparsity_report.counting.checkpoint_layout import GGUF, Layout, rearranged
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import Cut, masked_copy
 from sparsity_report.counting.histogram import Values, count_slice
@@ -31,9 +31,19 @@ from sparsity_report.weights.array_dtypes import cast
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE, SETTINGS_KEYS
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
+from sparsity_report.weights.sources.gguf_files import read_header
+from sparsity_report.weights.sources.gguf_model import GGUFWeights
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
 from sparsity_report.weights.sources.safetensors import is_within
-from sparsity_report.weights.tensor_slices import FP8, Entry, FileSlice, Slice, is_float, pieces
+from sparsity_report.weights.tensor_slices import (
+    FP8,
+    Entry,
+    FileSlice,
+    LocalFile,
+    Slice,
+    is_float,
+    pieces,
+)
 from sparsity_report.weights.weights import Parameter, Weights
 
 # Files beside the weights that are copied, and those that describe other files.
@@ -54,7 +64,9 @@ def write_weights(
     texts: Mapping[str, str],
     progress: Progress | None = None,
 ) -> None:
-    """Write a model with its pruned weights set to zero into a new folder, and count it again.
+    """Write a model with its pruned weights set to zero to a new place, and count it again.
+
+    Bytes of a GGUF file are compared with those of the source, so that no value is dequantized.
 
     Parameters
     ----------
@@ -63,22 +75,26 @@ def write_weights(
     layout : Layout
         From :func:`layout_of`.
     folder : pathlib.Path
+        New folder or GGUF file.
     texts : mapping of str to str
         Further files.
     progress : callable, optional
         Called with the bytes written, the bytes in all and the name of the file.
     """
     _check_space(folder, sum(layout.sizes.values()))
-    counts = count_weights(weights)
+    counts = {} if layout.alignment else count_weights(weights)
     left = {name: counted.nonzero for name, counted in counts.items()}
     for name, cut in pruning.cuts.items() if pruning else ():
         left[name] = cut.nonzero_after(counts[name])
-    with new_folder(folder) as hidden:
+    with new_folder(folder, is_file=bool(layout.alignment)) as hidden:
         with filesystem.one_line_errors(folder):
             _write_beside(weights, layout, hidden, texts)
             with bar("writing", given=progress) as show:
                 _write_values(weights, pruning, layout, hidden, show)
-        _check(weights, layout, hidden, left)
+        if layout.alignment:
+            _compare(weights, layout, hidden / folder.name)
+        else:
+            _check(weights, layout, hidden, left)
 
 
 def home_of(weights: Weights) -> Path | None:
@@ -87,8 +103,13 @@ def home_of(weights: Weights) -> Path | None:
     return weights.directory if isinstance(weights, CheckpointWeights) else None
 
 
-def check_place(weights: Weights, folder: Path) -> None:
-    """Refuse to write into the opened model, or around it."""
+def check_place(weights: Weights, folder: Path, is_pruned: bool) -> None:
+    """Refuse to write into the opened model, or around it, or values to a GGUF file."""
+    if folder.suffix == GGUF and (is_pruned or not isinstance(weights, GGUFWeights)):
+        raise SparsityReportError(
+            f"cannot write {folder}: GGUF files get blocks of GGUF models alone, of which none is "
+            "pruned or unpacked; choose a folder, and convert it with llama.cpp"
+        )
     weights = weights.base if isinstance(weights, AdaptedWeights) else weights
     if not isinstance(weights, CheckpointWeights):
         return
@@ -123,9 +144,11 @@ def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping
     if config := weights.configuration():
         contents["config.json"] = _settings(weights, layout, config)
     contents |= {name: text.encode() for name, text in texts.items()}
+    if layout.alignment:  # a file with settings and tokenizer
+        contents = {**layout.headers}
     for name, content in contents.items():
         filesystem.create(folder / name, content)
-    if weights.source == "gguf":
+    if weights.source == "gguf" and not layout.alignment:
         try:
             weights.tokenizer().save_pretrained(folder)
         except SparsityReportError as error:  # transformers reads it, and some files hold none
@@ -258,6 +281,30 @@ def _write(folder: Path, places: list[tuple[str, int, int]], dtype: str, values:
     for _ in blocks:  # lets generators check what they have read
         raise SparsityReportError(f"{places[0][0]}: a tensor has more values than its shape")
     return written
+
+
+def _compare(weights: Weights, layout: Layout, file: Path) -> None:
+    """Read a written GGUF file; refuse it if a tensor differs from the given one."""
+    assert isinstance(weights, GGUFWeights)
+    _, entries = read_header(file)
+    kinds = [
+        {key: (entry.shape, entry.values.packing or entry.dtype) for key, entry in each.items()}
+        for each in (entries, weights.raw)
+    ]
+    origin, jobs = LocalFile.look_up(file), list[_Job]()
+    for key, entry in layout.tensors.items():
+        written = FileSlice(entry.total, "uint8", origin, layout.places[key][1])
+        pairs = zip(entry.slices(), written.cut(entry.shape), strict=True)
+        jobs += [(key, part, partial(_differ, again)) for part, again in pairs]
+    if kinds[0] != kinds[1] or any(differ for _, _, differ in in_order(jobs)):
+        raise weights.wrong(
+            "was written with other bytes; nothing is kept; is the disk sound, and did the model "
+            "change meanwhile?"
+        )
+
+
+def _differ(one: Slice, other: Slice) -> bool:
+    return not all(map(np.array_equal, one.pieces(), other.pieces()))
 
 
 def _check(weights: Weights, layout: Layout, folder: Path, left: Mapping[str, int]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -28,6 +29,8 @@ from sparsity_report.words.sentences import say
 #: Scores by which experts are kept, and a list from elsewhere.
 METHODS = ("reap", "frequency", "magnitude", "expert_list")
 _FORMAT = "sparsity-report/experts"
+# Ends of the names of llama.cpp's tensors, which together are the experts of a block.
+_TENSOR = re.compile(r"_[a-z_]+_exps$")
 # Types of the values of a basis: of a file, and of a text.
 _BASES = ([str, str, type(None), type(None)], [str, str, int, int])
 
@@ -310,7 +313,7 @@ def find_module(weights: Weights, key: object) -> str:
 
 
 def routed_stacks(weights: Weights) -> dict[str, Parameter]:
-    """Return a parameter of each module in memory that holds several experts for a router.
+    """Return a parameter of each module of :func:`routed_parameters`.
 
     Examples
     --------
@@ -318,12 +321,21 @@ def routed_stacks(weights: Weights) -> dict[str, Parameter]:
     >>> routed_stacks(sr.load())
     {}
     """
-    return {
-        module.name: p
-        for module in weights.modules
-        for p in module.parameters
-        if p.experts > 1 and p.uses < 1
-    }
+    return {name: parameters[-1] for name, parameters in routed_parameters(weights).items()}
+
+
+def routed_parameters(weights: Weights) -> dict[str, list[Parameter]]:
+    """Return the parameters that hold several experts for a router, by module in memory.
+
+    The tensors of a block in llama.cpp count as one module, under the name of the first.
+    """
+    stacks: dict[str, tuple[str, list[Parameter]]] = {}
+    for module in weights.modules:
+        for p in module.parameters:
+            if p.experts > 1 and p.uses < 1:
+                stack = _TENSOR.sub("", module.name)
+                stacks.setdefault(stack, (module.name, []))[1].append(p)
+    return dict(stacks.values())
 
 
 def checked_stacks(weights: Weights) -> dict[str, Parameter]:

@@ -68,10 +68,11 @@ def check_folder(path: Path) -> None:
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, is_file: bool = False) -> Iterator[Path]:
     """Give a hidden folder beside `target`, and rename it to `target` when the block ends.
 
-    The files in it are written through to the disk first. An error or an interruption removes it.
+    If `target` is a file, the one of its name in the folder is renamed. The files in it are
+    written through to the disk first. An error or an interruption removes it.
 
     Raises
     ------
@@ -92,8 +93,9 @@ def new_folder(target: Path) -> Iterator[Path]:
             filesystem.sync_folder(hidden)
             with suppress(FileNotFoundError):
                 target.rmdir()
-            hidden.replace(target)
+            (hidden / target.name if is_file else hidden).replace(target)
             filesystem.sync_folder(target.parent)
+        shutil.rmtree(hidden, ignore_errors=True)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         for folder in missing:

@@ -30,7 +30,7 @@ def write_checkpoint(
     base_model: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a model as a folder of safetensors files, its pruned weights set to zero.
+    """Write a model as a folder of safetensors files, its pruned weights set to zero, or as GGUF.
 
     Files of a safetensors model keep their names, headers, dtypes and all values that are not
     pruned. Where a packed weight is pruned, and for GGUF files, pickles, adapters and modules, new
@@ -38,13 +38,17 @@ def write_checkpoint(
     ``README.md`` is a model card. The folder appears when it is complete and the zeros of every
     parameter were counted again. Values are read and written slice by slice.
 
+    A path that ends with ``.gguf`` is one file, also for a model in shards, with the kept experts
+    of a GGUF model. Blocks, tokenizer and other metadata keep their bytes, and only the number of
+    experts changes; keys of shards are left out. The written bytes are compared with the source.
+
     Parameters
     ----------
     variant : Variant
         From :func:`masked` or :func:`without_experts`, or from :func:`dense` for the weights as
         they are.
     folder : path-like
-        New or empty folder, not inside the model that is read.
+        New or empty folder, not inside the model that is read, or a new GGUF file.
     unpack : bool
         Whether to unpack packed weights even if none of them is pruned.
     base_model : str, optional
@@ -55,7 +59,7 @@ def write_checkpoint(
     Returns
     -------
     pathlib.Path
-        The folder.
+        The folder or file.
 
     Raises
     ------
@@ -80,9 +84,9 @@ def write_checkpoint(
         )
     check_base(base_model)
     target = Path(folder)
-    check_place(variant.weights, target)
-    layout = layout_of(variant.weights, variant.pruning, unpack)
-    texts = {"README.md": _card(variant, layout, base_model)}
+    check_place(variant.weights, target, bool(unpack or variant.pruning))
+    layout = layout_of(variant.weights, variant.pruning, unpack, target.name)
+    texts = {} if layout.alignment else {"README.md": _card(variant, layout, base_model)}
     write_weights(variant.weights, variant.pruning, layout, target, texts, progress)
     return target
 

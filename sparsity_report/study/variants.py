@@ -271,8 +271,8 @@ def without_experts(kept: KeptExperts, *, name: str | None = None) -> Variant:
     Parameters
     ----------
     kept : KeptExperts
-        From :func:`reap` or :func:`read_experts`, of a safetensors checkpoint on this disk, with
-        equally many experts in each module.
+        From :func:`reap` or :func:`read_experts`, of a safetensors checkpoint or a GGUF model on
+        this disk, with equally many experts in each module.
     name : str, optional
         Name of the variant; by default ``REAP6of8``, or ``Experts6of8`` without REAP's scores.
 

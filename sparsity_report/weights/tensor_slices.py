@@ -242,13 +242,19 @@ class LocalFile(Origin):
 
         with explained(explain, OSError, EOFError, ValueError), open_file(self.path) as file:
             self._check(file)
-            raw = np.empty(size, dtype=np.uint8)
-            file.seek(start)
-            if missing := size - file.readinto(raw.data):
-                raise EOFError(f"it ends {missing:,} bytes too early")
+            raw, filled = np.empty(size, dtype=np.uint8), 0
+            for offset, count in self.spans(start, start + size):
+                file.seek(offset)
+                if missing := count - file.readinto(raw[filled : filled + count].data):
+                    raise EOFError(f"it ends {missing:,} bytes too early")
+                filled += count
             # A writer that kept the size has changed the time.
             self._check(file)
             return raw
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield offset and size in the file on disk of each run of bytes."""
+        yield start, stop - start
 
     def _check(self, file: BufferedReader) -> None:
         state = os.fstat(file.fileno())
@@ -277,11 +283,6 @@ class JoinedRuns(LocalFile):
             if first < last:
                 yield offset + first, last - first
             start, stop = start - size, stop - size
-
-    def read(self, start: int, size: int) -> Bytes:
-        """Return `size` bytes from an offset of the joined bytes."""
-        runs = [LocalFile.read(self, *run) for run in self.spans(start, start + size)]
-        return np.concatenate([np.empty(0, np.uint8), *runs])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """Checkpoints without some experts: the kept tensors of files on disk under new numbers.
 
-The number of experts is the setting whose change shortens the parameters that hold experts and
-nothing else. These parameters lead to their tensors on disk, and those to the scales beside them.
+In safetensors, the number of experts is the setting whose change shortens the parameters that hold
+experts and nothing else. These parameters lead to their tensors on disk, and those to the scales
+beside them. In GGUF, tensors of experts have their names in llama.cpp.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from sparsity_report.weights.anatomy.decided_files import EXPERT_COUNTS
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, match_entries
+from sparsity_report.weights.sources.gguf_files import ARCHITECTURE
+from sparsity_report.weights.sources.gguf_model import GGUFWeights
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, JoinedRuns, LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say, says
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 # Number of an expert, after the name of its stack.
 _NUMBER = re.compile(r"\.(0|[1-9]\d*)(?=\.|$)")
+# Tensors of a GGUF file with experts along their first dimension, or of the expert of a number.
+_GGUF = re.compile(
+    r"blk\.\d+\.(?!\w*shexp)(?:ffn_\w*exps\.|ffn_gate_inp\.(?:weight|bias)$|exp_probs_b|\w*eid)"
+)
+_GGUF_NUMBERED = re.compile(r"(blk\.\d+\.ffn_(?:gate|up|down))\.\d+\.")
 # Note of a model that does not run without values.
 _BY_RULE = "note.uses_by_rule"
 
@@ -48,7 +56,7 @@ def keep_experts(
     Parameters
     ----------
     weights : Weights
-        A safetensors checkpoint on this disk.
+        A safetensors checkpoint or a GGUF model on this disk.
     kept : mapping of str to sequence of int
         Kept experts in ascending order, by each module in memory that holds a stack of them.
     counts : mapping of str to int
@@ -62,20 +70,24 @@ def keep_experts(
         The weights are from another source, modules or groups would keep unequal numbers of
         experts, or tensors do not show which experts they belong to.
     """
-    if not isinstance(weights, CheckpointWeights) or weights.source != "safetensors":
+    if not isinstance(weights, CheckpointWeights) or weights.source not in ("safetensors", "gguf"):
         raise weights.wrong(
-            "is no safetensors checkpoint, and experts are left out of those only; write one with "
-            "sparsity-report expand"
+            "is no safetensors checkpoint or GGUF model, and experts are left out of those only; "
+            "write a checkpoint with sparsity-report expand"
         )
+    weights.require_local()
     sizes = {(counts[module], len(picks)) for module, picks in kept.items()}
-    if len(sizes) > 1 or weights.settings is not None:
+    if len(sizes) > 1 or not weights.files:
         raise weights.wrong(
-            "would keep unequal numbers of experts, or lacks some already, and config.json has one "
-            "number for all; keep equally many in each module of the whole checkpoint"
+            "would keep unequal numbers of experts, or lacks some already, and its settings have "
+            "one number for all; keep equally many in each module of the whole checkpoint"
         )
     ((count, size),) = sizes
-    settings, places = _smaller(weights, kept, count, size)
     selection = _Selection(weights, kept, count)
+    if isinstance(weights, GGUFWeights):
+        selection.add_by_name(weights.metadata)
+        return weights.with_experts(selection.entries(), size, name)
+    settings, places = _smaller(weights, kept, count, size)
     for parameter, place in places.items():
         selection.add(parameter, *place)
     selection.check_settings(settings)
@@ -83,8 +95,7 @@ def keep_experts(
     if unread := selection.unread():
         note = say("note.experts_unread", count=len(unread), first=min(unread))
         options = replace(options, notes=(*options.notes, note))
-    taken = (selection.entry(e) for key, e in weights.raw.items() if key not in unread)
-    entries = {entry.key: entry for entry in taken if entry}
+    entries = selection.entries(unread)
     fewer = match_entries(weights.path, options, weights.source, entries, settings)
     before, after = ([n for n in w.notes if says(n, _BY_RULE)] for w in (weights, fewer))
     if after and not before:
@@ -102,7 +113,6 @@ def _smaller(
 
     Other parameters that change with the setting do not fit the files and are refused later.
     """
-    weights.require_local()
     settings, most = weights.configuration(), parameters_for(len(weights.raw))
     keys = [key for key in EXPERT_COUNTS if settings.get(key) == count]
     if weights.is_decided and len(keys) == 1:
@@ -206,6 +216,36 @@ class _Selection:
                     "experts; write it unpacked with sparsity-report expand"
                 )
 
+    def add_by_name(self, metadata: Mapping[str, Any]) -> None:
+        """Add the tensors of a GGUF file; refuse one that does not show the experts."""
+        parts = self.weights.contents.parts
+        stacks = [m for m in self.weights.modules if m.name in self.kept]
+        firsts = {m.name: parts[m.parameters[0].name][0].key for m in stacks}
+        blocks = {key.split(".")[1]: tuple(self.kept[name]) for name, key in firsts.items()}
+        routed = set()
+        for key, entry in self.weights.raw.items():
+            numbered = _GGUF_NUMBERED.match(key)
+            if not (numbered or _GGUF.match(key)):
+                continue
+            block = key.split(".")[1]
+            if block not in blocks or not (numbered or entry.shape[:1] == (self.count,)):
+                raise entry.wrong(
+                    f"has the shape {entry.shape}, which is no known layout of {self.count:,} "
+                    f"experts; give a file in the layout of current versions of llama.cpp"
+                )
+            if numbered:
+                self.stacks[numbered[1]] = blocks[block]
+            else:
+                self.stacked[key] = blocks[block], 0
+            routed |= {block} if "ffn_gate_inp" in key else set()
+        key = f"{metadata.get(ARCHITECTURE)}.expert_count"
+        if routed != blocks.keys() or metadata.get(key) != self.count:
+            raise self.weights.wrong(
+                f"has {len(routed):,} routers for the experts of {len(blocks):,} blocks and "
+                f"{metadata.get(key)} as {key}, which is no known layout; give a file in the "
+                "layout of current versions of llama.cpp"
+            )
+
     def _picks(self, parameter: str) -> tuple[int, ...]:
         """Return the kept experts of the module that is nearest by its name, ties included."""
         names = [parameter]
@@ -244,6 +284,11 @@ class _Selection:
                     return None
                 return f"{name[: match.start(1)]}{picks.index(number)}{name[match.end() :]}"
         return name
+
+    def entries(self, unread: Collection[str] = ()) -> dict[str, Entry]:
+        """Return the tensors of the smaller checkpoint."""
+        taken = (self.entry(e) for key, e in self.weights.raw.items() if key not in unread)
+        return {entry.key: entry for entry in taken if entry}
 
     def entry(self, entry: Entry) -> Entry | None:
         """Return a tensor with its kept experts, under its new name; None if none is kept."""

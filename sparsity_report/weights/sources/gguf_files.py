@@ -62,6 +62,8 @@ Headers = Mapping[Path, Header]
 _Tensor = tuple[tuple[int, ...], str, int]
 # Models in shards, as llama.cpp names them.
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+#: Numbers of the types by name.
+TYPE_NUMBERS = {name: number for number, (name, *_) in TYPES.items()}
 #: Key of the vocabulary; its value is kept as the number of tokens.
 TOKENS = "tokenizer.ggml.tokens"
 ARCHITECTURE = "general.architecture"
@@ -489,6 +491,16 @@ def read_model(headers: Headers) -> tuple[Path, Metadata, dict[str, Entry]]:
         )
     _check_scales(first, entries)
     return first, metadata, entries
+
+
+def read_pairs(origin: Origin) -> dict[str, bytes]:
+    """Return each pair of metadata of an opened file by key, as its bytes."""
+    reader, pairs = HeaderReader(origin), dict[str, bytes]()
+    for _ in range(reader.numbers("4sIQQ")[3]):
+        start, key = reader.place, reader.name()
+        reader.value(key, *reader.numbers("I"))
+        pairs[key] = origin.read(start, reader.place - start).tobytes()
+    return pairs
 
 
 def read_headers(path: Path) -> Headers:

@@ -54,6 +54,8 @@ _IGNORED = {
 }
 # Token embedding of every model, and the output head of some.
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
+# One of the matrices that older files hold for each expert.
+_ONE_EXPERT = re.compile(r"(?<=\.ffn_)(gate|up|down)\.\d+(?=\.)")
 
 
 def _named_contents(
@@ -62,18 +64,27 @@ def _named_contents(
     """Return the tensors of a model under the names in the file.
 
     Rotary tables, which llama.cpp precomputes, are not parameters. A causal model without an
-    output head uses its embedding.
+    output head uses its embedding. Experts of a block are one parameter, also in older files.
     """
-    parts = {
-        key if key.endswith((".weight", ".bias")) else f"{key}.values": [entry]
-        for key, entry in entries.items()
-        if not key.startswith("rope_")
-    }
+    parts = defaultdict[str, list[Entry]](list)
+    for key, entry in entries.items():
+        if not key.startswith("rope_"):
+            name = key if key.endswith((".weight", ".bias")) else f"{key}.values"
+            parts[_ONE_EXPERT.sub(r"\1_exps", name)].append(entry)
+    for tensors in parts.values():
+        tensors.sort(key=lambda entry: (len(entry.key), entry.key))  # by the number of the expert
     is_causal = metadata.get(f"{metadata.get(ARCHITECTURE)}.attention.causal", True)
     is_tied = is_causal and _HEAD not in entries and _EMBEDDING in entries
     ties = {_HEAD: _EMBEDDING} if is_tied else {}
     per_token = experts_per_token(metadata)
     description = describe_names(parts, options, per_token, ties=ties, outputs_first=True)
+    keys = (f"{metadata.get(ARCHITECTURE)}.expert_group_{word}" for word in ("count", "used_count"))
+    count, used = (metadata.get(key) or 1 for key in keys)
+    modules = [
+        m.changed(lambda p: p if p.experts % count else replace(p, expert_groups=(count, used)))
+        for m in description.modules
+    ]
+    description = replace(description, modules=tuple(modules))
     if is_tied:
         description = replace(description, notes=(say("note.tied_output_head"),))
     return Contents(entries, settings=metadata).with_modules(parts, description)
@@ -87,7 +98,7 @@ class GGUFWeights(CheckpointWeights):
         check_tensors(path, entries)
         types = {entry.values.packing for entry in entries.values()} - {""}
         self._processor: Any = None
-        self._metadata = metadata
+        self.metadata, self.header = metadata, files[0]
         if options.only_counted:
             contents = _named_contents(entries, metadata, options)
         elif not options.config:
@@ -111,6 +122,8 @@ class GGUFWeights(CheckpointWeights):
 
     def array(self, name: str) -> Array:
         """Return the values of a parameter as the model in memory arranges them."""
+        if self._processor is None:
+            return super().array(name)
         entries = self.entries(name)
         if len(entries) > 1:  # gate and up of each expert, stacked in memory
             return np.concatenate([self._in_memory(entry) for entry in entries], axis=1)
@@ -135,10 +148,19 @@ class GGUFWeights(CheckpointWeights):
         """Return the values of the saved buffers; a model that names decide has none."""
         return super().buffers() if self.contents.model else {}
 
+    def with_experts(self, entries: Mapping[str, Entry], count: int, name: str) -> GGUFWeights:
+        """Return the model with other tensors of a number of experts, in one file."""
+        metadata = {k: v for k, v in self.metadata.items() if not k.startswith("split.")}
+        metadata[f"{metadata[ARCHITECTURE]}.expert_count"] = count
+        options = replace(self.options, name=name)
+        fewer = GGUFWeights({self.path: (metadata, {**entries})}, options, [self.header])
+        fewer.files = ()
+        return fewer
+
     def match_class(self) -> tuple[nn.Module | None, Mapping[str, list[Entry]]]:
         """Return the model on the meta device and its tensors by asking the class."""
         need_torch(self.name)
-        contents, _ = _match(self.path, self.options, self.unpacked, self._metadata)
+        contents, _ = _match(self.path, self.options, self.unpacked, self.metadata)
         return contents.model, contents.parts
 
     def configuration(self) -> dict[str, Any]:
