@@ -9,6 +9,8 @@ import pytest
 import torch
 import transformers as tf
 from helpers import counted, finish, refused, study_of, write_gguf
+from mixtures import mixture
+from smaller_mixtures import by_hand, keep, logits
 from zoo.cases import CASES, GQA, b, d, f, g, h, k, v
 
 import sparsity_report as sr
@@ -163,6 +165,19 @@ def test_file_and_module_agree(tmp_path, architecture, build):
     loaded = weights.module().state_dict()
     assert loaded.keys() == state.keys()
     assert all(torch.allclose(loaded[key], state[key], atol=1e-6) for key in state)
+
+
+@pytest.mark.parametrize("kind", ["Qwen2Moe", "Qwen3Moe", "GptOss"])
+def test_mixtures_without_experts_run_like_those_built_so(tmp_path, kind):
+    model = mixture(kind, vocab_size=v)
+    architecture = {"GptOss": "gpt-oss"}.get(kind, kind.lower())
+    write(tmp_path / "model.gguf", model, architecture)
+    kept = keep(sr.load(tmp_path / "model.gguf"))
+    fewer = sr.without_experts(kept)
+    expected = logits(by_hand(model, kept.kept, kind))
+    assert torch.allclose(logits(fewer.module()), expected, atol=1e-5)
+    again = sr.load(sr.write_checkpoint(fewer, tmp_path / "out.gguf"))
+    assert torch.equal(logits(again.module()), logits(fewer.module()))
 
 
 @pytest.mark.parametrize("case", FROM_NAMES)
