@@ -134,7 +134,11 @@ def _check_space(folder: Path, size: int) -> None:
 
 def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping[str, str]) -> None:
     """Write headers, configuration and index, and copy the tokenizer and other data."""
-    contents: dict[str, bytes] = {**layout.headers}
+    for name, header in layout.headers.items():
+        filesystem.create(folder / name, header)
+    if layout.alignment:  # a file with settings and tokenizer
+        return
+    contents = dict[str, bytes]()
     if layout.index:
         contents[layout.index_name] = layout.index.encode()
     home = home_of(weights)
@@ -144,11 +148,9 @@ def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping
     if config := weights.configuration():
         contents["config.json"] = _settings(weights, layout, config)
     contents |= {name: text.encode() for name, text in texts.items()}
-    if layout.alignment:  # a file with settings and tokenizer
-        contents = {**layout.headers}
     for name, content in contents.items():
         filesystem.create(folder / name, content)
-    if weights.source == "gguf" and not layout.alignment:
+    if weights.source == "gguf":
         try:
             weights.tokenizer().save_pretrained(folder)
         except SparsityReportError as error:  # transformers reads it, and some files hold none
