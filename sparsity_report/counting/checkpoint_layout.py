@@ -33,10 +33,6 @@ from sparsity_report.weights.weights import Weights
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-#: End of the name of a file to be written.
-GGUF = ".gguf"
-
-
 @dataclass(frozen=True)
 class Layout:
     """Files, and the tensors in them.
@@ -116,7 +112,7 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool, name: str
     name : str
         Name of the folder, or of a GGUF file.
     """
-    if name.endswith(GGUF):
+    if name.endswith(".gguf"):
         return _gguf_file(weights, name)
     changed = pruning.changed if pruning else ()
     unpack = unpack or any(p.packing for p in weights.stored if p.name in changed)
@@ -144,7 +140,8 @@ def _gguf_file(weights: Weights, name: str) -> Layout:
     weights.require_local()
     from gguf import GGUFWriter, WriterState
 
-    pairs = {k: v for k, v in read_pairs(weights.header).items() if k in weights.metadata}
+    pairs = read_pairs(weights.header)
+    pairs = {key: pair for key, pair in pairs.items() if not key.startswith("split.")}
     key = f"{weights.metadata.get(ARCHITECTURE)}.expert_count"
     if type(count := weights.metadata.get(key)) is int:
         size = len(pairs[key]) - len(key) - 12  # after the length of the key, it and the type
@@ -158,6 +155,7 @@ def _gguf_file(weights: Weights, name: str) -> Layout:
         assert isinstance(values, FileSlice)
         number, size = TYPE_NUMBERS[values.packing or _NAMES[values.dtype]], values.nbytes
         writer.add_tensor_info(key, entry.shape, np.dtype(np.float32), size, number)
+        # The bytes as such, of plain values and of blocks.
         tensors[key] = Entry(key, (size,), FileSlice(size, "uint8", values.file, values.offset))
         starts.append(end)
         end += size + -size % alignment

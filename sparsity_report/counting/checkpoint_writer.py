@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsity_report.counting.checkpoint_layout import GGUF, Layout, rearranged
+from sparsity_report.counting.checkpoint_layout import Layout, rearranged
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import Cut, masked_copy
 from sparsity_report.counting.histogram import Values, count_slice
@@ -35,15 +35,7 @@ from sparsity_report.weights.sources.gguf_files import read_header
 from sparsity_report.weights.sources.gguf_model import GGUFWeights
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
 from sparsity_report.weights.sources.safetensors import is_within
-from sparsity_report.weights.tensor_slices import (
-    FP8,
-    Entry,
-    FileSlice,
-    LocalFile,
-    Slice,
-    is_float,
-    pieces,
-)
+from sparsity_report.weights.tensor_slices import FP8, Entry, FileSlice, Slice, is_float, pieces
 from sparsity_report.weights.weights import Parameter, Weights
 
 # Files beside the weights that are copied, and those that describe other files.
@@ -92,7 +84,7 @@ def write_weights(
             with bar("writing", given=progress) as show:
                 _write_values(weights, pruning, layout, hidden, show)
         if layout.alignment:
-            _compare(weights, layout, hidden / folder.name)
+            _compare(weights, hidden / folder.name)
         else:
             _check(weights, layout, hidden, left)
 
@@ -105,7 +97,7 @@ def home_of(weights: Weights) -> Path | None:
 
 def check_place(weights: Weights, folder: Path, is_pruned: bool) -> None:
     """Refuse to write into the opened model, or around it, or values to a GGUF file."""
-    if folder.suffix == GGUF and (is_pruned or not isinstance(weights, GGUFWeights)):
+    if folder.suffix == ".gguf" and (is_pruned or not isinstance(weights, GGUFWeights)):
         raise SparsityReportError(
             f"cannot write {folder}: GGUF files get blocks of GGUF models alone, of which none is "
             "pruned or unpacked; choose a folder, and convert it with llama.cpp"
@@ -285,19 +277,19 @@ def _write(folder: Path, places: list[tuple[str, int, int]], dtype: str, values:
     return written
 
 
-def _compare(weights: Weights, layout: Layout, file: Path) -> None:
+def _compare(weights: Weights, file: Path) -> None:
     """Read a written GGUF file; refuse it if a tensor differs from the given one."""
     assert isinstance(weights, GGUFWeights)
-    _, entries = read_header(file)
+    _, written = read_header(file)
     kinds = [
-        {key: (entry.shape, entry.values.packing or entry.dtype) for key, entry in each.items()}
-        for each in (entries, weights.raw)
+        [(key, entry.shape, entry.dtype, entry.values.packing) for key, entry in each.items()]
+        for each in (weights.raw, written)
     ]
-    origin, jobs = LocalFile.look_up(file), list[_Job]()
-    for key, entry in layout.tensors.items():
-        written = FileSlice(entry.total, "uint8", origin, layout.places[key][1])
-        pairs = zip(entry.slices(), written.cut(entry.shape), strict=True)
-        jobs += [(key, part, partial(_differ, again)) for part, again in pairs]
+    jobs = (
+        (key, part, partial(_differ, again))
+        for key, entry in weights.raw.items()
+        for part, again in zip(entry.slices(), written[key].slices(), strict=True)
+    )
     if kinds[0] != kinds[1] or any(differ for _, _, differ in in_order(jobs)):
         raise weights.wrong(
             "was written with other bytes; nothing is kept; is the disk sound, and did the model "
@@ -306,7 +298,9 @@ def _compare(weights: Weights, layout: Layout, file: Path) -> None:
 
 
 def _differ(one: Slice, other: Slice) -> bool:
-    return not all(map(np.array_equal, one.pieces(), other.pieces()))
+    assert isinstance(one, FileSlice)
+    assert isinstance(other, FileSlice)
+    return not all(map(np.array_equal, one.raw(), other.raw()))
 
 
 def _check(weights: Weights, layout: Layout, folder: Path, left: Mapping[str, int]) -> None:

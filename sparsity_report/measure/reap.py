@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from sparsity_report.counting import kept_experts
 from sparsity_report.counting.histogram import Moments
-from sparsity_report.counting.kept_experts import (
-    KeptExperts,
-    checked_stacks,
-    expert_groups,
-    routed_parameters,
-)
+from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, expert_groups
 from sparsity_report.counting.matrix_counts import matrix_blocks
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis, Calibration
@@ -149,7 +144,7 @@ def _magnitudes(
 ) -> dict[str, list[float]]:
     """Return the root mean square of the matrices of each expert, by module."""
     sums = {name: [Moments() for _ in range(p.experts)] for name, p in stacks.items()}
-    stored = routed_parameters(weights).items()
+    stored = kept_experts.routed_parameters(weights).items()
     matrices = [(name, p) for name, parameters in stored for p in parameters]
     for number, (name, p) in enumerate(matrices, 1):
         values = Matrix(p.total // p.experts, 1, p.experts)

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"\.(0|[1-9]\d*)(?=\.|$)")
 # Tensors of a GGUF file with experts along their first dimension, or of the expert of a number.
 _GGUF = re.compile(
-    r"blk\.\d+\.(?!\w*shexp)(?:ffn_\w*exps\.|ffn_gate_inp\.(?:weight|bias)$|exp_probs_b|\w*eid)"
+    r"(?P<stack>blk\.(?P<block>\d+)\.(?!\w*shexp)(?:ffn_\w*exps|ffn_gate_inp(?=\.(?:weight|bias)$)|"
+    r"exp_probs_b|\w*eid|ffn_(?:gate|up|down)(?=\.\d)))(?:\.|$)(?P<number>\d*)"
 )
-_GGUF_NUMBERED = re.compile(r"(blk\.\d+\.ffn_(?:gate|up|down))\.\d+\.")
 # Note of a model that does not run without values.
 _BY_RULE = "note.uses_by_rule"
 
@@ -219,25 +219,25 @@ class _Selection:
     def add_by_name(self, metadata: Mapping[str, Any]) -> None:
         """Add the tensors of a GGUF file; refuse one that does not show the experts."""
         parts = self.weights.contents.parts
-        stacks = [m for m in self.weights.modules if m.name in self.kept]
-        firsts = {m.name: parts[m.parameters[0].name][0].key for m in stacks}
-        blocks = {key.split(".")[1]: tuple(self.kept[name]) for name, key in firsts.items()}
-        routed = set()
+        blocks, routed = dict[str, tuple[int, ...]](), set()
+        for module in self.weights.modules:
+            if module.name in self.kept:
+                block = parts[module.parameters[0].name][0].key.split(".")[1]
+                blocks[block] = tuple(self.kept[module.name])
         for key, entry in self.weights.raw.items():
-            numbered = _GGUF_NUMBERED.match(key)
-            if not (numbered or _GGUF.match(key)):
+            if not (match := _GGUF.match(key)):
                 continue
-            block = key.split(".")[1]
-            if block not in blocks or not (numbered or entry.shape[:1] == (self.count,)):
+            block, stack, number = match["block"], match["stack"], match["number"]
+            if block not in blocks or not (number or entry.shape[:1] == (self.count,)):
                 raise entry.wrong(
                     f"has the shape {entry.shape}, which is no known layout of {self.count:,} "
-                    f"experts; give a file in the layout of current versions of llama.cpp"
+                    "experts; give a file in the layout of current versions of llama.cpp"
                 )
-            if numbered:
-                self.stacks[numbered[1]] = blocks[block]
+            if number:
+                self.stacks[stack] = blocks[block]
             else:
                 self.stacked[key] = blocks[block], 0
-            routed |= {block} if "ffn_gate_inp" in key else set()
+            routed |= {block} if stack.endswith("_inp") else set()
         key = f"{metadata.get(ARCHITECTURE)}.expert_count"
         if routed != blocks.keys() or metadata.get(key) != self.count:
             raise self.weights.wrong(
