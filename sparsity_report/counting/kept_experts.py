@@ -22,7 +22,7 @@ from sparsity_report.errors import explained, opening, writable
 from sparsity_report.files.atomic import write_file
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.untrusted.gates import read_json
-from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.weights.weights import Module, Parameter, Weights
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say
 
@@ -266,8 +266,11 @@ def read_experts(
         with opening(Path(file), "list"):
             data = read_json(Path(file), once=True, finite=True)
     with reading(name):
-        counts = {key: p.experts for key, p in routed_stacks(weights).items()}
-        if data.get("counts", counts) != counts:
+        counts: Any = {key: p.experts for key, p in routed_stacks(weights).items()}
+        listed = data.get("counts", counts)
+        if weights.source == "gguf":  # which has other names
+            counts, listed = ([*each.values()] for each in (counts, listed))
+        if listed != counts:
             raise weights.wrong(f"has other experts than those of {name}; give a list for them")
         lists: Any = data.get("kept", data)
         if isinstance(rows := lists, list):  # reap-mlx
@@ -301,9 +304,13 @@ def digest_of(name: str, values: Mapping[str, Any]) -> Basis:
 
 
 def find_module(weights: Weights, key: object) -> str:
-    """Return the module of experts that another program names: it, its parent or its block."""
+    """Return the module of experts that another program names: it, its parent or its block.
+
+    In a GGUF model, which has other names, the block is the first number in a name.
+    """
     stacks, blocks = checked_stacks(weights), {o.name: str(o.block) for o in weights.modules}
-    names = [o for o in stacks if key in (o, o.rpartition(".")[0]) or str(key) == blocks[o]]
+    given = str(Module(str(key), "", "", ()).block) if weights.source == "gguf" else str(key)
+    names = [o for o in stacks if key in (o, o.rpartition(".")[0]) or given == blocks[o]]
     if len(names) != 1:
         raise weights.wrong(
             f"has {len(names):,} modules of experts that {key!r} may name; name each like "

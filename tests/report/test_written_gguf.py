@@ -1,5 +1,6 @@
 """GGUF models without some experts, against files that the library writes from kept blocks."""
 
+import json
 import shutil
 
 import gguf
@@ -194,7 +195,10 @@ def test_a_failure_leaves_nothing_and_the_source(tmp_path, monkeypatch):
 
 def test_prune_writes_a_file(tmp_path):
     whole = write(tmp_path / "x.gguf", kind="Q4_0")
-    (tmp_path / "list.json").write_text('{"0": [0, 2, 10], "1": [1, 9, 11]}')
+    names = {block: f"model.layers.{block}.mlp.experts" for block in KEPT}
+    lists = {"counts": dict.fromkeys(names.values(), 12)}
+    lists["kept"] = {names[block]: picks for block, picks in KEPT.items()}
+    (tmp_path / "list.json").write_text(json.dumps(lists))
     given = ("prune", whole, "--keep-experts", tmp_path / "list.json", "--by-names")
     out = command(*given, "--sparsity", "50%", "--out", tmp_path / "out.gguf")
     assert (out.returncode, out.stderr.count("\n")) == (2, 1)
