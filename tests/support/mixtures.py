@@ -26,8 +26,11 @@ SETTINGS = {
 MIXTURES = tuple(SETTINGS)
 
 
-def mixture(kind, **changed):
-    """A tiny model of one architecture: 8 experts, of which a token uses 2, in two blocks."""
+def mixture(kind, step=None, **changed):
+    """A tiny model of one architecture: 8 experts, of which a token uses 2, in two blocks.
+
+    Multiples of a step compress better than random numbers.
+    """
     torch.manual_seed(5)
     config = getattr(transformers, f"{kind}Config")(**COMMON | SETTINGS.get(kind, {}) | changed)
     model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
@@ -36,4 +39,6 @@ def mixture(kind, **changed):
             # The defaults are so small that routers and outputs hardly differ, and biases are 0.
             if "norm" not in name and "inv_freq" not in name:
                 tensor.normal_(std=0.5 if "bias" in name else 0.3)
+                if step:
+                    tensor.div_(step).round_().mul_(step)
     return model

@@ -5,9 +5,10 @@ import json
 import packing
 import torch
 import transformers
-from mixtures import mixture
+from mixtures import MIXTURES, mixture
 from safetensors.torch import load_file, save_file
 
+import sparsity_report as sr
 from sparsity_report.counting.kept_experts import KeptExperts, routed_stacks
 
 IDS = torch.arange(24)[None] * 5 % 61
@@ -89,3 +90,23 @@ PACKED = {
     "fp8": ("Mixtral", lambda weight: packing.fp8_blocks(weight, 16)),
     "int4": ("Qwen3Moe", packing.pack_quantized), "mxfp4": ("GptOss", packing.gpt_oss),
 }  # fmt: skip
+
+# Settings with which transformers and llama.cpp compute the same.
+CONVERTED = {
+    **{kind: {} for kind in (*MIXTURES, "Mixtral Q4_0", "GptOss MXFP4")},
+    "Qwen3Moe": {"norm_topk_prob": True}, "GptOss": {"rope_parameters": {"rope_theta": 10_000}},
+    "DeepseekV3":
+        {"scoring_func": "sigmoid", "first_k_dense_replace": 1, "num_hidden_layers": 3},
+}  # fmt: skip
+
+
+def to_convert(folder, case):
+    """Save a mixture that llama.cpp converts, and the same without some experts beside it."""
+    kind, _, way = case.partition(" ")
+    if way == "MXFP4":
+        packed(folder / "whole", *PACKED["mxfp4"])
+    else:
+        sizes = {"hidden_size": 32, "intermediate_size": 32, **CONVERTED[case]}
+        saved(folder / "whole", kind, step=1 / 8, **sizes)
+    variant = sr.without_experts(keep(sr.load(folder / "whole")))
+    return sr.write_checkpoint(variant, folder / "smaller")
