@@ -138,7 +138,7 @@ def _gguf_file(weights: Weights, name: str) -> Layout:
     """Return one GGUF file with the metadata and blocks of another one."""
     assert isinstance(weights, GGUFWeights)
     weights.require_local()
-    from gguf import GGUFWriter, WriterState
+    from gguf import GGUFWriter, WriterState, size_label
 
     pairs = read_pairs(weights.header)
     pairs = {key: pair for key, pair in pairs.items() if not key.startswith("split.")}
@@ -159,6 +159,9 @@ def _gguf_file(weights: Weights, name: str) -> Layout:
         tensors[key] = Entry(key, (size,), FileSlice(size, "uint8", values.file, values.offset))
         starts.append(end)
         end += size + -size % alignment
+    if type(weights.metadata.get(key := "general.size_label")) is str:
+        label = size_label(*writer.get_total_parameter_count()).encode()
+        pairs[key] = pairs[key][: len(key) + 12] + len(label).to_bytes(8, "little") + label
     writer.fout, writer.state, writer.data_alignment = [content], WriterState.EMPTY, alignment
     writer.kv_data = [dict.fromkeys(pairs)]
     writer.write_header_to_file()
