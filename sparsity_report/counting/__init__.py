@@ -12,7 +12,7 @@
 - `allocation`: weights to prune per layer.
 - `pruning`: prunings as values, the model after a pruning; `cuts`: the
   pruned weights of each tensor; `in_place`: pruning of live layers.
-- `kept_experts`: the experts that a model keeps, as values.
+- `kept_experts`: the experts that a model keeps, as values; `expert_lists`: formats of their lists.
 - `checkpoint_layout`, `checkpoint_writer`: pruned and unpacked models written as safetensors.
 - `n_m_patterns`: patterns such as 2:4, and compliance with them.
 

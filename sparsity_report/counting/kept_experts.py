@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, astuple, dataclass, field, replace
@@ -17,18 +16,20 @@ from typing import Any, cast
 import pandas as pd
 
 import sparsity_report
+from sparsity_report.counting import expert_lists
+from sparsity_report.counting.expert_lists import Layer
 from sparsity_report.counting.pruning import Basis
-from sparsity_report.errors import explained, opening, writable
+from sparsity_report.errors import check_options, explained, opening, writable
 from sparsity_report.files.atomic import write_file
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.weights import Module, Parameter, Weights
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say
 
+#: A file or a mapping with kept or removed experts.
+ListLike = str | os.PathLike[str] | Mapping[int, Sequence[int]] | Mapping[str, Any]
 #: Scores by which experts are kept, and a list from elsewhere.
 METHODS = ("reap", "frequency", "magnitude", "expert_list")
-_FORMAT = "sparsity-report/experts"
 # Ends of the names of llama.cpp's tensors, which together are the experts of a block.
 _TENSOR = re.compile(r"_[a-z_]+_exps$")
 # Types of the values of a basis: of a file, and of a text.
@@ -181,20 +182,30 @@ class KeptExperts:
         columns = ["module_name", "experts", "both", "first", "second", "overlap"]
         return pd.DataFrame(rows, columns=columns)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the list as JSON, which :func:`read_experts` reads back.
+    def save(self, path: str | os.PathLike[str], *, program: str = "sparsity-report") -> Path:
+        r"""Write the list as a file, which :func:`read_experts` reads back.
 
-        Router use is not written.
+        Router use is not written. Formats of other programs hold neither the method nor its basis,
+        and most of them name the blocks by number.
 
         Parameters
         ----------
         path : path-like
             The file to write.
+        program : str
+            Program that reads the file: ``"sparsity-report"``; ``"llm-compressor"``, by module;
+            ``"vllm"``, a list of removed experts; ``"vllm-ascend"``, without its
+            ``expert_prune_ratio``; ``"reap-mlx"``, or ``"0xsero"``.
 
         Returns
         -------
         pathlib.Path
             The file.
+
+        Raises
+        ------
+        SparsityReportError
+            The file cannot be written, or the format cannot hold the list.
 
         Examples
         --------
@@ -205,13 +216,16 @@ class KeptExperts:
         >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
         >>> config = transformers.MixtralConfig(vocab_size=8, num_local_experts=4, **sizes)
         >>> weights = sr.load(transformers.MixtralForCausalLM(config))
+        >>> kept = sr.KeptExperts(weights, {0: [0, 2, 3]})
         >>> with TemporaryDirectory() as folder:
-        ...     file = sr.KeptExperts(weights, {0: [0, 2, 3]}).save(Path(folder, "experts.json"))
-        ...     file.name
-        'experts.json'
+        ...     file = kept.save(Path(folder, "experts.jsonl"), program="vllm-ascend")
+        ...     file.read_text()
+        '{"0": [0, 2, 3]}\n'
         """
+        if program != "sparsity-report":
+            return write_file(path, self._text_for(program))
         data = {
-            "format": _FORMAT,
+            "format": expert_lists.OWN,
             "version": 1,
             "written_by": f"sparsity-report {sparsity_report.__version__}",
             "model": self.weights.name,
@@ -222,22 +236,52 @@ class KeptExperts:
         }
         return write_file(path, json.dumps(data, ensure_ascii=False, indent=1))
 
+    def _text_for(self, program: str) -> str:
+        """Return the text of the list in the format of another program."""
+        writers = {o.name: (o.write, o.is_even) for o in expert_lists.FORMATS if o.write}
+        check_options("save", [program], ["sparsity-report", *writers])
+        write, is_even = writers[program]
+        if is_even and len(sizes := {*map(len, self.kept.values())}) > 1:
+            raise self.weights.wrong(
+                f"would keep {min(sizes):,} to {max(sizes):,} experts per module, but lists of "
+                f"{program} have one number; write a list for another program"
+            )
+        layers = []
+        for module in (each for each in self.weights.modules if each.name in self.kept):
+            find_module(self.weights, module.block)
+            around, kept = module.name.rpartition(".")[0], self.kept[module.name]
+            layers.append(Layer(module.block, kept, False, self.counts[module.name], around))
+        return "".join(json.dumps(row) + "\n" for row in write(self.weights.name, layers))
 
-def read_experts(
-    weights: Weights, file: str | os.PathLike[str] | Mapping[int, Sequence[int]] | Mapping[str, Any]
-) -> KeptExperts:
-    """Read a list of kept experts from a file or a mapping.
+
+def read_experts(weights: Weights, file: ListLike, *, keep: float | None = None) -> KeptExperts:
+    """Read a list of kept or removed experts from a file or a mapping.
+
+    The format is recognized by the content:
+
+    - a file of :meth:`KeptExperts.save`;
+    - vLLM's ``--riy-expert-profile``, and profiles of llama.cpp's ``llama-prune``, which list
+      removed experts;
+    - vllm-ascend's ``expert_list_file``;
+    - the report of llm-compressor's ``REAPPruningModifier(report_path=…)``;
+    - the ``pruning-plan.json`` of 0xSero/reap-mlx, and checkpoints of egesabanci/reap-mlx;
+    - plans of 0xSero/glm-5.2-nonuniform, and ``reap_plan.json`` of 0xSero's models;
+    - any object that maps layers to lists of the kept experts. A layer is named by the module of
+      the experts, a module around it, or the number of the block, which counts layers without
+      experts, too.
+
+    The authors' REAP, llama.cpp's ``llama-expert-profile`` and mergekit write no list: pass scores
+    to :func:`reap`.
 
     Parameters
     ----------
     weights : Weights
         The model with all its experts.
     file : path-like or mapping
-        A JSON file of :meth:`KeptExperts.save`; the report of llm-compressor's
-        ``REAPPruningModifier(report_path=…)``; the ``pruning-plan.json`` of reap-mlx; or any
-        object that maps modules of experts, the modules around them or numbers of blocks to lists
-        of the kept experts. The authors' REAP and mergekit write no list: pass REAP's observations
-        to :func:`reap`.
+        JSON, or one JSON object on each line.
+    keep : int or float, optional
+        Number or share of the experts to keep, if the lists rank more: the first of each, rounded
+        down as by vllm-ascend.
 
     Returns
     -------
@@ -259,12 +303,14 @@ def read_experts(
     >>> kept = sr.read_experts(weights, {"model.layers.0.mlp": [0, 1, 3]})
     >>> kept.label, kept.removed
     ('3of4', 1)
+    >>> sr.read_experts(weights, {"version": 1, "pruned_experts": [[0, 2]]}).kept
+    {'model.layers.0.mlp.experts': (0, 1, 3)}
     """
     name, data = "list", cast(Any, file)
     if not isinstance(file, Mapping):
         name = Path(file).name
         with opening(Path(file), "list"):
-            data = read_json(Path(file), once=True, finite=True)
+            data = expert_lists.read_file(Path(file))
     with reading(name):
         counts: Any = {key: p.experts for key, p in routed_stacks(weights).items()}
         listed = data.get("counts", counts)
@@ -272,19 +318,20 @@ def read_experts(
             counts, listed = ([*each.values()] for each in (counts, listed))
         if listed != counts:
             raise weights.wrong(f"has other experts than those of {name}; give a list for them")
-        lists: Any = data.get("kept", data)
-        if isinstance(rows := lists, list):  # reap-mlx
-            lists = defaultdict(list)
-            for row in rows:
-                lists[row["layer"]].append(row["expert"])
-        if data.get("format") != _FORMAT:
-            kept = KeptExperts(weights, lists)
-            return replace(kept, basis=digest_of(name, kept.kept))
-        method, basis = data["method"], data["basis"] and Basis(**data["basis"])
-        known = basis is None or [*map(type, astuple(basis))] in _BASES
-        if data["version"] != 1 or method not in METHODS or not known:
-            raise ValueError("is damaged or of another version")
-        return KeptExperts(weights, lists, method, basis)
+        if is_own := data.get("format") == expert_lists.OWN:
+            method, basis = data["method"], data["basis"] and Basis(**data["basis"])
+            known = basis is None or [*map(type, astuple(basis))] in _BASES
+            if data["version"] != 1 or method not in METHODS or not known:
+                raise ValueError("is damaged or of another version")
+        kept = dict[Any, Sequence[int]]()
+        for layer in expert_lists.read_layers(data):
+            numbers = _chosen(weights, name, layer, keep)
+            if kept.setdefault(layer.key, numbers) != numbers:
+                raise ValueError(f"it keeps and removes other experts of layer {layer.key!r}")
+        result = KeptExperts(weights, kept)
+        if is_own:
+            return replace(result, method=method, basis=basis)
+        return replace(result, basis=digest_of(name, result.kept))
 
 
 def reading(name: str) -> AbstractContextManager[None]:
@@ -309,12 +356,16 @@ def find_module(weights: Weights, key: object) -> str:
     In a GGUF model, which has other names, the block is the first number in a name.
     """
     stacks, blocks = checked_stacks(weights), {o.name: str(o.block) for o in weights.modules}
-    given = str(Module(str(key), "", "", ()).block) if weights.source == "gguf" else str(key)
-    names = [o for o in stacks if key in (o, o.rpartition(".")[0]) or given == blocks[o]]
+    number = re.fullmatch(r"(?:blk\.|layers?[._])?(\d+)", str(key))
+    block = number[1] if number else None
+    if weights.source == "gguf":
+        block = str(Module(str(key), "", "", ()).block)
+    names = [o for o in stacks if (block == blocks[o] if block else f".{key}." in f".{o}.")]
     if len(names) != 1:
+        first = next(iter(stacks))
         raise weights.wrong(
             f"has {len(names):,} modules of experts that {key!r} may name; name each like "
-            f"{next(iter(stacks))!r}, or by the number of its block"
+            f"{first!r}, or by the number of its block, here {blocks[first]}"
         )
     return names[0]
 
@@ -366,6 +417,30 @@ def expert_groups(stack: Parameter) -> list[range]:
     """Return the groups of experts among which a router chooses first."""
     size = stack.experts // stack.expert_groups[0]
     return [range(start, start + size) for start in range(0, stack.experts, size)]
+
+
+def _chosen(weights: Weights, name: str, layer: Layer, keep: float | None) -> Sequence[int]:
+    """Return the kept experts of a layer of the list `name`."""
+    module, numbers = find_module(weights, layer.key), layer.numbers
+    count = checked_stacks(weights)[module].experts
+    if layer.experts not in {None, count}:
+        raise ValueError(f"it is for {layer.experts!r} experts in {module}, not {count:,}")
+    if layer.is_removed and keep is None:
+        rest = sorted({*range(count)}.difference(numbers))
+        if len(rest) + len(numbers) != count:
+            raise ValueError(f"it removes experts that {module} lacks, or one twice")
+        return rest
+    if keep is not None:
+        number = keep if isinstance(keep, int) else int(round(count * keep, 6))
+        if layer.is_removed or not 0 < number <= len(numbers):
+            raise ValueError(f"it ranks no {keep!r} experts of {module}")
+        numbers = numbers[:number]
+    elif len(numbers) == count and [*numbers] != sorted(numbers):
+        raise weights.wrong(
+            f"has {count:,} experts in {module}, and {name} ranks them all; shorten its lists to "
+            "the kept experts, or pass keep= to read_experts()"
+        )
+    return sorted(numbers)
 
 
 def _checked(

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # Column of a calibration, and name among the observations of REAP's code, by score.
 _COLUMNS = {"reap": ("saliency", "reap"), "frequency": ("tokens", "expert_frequency")}
-
+# Names of llama.cpp's pull request 20454.
+_LLAMA = {"expert_frequency": "activation_counts"}
 
 # Weights in memory at a time.
 _RUN = 2**20
@@ -61,7 +62,8 @@ def reap(
     calibration : Calibration, text or mapping, optional
         Text of :func:`calibrate`, or its result for several lists from one pass. Observations of
         the authors' code of REAP are a mapping from blocks to scores, which
-        ``torch.load(path, weights_only=True)`` returns.
+        ``torch.load(path, weights_only=True)`` returns; so is ``expert_stats.json`` of llama.cpp's
+        pull request 20454.
     keep : int or float
         Number of experts to keep in each module, or their share: ``6`` or ``0.75``. A share is
         rounded to whole experts, half to even, and to whole groups.
@@ -161,13 +163,14 @@ def _magnitudes(
 def _observed(
     weights: Weights, observations: Mapping[int, Mapping[str, Any]] | Mapping[str, Any], name: str
 ) -> dict[str, list[float]]:
-    """Return the scores by module that REAP's code observed."""
+    """Return the scores by module that REAP's code or llama.cpp observed."""
     scores, stacks = {}, checked_stacks(weights)
     with kept_experts.reading("observations"):
-        for key, values in observations.items():
-            module = kept_experts.find_module(weights, key)
-            scores[module] = [float(each) for each in values[name]]
+        for layer, values in observations.items():
+            module = kept_experts.find_module(weights, layer)
+            key = _LLAMA.get(name, name) if "activation_counts" in values else name
+            scores[module] = [float(each) for each in values[key]]
             numbers = [score for score in scores[module] if not math.isnan(score)]
             if len(numbers) != (due := stacks[module].experts):
-                raise ValueError(f"block {key} has {len(numbers)} scores for {due} experts")
+                raise ValueError(f"block {layer} has {len(numbers)} scores for {due} experts")
     return scores

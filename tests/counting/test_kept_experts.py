@@ -127,26 +127,138 @@ def test_a_saved_list_of_other_weights_is_one_line(mixtral, tmp_path):
         sr.read_experts(sr.load(), path)
 
 
-# What other programs write: llm-compressor's report_path, reap-mlx's plan, and plain lists.
+def rows(layers, numbers):
+    return [{"layer": layer, "expert": expert} for layer in layers for expert in numbers]
+
+
+# Files of other programs, by hand from the sources that `expert_lists` names: two blocks that lose
+# experts 1 and 5.
+GONE = (1, 5)
+REMOVED = [[block, expert] for block in (0, 1) for expert in GONE]
 LISTS = [
-    {"model.layers.0.mlp": [*SIX], "model.layers.1.mlp": [*reversed(SIX)]},
-    {"version": "1.0",
-     "kept": [{"layer": b, "expert": e, "signal": 1.5} for e in SIX for b in (1, 0)],
-     "pruned": [{"layer": 0, "expert": 1}]},
+    {"model.layers.0.mlp": [*SIX], "model.layers.1.mlp": [*reversed(SIX)]},  # llm-compressor
+    {"version": 1, "model": "mix", "workload": "live capture", "pruned_experts": REMOVED},  # vllm
+    {"version": 2, "routing_mode": "pre_topk_mask", "pruned_experts": REMOVED[::-1]},
+    {"format": "llama-moe-prune", "version": 1, "mode": "soft",
+     "model": {"architecture": "gemma4", "model_hash": "sha256:0", "expert_tensor_hash": "sha256:1",
+               "expert_count": 8, "experts_used": 2},
+     "calibration": {"dataset_hash": "sha256:2", "ppl_mask": "assistant", "metric": "reap",
+                     "evaluated_tokens": 48},
+     "pruning": {"requested_ratio": 0.25, "actual_ratio": 0.25,
+                 "layers": {str(block): {"disabled_experts": [*GONE]} for block in (0, 1)}}},
+    {"version": "1.0", "modelName": "mix", "saliencyMethod": "reap",
+     "stats": {"totalExperts": 16, "prunedExperts": 4, "keptExperts": 12},
+     "kept": [row | {"signal": 1.5, "rank": 1} for row in rows((1, 0), SIX)],
+     "pruned": rows((0, 1), GONE)},  # 0xSero/reap-mlx
+    {"kept": rows((0, 1), SIX)},
+    {"version": 2, "model_name": "mix", "prune_method": "reap", "compression_ratio": 0.25,
+     "saliency_by_layer": None, "keep_by_layer": {"0": [*SIX], "1": [*SIX]}},  # egesabanci/reap-mlx
+    {str(block): {"kept": [*SIX], "keep": 6} for block in (0, 1)},  # 0xSero/glm-5.2-nonuniform
+    {"base_model_id": "mix", "original_experts_per_layer": 8, "kept_experts_per_layer": 6,
+     "hash_routed_layers": [], "keep_maps": {  # reap_plan.json of 0xSero's models
+        "keep_by_layer": {"0": [*SIX], "1": [*SIX]},
+        "ranked_by_layer": {"0": [*SIX, *GONE], "1": [*SIX, *GONE]}}},
     {"0": [*SIX], "1": [*SIX]}, {FIRST: [*SIX], SECOND: [*SIX]},
+    {"layers.0": [*SIX], "model.layers.1": [*SIX]}, {"layer_0": [*SIX], "blk.1": [*SIX]},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("data", LISTS)
 def test_lists_of_other_programs(mixtral, tmp_path, data):
     path = tmp_path / "list.json"
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data, indent=1))
     kept = sr.read_experts(mixtral, path)
     assert kept.kept == {FIRST: SIX, SECOND: SIX}
     assert (kept.method, kept.basis.name, kept.basis.windows) == ("expert_list", "list.json", None)
     mapped = sr.read_experts(mixtral, data)
     assert mapped.kept == kept.kept
     assert mapped.basis.fingerprint == kept.basis.fingerprint
+
+
+KEPT, OTHERS = {FIRST: SIX, SECOND: (0, 1, 2, 3, 4, 5)}, rows((0,), GONE) + rows((1,), (6, 7))
+# The lines of files for other programs, by hand from the code that reads them.
+WRITTEN = {
+    "llm-compressor": [{"model.layers.0.mlp": [*SIX], "model.layers.1.mlp": [0, 1, 2, 3, 4, 5]}],
+    "vllm": [{"version": 1, "model": "mix", "pruned_experts": [[0, 1], [0, 5], [1, 6], [1, 7]]}],
+    "vllm-ascend": [{"0": [*SIX]}, {"1": [0, 1, 2, 3, 4, 5]}],
+    "reap-mlx": [{"version": "1.0", "modelName": "mix",
+                  "kept": rows((0,), SIX) + rows((1,), range(6)), "pruned": OTHERS}],
+    "0xsero": [{"0": {"kept": [*SIX], "keep": 6}, "1": {"kept": [0, 1, 2, 3, 4, 5], "keep": 6}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", WRITTEN)
+def test_lists_for_other_programs(mixtral, tmp_path, program):
+    path = KeptExperts(mixtral, KEPT).save(tmp_path / "list", program=program)
+    assert [*map(json.loads, path.read_text().splitlines())] == WRITTEN[program]
+    assert sr.read_experts(mixtral, path).kept == KEPT
+    uneven = KeptExperts(mixtral, {FIRST: SIX})
+    if program not in {"vllm-ascend", "reap-mlx"}:
+        assert sr.read_experts(mixtral, uneven.save(path, program=program)).kept == uneven.kept
+        return
+    with pytest.raises(sr.SparsityReportError, match=r"^mix would keep 6 to 8 experts .* one num"):
+        uneven.save(path, program=program)
+    assert sr.read_experts(mixtral, path).kept == KEPT
+
+
+def test_a_list_for_an_unknown_program_is_one_line(mixtral, tmp_path):
+    with pytest.raises(sr.SparsityReportError, match=r"accepts sparsity-report, vllm, .* 'best'"):
+        KeptExperts(mixtral, {}).save(tmp_path / "list", program="best")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_rankings_say_how_many_experts_stay(mixtral, tmp_path):
+    """Files of vllm-ascend hold all experts, the best first, and the ratio stands elsewhere."""
+    path = tmp_path / "math.jsonl"
+    path.write_text('{"0": [7, 3, 5, 1, 0, 2, 4, 6]}\n\n{"1": [0, 2, 4, 6, 1, 3, 5, 7]}\n')
+    for keep in (4, 0.5, 0.6):
+        assert sr.read_experts(mixtral, path, keep=keep).kept == {
+            FIRST: (1, 3, 5, 7), SECOND: (0, 2, 4, 6)
+        }  # fmt: skip
+    with pytest.raises(sr.SparsityReportError, match=r"and math\.jsonl ranks them all; shorten"):
+        sr.read_experts(mixtral, path)
+    for keep in (0, -4, 9, 1.5, float("nan"), "6"):
+        with pytest.raises(sr.SparsityReportError, match=r"^math\.jsonl: "):
+            sr.read_experts(mixtral, path, keep=keep)
+    with pytest.raises(sr.SparsityReportError, match="ranks no 1 experts"):
+        sr.read_experts(mixtral, {"pruned_experts": REMOVED}, keep=1)
+
+
+def test_layers_without_experts_count(tmp_path):
+    weights = sr.load(mixture("DeepseekV3", first_k_dense_replace=1), name="deep")
+    with pytest.raises(sr.SparsityReportError, match=r"0 modules .* '0' may name; .* here 1$"):
+        sr.read_experts(weights, {"0": [0, 1, 4, 5]})
+    path = sr.read_experts(weights, {"1": [0, 1, 4, 5]}).save(tmp_path / "list", program="vllm")
+    assert json.loads(path.read_text())["pruned_experts"] == [[1, 2], [1, 3], [1, 6], [1, 7]]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [({"removed": REMOVED}, "seems to be a list of removed experts, of a program"),
+     ({"experts_to_drop": {"0": [1]}}, "seems to be a list of removed experts"),
+     ({"0": {"reap": [0.5] * 8}}, r"seems to be scores of experts, which reap\(\) reads"),
+     ({"mode": "dynamic_core_specialist", "perLayer": {"layer_0": {"coreExperts": [1]}}},
+      "a plan of the experts that stay on a GPU, which removes none"),
+     ({"kept": rows((0,), SIX), "pruned_experts": REMOVED}, "has both pruned_experts and kept"),
+     ({"kept": rows((0,), SIX), "pruned": rows((0,), (0, 1))}, "removes other experts of layer 0"),
+     ({"version": 2, "routing_mode": "post_topk_drop", "pruned_experts": []}, "post_topk_drop"),
+     ({"pruned_experts": [[0, 1], [0, 1]]}, "lacks, or one twice"),
+     ({"pruned_experts": [[0, 8]]}, "lacks, or one twice"), ({"pruned_experts": [3]}, "TypeError"),
+     ({"pruned_experts": [[0, e] for e in range(7)]}, "keep 1 of the 8 experts of"),
+     ({"pruning": {"layers": {"0": {"disabled_experts": [1]}}}, "model": {"expert_count": 16}},
+      r"^list: it is for 16 experts in model\.layers\.0\.mlp\.experts, not 8; give"),
+     ({"keep_maps": {"keep_by_layer": {"0": [1]}}, "original_experts_per_layer": 16}, "is for 16"),
+     ({"layers": {"0": [1, 2]}}, "has 2 modules of experts that 'layers' may name")],
+)  # fmt: skip
+def test_lists_that_are_not_understood_are_one_line(mixtral, data, message):
+    with pytest.raises(sr.SparsityReportError, match=message):
+        sr.read_experts(mixtral, data)
+
+
+def test_scores_of_torch_are_one_line(mixtral, tmp_path):
+    torch.save({0: {"reap": torch.ones(8)}}, tmp_path / "observations.pt")
+    with pytest.raises(sr.SparsityReportError, match=r"^observations\.pt seems to hold scores"):
+        sr.read_experts(mixtral, tmp_path / "observations.pt")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +295,7 @@ def test_hostile_files_are_one_line(mixtral, tmp_path, text, message):
      ("basis", {"name": "a", "fingerprint": "b", "windows": 1}, "damaged"),
      ("basis", {"name": "a", "fingerprint": "b", "windows": 1.5, "window": 2}, "damaged"),
      ("kept", {FIRST: [0, 1, 99]}, "0 to 7 in"), ("kept", [0], "TypeError"),
-     ("kept", {FIRST: 3}, "TypeError"), ("kept", None, "AttributeError"),
+     ("kept", {FIRST: 3}, "TypeError"), ("kept", None, "TypeError"),
      ("counts", {FIRST: 8}, r"^mix has other experts than those of kept\.json")],
 )  # fmt: skip
 def test_edited_files_are_one_line(mixtral, tmp_path, name, value, message):

@@ -116,8 +116,15 @@ def test_observations_of_reap(weights):
     kept = sr.reap(weights, observed, keep=5)
     assert [*kept.kept.values()] == [best(scores[block], 5) for block in (0, 1)]
     assert (kept.method, kept.basis.name, kept.use) == ("reap", "observations", None)
-    kept = sr.reap(weights, observed, keep=2, score="frequency")
-    assert [*kept.kept.values()] == [(0, 1), (6, 7)]
+    stats = {
+        str(block): {"total_tokens": 48, "reap": row["reap"].tolist(), "never_activated": 1}
+        | {"activation_counts": row["expert_frequency"].tolist()}
+        for block, row in observed.items()
+    }  # expert_stats.json of llama.cpp's pull request 20454
+    assert sr.reap(weights, stats, keep=5).kept == kept.kept
+    for each in (observed, stats):
+        kept = sr.reap(weights, each, keep=2, score="frequency")
+        assert [*kept.kept.values()] == [(0, 1), (6, 7)]
     for changed, message in (
         ({0: {"reap": scores[0]}}, r"no scores of the experts of model\.layers\.1"),
         ({0: {}}, r"^observations: KeyError\('reap'\)"),
