@@ -248,10 +248,11 @@ class KeptExperts:
             )
         layers = []
         for module in (each for each in self.weights.modules if each.name in self.kept):
-            find_module(self.weights, module.block)
             around, kept = module.name.rpartition(".")[0], self.kept[module.name]
             layers.append(Layer(module.block, kept, False, self.counts[module.name], around))
-        return "".join(json.dumps(row) + "\n" for row in write(self.weights.name, layers))
+        rows = write(self.weights.name, layers)
+        read_experts(self.weights, {key: row[key] for row in rows for key in row})
+        return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def read_experts(weights: Weights, file: ListLike, *, keep: float | None = None) -> KeptExperts:
@@ -363,9 +364,10 @@ def find_module(weights: Weights, key: object) -> str:
     names = [o for o in stacks if (block == blocks[o] if block else f".{key}." in f".{o}.")]
     if len(names) != 1:
         first = next(iter(stacks))
+        advice = "" if names else f", or by the number of its block, here {blocks[first]}"
         raise weights.wrong(
-            f"has {len(names):,} modules of experts that {key!r} may name; name each like "
-            f"{first!r}, or by the number of its block, here {blocks[first]}"
+            f"has {len(names):,} modules of experts that {key!r} may name; name each like {first!r}"
+            f"{advice}"
         )
     return names[0]
 

@@ -232,6 +232,15 @@ def test_layers_without_experts_count(tmp_path):
     assert json.loads(path.read_text())["pruned_experts"] == [[1, 2], [1, 3], [1, 6], [1, 7]]
 
 
+def test_blocks_of_two_models_have_no_number_of_their_own(tmp_path):
+    models = nn.ModuleDict({name: mixture("Mixtral").model for name in "ab"})
+    kept = KeptExperts(sr.load(models, name="two"), {"a.layers.0": SIX})
+    with pytest.raises(sr.SparsityReportError, match=r"has 2 modules of experts that 0 may name"):
+        kept.save(tmp_path / "list", program="vllm")
+    path = kept.save(tmp_path / "list", program="llm-compressor")
+    assert sr.read_experts(kept.weights, path).kept == kept.kept
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [({"removed": REMOVED}, "seems to be a list of removed experts, of a program"),
