@@ -49,7 +49,7 @@ def test_the_destination_is_a_folder_or_files_with_one_name():
 def test_run_has_these_options_and_no_more():
     wanted = (
         "--base --name --as-is --sparsity --policy --calibration --blacklist --keep-experts "
-        "--perplexity --protocol --curve --text --prompt --latency --seconds --sensitivity "
+        "--score --perplexity --protocol --curve --text --prompt --latency --seconds --sensitivity "
         "--out -o --write --template-dir --workers --cache --by-names --stream --allow-pickle"
     )
     assert options("run").keys() == {"models", *wanted.split()}

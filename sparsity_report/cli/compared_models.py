@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sparsity_report.counting.pruning import Pruning
     from sparsity_report.study.variants import Variant
 
+# Random choices of experts at each level.
+_SEEDS = 3
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -68,7 +71,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     choices = read_policies(choice.policy, choice.sparsity)
     fewer: list[Variant] = []
     if choice.keep_experts is not None:
-        fewer = [sr.without_experts(chosen_experts(weights, choice))]
+        fewer = [*map(sr.without_experts, chosen_experts(weights, choice, _SEEDS))]
     if (fewer or others) and not (choice.sparsity or choice.policy):
         choices = []
     with workers(analysis.workers) as executor:
@@ -87,7 +90,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
                 )
             choices = [each for each in choices if each[0].pattern]
         if calibrates(choices):
-            calibration = sr.calibrate(weights, choice.calibration)
+            calibration = sr.calibrate(weights, next(iter(choice.calibration), None))
         inputs = Inputs(calibration, **counting)
         asked = [policy_registry.prune(policy, weights, level, inputs) for policy, level in choices]
     prunings = _changing(asked) if is_pruned else tuple(asked)

@@ -90,6 +90,8 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
         active = {key: counts[key] for key in ("parameters", "active_parameters")}
         key = "count.experts" if experts["per_token"] else "count.active"
         yield say("count.experts_unknown" if None in active.values() else key, **experts, **active)
+        if experts["each_parameters"]:
+            yield say("count.each_expert", **experts)
     if patterns := counts["patterns"]:
         for pattern, number in patterns["patterns"].items():
             yield say("count.pattern", pattern=pattern, count=number, total=patterns["matrices"])

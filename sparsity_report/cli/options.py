@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from sparsity_report.counting.pruning_policies import option_names
+from sparsity_report.counting.pruning_policies import EXPERT_SCORES, option_names
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.report.template_files import template_folders
 
@@ -194,11 +194,14 @@ class Policies:
     policy: list[str] = option(
         [], PRUNING, f"Pruning policy: {_POLICIES}. [default: magnitude]", metavar="NAME"
     )
-    calibration: str | None = option(
-        None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
+    calibration: list[str] = option(
+        [], PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
     )
     keep_experts: str | None = option(
-        None, PRUNING, "Experts to keep per module: 6, 75%, or a .json list.", metavar="N"
+        None, PRUNING, "Experts to keep per module: 6, 75%,50%, or a .json list.", metavar="N"
+    )
+    score: list[str] = option(
+        [], PRUNING, f"Expert scores: {', '.join(EXPERT_SCORES)}. [default: reap]", metavar="NAME"
     )
 
 
@@ -315,9 +318,6 @@ class PruneOptions(CountingOptions, WriteOptions, Policies):
 
     mask: Path | None = option(
         None, PRUNING, "Masks of another tool, .safetensors.", metavar="FILE"
-    )
-    score: str | None = option(
-        None, PRUNING, "Expert score: frequency, magnitude. [default: reap]", metavar="NAME"
     )
 
 

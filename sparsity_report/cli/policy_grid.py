@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sparsity_report.cli.options import Choice, PruneOptions
+from sparsity_report.cli.options import Policies
 from sparsity_report.counting.pruning_policies import (
+    CALIBRATED_SCORES,
+    EXPERT_SCORES,
     calibrated_names,
     check_sparsity,
     read_option,
@@ -66,47 +70,77 @@ def read_sparsity(text: str) -> float:
         ) from None
 
 
-def check_experts(
-    options: Choice | PruneOptions, choices: Choices, score: str | None = None
-) -> None:
+def check_experts(options: Policies, choices: Choices, *, is_one: bool = False) -> None:
     """Refuse contradictory options, and policies without their libraries, before opening."""
-    keep = _read_experts(options.keep_experts) if options.keep_experts else None
-    is_scored = isinstance(keep, int | float)
-    if score is not None and not is_scored:
+    keeps, scores = _read_experts(options)
+    if options.score and not scores:
         raise SparsityReportError(
             "--score has no effect; add --keep-experts with a number or a share, or leave it out"
         )
-    is_read = calibrates(choices) or (is_scored and score != "magnitude")
-    if options.calibration is not None and not is_read:
+    is_scored = any(score in CALIBRATED_SCORES for score in scores)
+    if options.calibration and not (calibrates(choices) or is_scored):
         raise SparsityReportError(
             f"--calibration has no effect; add --policy {' or '.join(calibrated_names())}, or "
             "--keep-experts with a number, or leave it out"
+        )
+    most = 1 if is_one or not is_scored else 2
+    if len(options.calibration) > most or (is_one and len(keeps) * len(scores) > 1):
+        raise SparsityReportError(
+            "--calibration, --keep-experts or --score has too many values; give prune one of each, "
+            "and run at most two texts, the second to compare the experts that scores keep"
         )
     if needing := [policy.option for policy, _ in choices if policy.calibrates]:
         need_torch(needing[-1])
 
 
-def chosen_experts(
-    weights: Weights, options: Choice | PruneOptions, score: str | None = None
-) -> KeptExperts:
-    """Return the experts that the options keep."""
-    from sparsity_report.counting.kept_experts import read_experts
-    from sparsity_report.measure.reap import reap
+def chosen_experts(weights: Weights, options: Policies, seeds: int = 1) -> list[KeptExperts]:
+    """Return the experts that each score keeps at each level; random scores for several seeds.
 
-    keep, score = _read_experts(options.keep_experts or ""), score or "reap"
-    if isinstance(keep, Path):
-        return read_experts(weights, keep)
-    text = None if score == "magnitude" else options.calibration
-    return reap(weights, text, keep=keep, score=score)
+    A note to the model compares them with those of a second calibration text.
+    """
+    import sparsity_report as sr
+    from sparsity_report.study.derived.heads_experts import overlap_note
+    from sparsity_report.weights.sources.gguf_imatrix import is_imatrix
+
+    keeps, scores = _read_experts(options)
+    if not scores:
+        return [sr.read_experts(weights, keep) for keep in keeps]
+    for keep in keeps:  # a wrong number is refused before calibration
+        sr.reap(weights, keep=keep, score="random")
+    read: list[Any] = []
+    if any(score in CALIBRATED_SCORES for score in scores):
+        texts: list[str | None] = [*options.calibration] or [None]
+        read = [text if is_imatrix(text) else sr.calibrate(weights, text) for text in texts]
+    first, second = (*read, None, None)[:2]
+    lists = []
+    for keep, score in product(keeps, scores):
+        by_score = partial(sr.reap, weights, keep=keep, score=score)
+        numbers, is_read = range(seeds if score == "random" else 1), score in CALIBRATED_SCORES
+        source = None if isinstance(first, str) and not is_read else first
+        lists += [by_score(source, seed=seed) for seed in numbers]
+        if second and is_read:
+            weights.notes += (overlap_note(lists[-1], by_score(second)),)
+    return lists
 
 
-def _read_experts(text: str) -> float | Path:
-    """Return a number of experts, their share, or the file of a list."""
+def _read_experts(options: Policies) -> tuple[list[Any], list[str]]:
+    """Return numbers of experts, their shares, or the file of a list, and the scores to use.
+
+    Several levels have all scores by default.
+    """
+    if (text := options.keep_experts) is None:
+        return [], []
     try:
-        return int(text) if text.isdecimal() else read_share(text)
+        keeps = [int(each) if each.isdecimal() else read_share(each) for each in _split([text])]
     except ValueError:
         if Path(text).is_file():
-            return Path(text)
+            return [Path(text)], []
         raise SparsityReportError(
             f"--keep-experts {text!r} is neither a number, nor a share such as 75%, nor a file"
         ) from None
+    scores = _split(options.score) or EXPERT_SCORES[: 1 if len(keeps) == 1 else None]
+    if unknown := [score for score in scores if score not in EXPERT_SCORES]:
+        raise SparsityReportError(
+            f"--score {unknown[0]!r} is unknown; use {', '.join(EXPERT_SCORES)}"
+        )
+    return [*dict.fromkeys(keeps)], [*dict.fromkeys(scores)]

@@ -38,7 +38,8 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
         weights = _opened(model, options, is_pruned, blacklist=options.blacklist or None)
         variant = sr.dense(weights)
         if options.keep_experts is not None:
-            variant = sr.without_experts(chosen_experts(weights, options, options.score))
+            kept, *_ = chosen_experts(weights, options)
+            variant = sr.without_experts(kept)
         if is_pruned:
             pruned = sr.masked(_pruning(variant.weights, options, *chosen))
             variant = replace(pruned, kept=variant.kept)
@@ -82,7 +83,7 @@ def _check(options: PruneOptions) -> tuple[Policy, float]:
         raise SparsityReportError(
             f"--policy and --sparsity give {len(choices)} prunings, and one is written; give one"
         )
-    check_experts(options, choices, options.score)
+    check_experts(options, choices, is_one=True)
     return choices[0]
 
 
@@ -95,7 +96,8 @@ def _pruning(weights: Weights, options: PruneOptions, policy: Policy, sparsity: 
     if options.mask is not None:
         return sr.import_mask(weights, options.mask)
     with workers(options.workers) as executor:
-        calibration = sr.calibrate(weights, options.calibration) if policy.calibrates else None
+        text = next(iter(options.calibration), None)
+        calibration = sr.calibrate(weights, text) if policy.calibrates else None
         inputs = Inputs(calibration, executor=executor, cache=options.cache)
         return policy_registry.prune(policy, weights, sparsity, inputs)
 

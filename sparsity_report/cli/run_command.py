@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,6 +66,7 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
     """Refuse contradictory options before counting."""
     from sparsity_report.cli.policy_grid import calibrates, check_experts, read_policies
     from sparsity_report.counting.pruning_policies import calibrated_names
+    from sparsity_report.weights.sources.gguf_imatrix import is_imatrix
 
     choices = read_policies(choice.policy, choice.sparsity)
     if analysis.sensitivity not in {None, "block", "group", "layer"}:
@@ -105,10 +106,10 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
                 f"--protocol {analysis.protocol!r} is unknown; use {', '.join(PROTOCOLS)}"
             )
     check_experts(choice, choices)
-    asked = {
+    asked: dict[str, Any] = {
         "--latency": analysis.latency, "--perplexity": analysis.scores or analysis.text,
         "--sensitivity": analysis.sensitivity, "--prompt": analysis.prompt,
-        "--calibration": choice.calibration,
+        "--calibration": [text for text in choice.calibration if not is_imatrix(text)],
     }  # fmt: skip
     if needing := [name for name, value in asked.items() if value]:
         need_torch(needing[-1])
@@ -117,10 +118,10 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         from sparsity_report.measure.protocols import Passages
 
         Passages({"text": analysis.text, "protocol": analysis.protocol})
-    if choice.calibration is not None:
+    for text in asked["--calibration"]:
         from sparsity_report.measure.texts import names_file
 
-        names_file(choice.calibration)
+        names_file(text)
 
 
 def _clock(analysis: Analysis) -> Clock | None:

@@ -19,6 +19,7 @@ import sparsity_report
 from sparsity_report.counting import expert_lists
 from sparsity_report.counting.expert_lists import Layer
 from sparsity_report.counting.pruning import Basis
+from sparsity_report.counting.pruning_policies import EXPERT_SCORES
 from sparsity_report.errors import check_options, explained, opening, writable
 from sparsity_report.files.atomic import write_file
 from sparsity_report.untrusted.display_text import short_name
@@ -29,7 +30,7 @@ from sparsity_report.words.sentences import say
 #: A file or a mapping with kept or removed experts.
 ListLike = str | os.PathLike[str] | Mapping[int, Sequence[int]] | Mapping[str, Any]
 #: Scores by which experts are kept, and a list from elsewhere.
-METHODS = ("reap", "frequency", "magnitude", "expert_list")
+METHODS = (*EXPERT_SCORES, "expert_list")
 # Ends of the names of llama.cpp's tensors, which together are the experts of a block.
 _TENSOR = re.compile(r"_[a-z_]+_exps$")
 # Types of the values of a basis: of a file, and of a text.
@@ -50,7 +51,7 @@ class KeptExperts:
         block. The value has them by module, in ascending order. A module that is left out keeps
         all.
     method : str
-        ``"reap"``, ``"frequency"``, ``"magnitude"`` or ``"expert_list"``.
+        ``"reap"``, ``"frequency"``, ``"magnitude"``, ``"random, seed 0"`` or ``"expert_list"``.
     basis : Basis, optional
         Calibration text or file.
     use : pandas.DataFrame, optional
@@ -322,7 +323,7 @@ def read_experts(weights: Weights, file: ListLike, *, keep: float | None = None)
         if is_own := data.get("format") == expert_lists.OWN:
             method, basis = data["method"], data["basis"] and Basis(**data["basis"])
             known = basis is None or [*map(type, astuple(basis))] in _BASES
-            if data["version"] != 1 or method not in METHODS or not known:
+            if data["version"] != 1 or str(method).split(", ")[0] not in METHODS or not known:
                 raise ValueError("is damaged or of another version")
         kept = dict[Any, Sequence[int]]()
         for layer in expert_lists.read_layers(data):

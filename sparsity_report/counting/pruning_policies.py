@@ -11,6 +11,10 @@ from sparsity_report.counting.n_m_patterns import Pattern, is_pattern, parse_pat
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.words.number_format import plain
 
+#: Scores by which experts are kept; the first two need a calibration.
+EXPERT_SCORES = ("reap", "frequency", "magnitude", "random")
+CALIBRATED_SCORES = EXPERT_SCORES[:2]
+
 
 def check_sparsity(sparsity: object) -> float:
     """Return `sparsity` as a float, or raise an error if it is no share."""

@@ -89,7 +89,7 @@ class Lines(Shape):
     lines : tuple of Line
     names : mapping of str to str
         Text beside the last point of each line.
-    y_title : str
+    x_title, y_title : str
     x_domain, y_domain : tuple of float
     ticks : tuple of float
         Ticks of y.
@@ -99,6 +99,7 @@ class Lines(Shape):
 
     lines: tuple[Line, ...]
     names: Mapping[str, str]
+    x_title: str
     y_title: str
     x_domain: tuple[float, float]
     y_domain: tuple[float, float]
@@ -234,7 +235,7 @@ def curve(
         words.
     """
     width, top = size
-    x = share_axis("sparsity", say("chart.x_prunable_sparsity"), (0.0, 1.0))
+    x = share_axis("sparsity", say("chart.x.sparsity"), (0.0, 1.0))
     values = {"labelExpr": theme.tick("ratio"), "values": [*range(math.floor(top) + 1)]}
     scale = {"domain": [0, top]}
     base = {
@@ -247,8 +248,8 @@ def curve(
     # White around the letters keeps them legible on another line.
     halo: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 3}
     text = {**base, "text": nominal("label")}
-    share = tooltips(tips(label="chart.x_prunable_sparsity"))
-    both = tooltips(tips(tip="chart.x_prunable_sparsity", label="label.bytes_ratio"))
+    share = tooltips(tips(label="chart.x.sparsity"))
+    both = tooltips(tips(tip="chart.x.sparsity", label="label.bytes_ratio"))
     layers = [
         layer(rows, "line", base | _strokes(lines, width), clip=True, strokeWidth=1.6),
         layer(evens, "point", base | share, color=BLACK, size=34, **ring),
@@ -266,7 +267,7 @@ def lines(rows: Rows, shape: Lines) -> VegaLite:
     scale = {"type": "log", "domain": list(shape.y_domain)}
     ticks = {"labelExpr": theme.tick("number"), "values": list(shape.ticks), "format": ".3~s"}
     axis = {"title": shape.y_title, "scale": scale, "axis": ticks}
-    x = share_axis("x", say("chart.x_prunable_sparsity"), shape.x_domain)
+    x = share_axis("x", shape.x_title, shape.x_domain)
     base = {"x": x, "y": quantity("value", **axis)}
     names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
     looks = channels("line", names, None, color=colors, strokeDash=dashes)

@@ -27,7 +27,8 @@ _LETTER = 11
 def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | None:
     """Return perplexity against sparsity by the text and protocol with the most scores.
 
-    Each policy at several levels has a line from dense.
+    Without prunings, it is against the share of removed experts. Each policy at several levels has
+    a line from dense.
 
     Returns
     -------
@@ -65,9 +66,15 @@ def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | 
     texts = dict.fromkeys(f"{row['line']}, {row['tip']}: {row['label']}" for row in ranked)
     styles = theme.styles(study, lines.values())
     strokes = tuple(marks.Line(names[key], *styles[policy]) for key, policy in lines.items())
-    chart = marks.lines(_from_dense(drawn), _shape(drawn, strokes, width))
-    alt_text = say("chart.perplexity_alt", rows="; ".join(texts))
-    return titled(chart, say("chart.perplexity_title"), " · ".join(notes), alt_text)
+    chart = marks.lines(_from_dense(drawn), _shape(drawn, strokes, width, quality_axis(study)))
+    alt_text = say(f"chart.perplexity_alt.{quality_axis(study)}", rows="; ".join(texts))
+    title = say(f"chart.perplexity_title.{quality_axis(study)}")
+    return titled(chart, title, " · ".join(notes), alt_text)
+
+
+def quality_axis(study: StudyFigures) -> str:
+    """Return the axis of :func:`quality_chart`, ``sparsity`` or removed ``experts``."""
+    return "experts" if study.facts.expert_lists and not study.facts.contenders else "sparsity"
 
 
 def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +88,11 @@ def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
     method, model = (details[key] if known(details.get(key)) else "" for key in ("method", "model"))
     unnamed = any_level(method) or (variant if row["sparsity"] else "")
     policy = theme.policies(study).get(variant, unnamed)
+    share = row["sparsity"]
+    if quality_axis(study) == "experts":
+        model, method = "", details.get("expert_score")
+        rows = study.facts.lacking.get(variant)
+        share = 0.0 if rows is None else 1 - rows["is_kept"].mean()
     size = study.facts.vocabulary(variant)
     is_beyond = is_guessing(value, size)
     place: Any = size if is_beyond else value
@@ -88,8 +100,8 @@ def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
     point = {
         "variant": variant, "policy": policy, "model": clip(model),
         "name": method_name(method) if method else short_name(policy) or layout_name("dense"),
-        "x": float(row["sparsity"]) if known(row["sparsity"]) else None,
-        "tip": theme.write(row["sparsity"], "share"),
+        "x": float(share) if known(share) else None,
+        "tip": theme.write(share, "share"),
         "value": float(place) if known(place) and 0 < place < math.inf else None,
         "label": label,
         "form": "triangle-up" if is_beyond else "circle",
@@ -118,7 +130,7 @@ def _from_dense(rows: Rows) -> Rows:
     return [*begun, *pruned, *dense, *ends]
 
 
-def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lines:
+def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float, axis: str) -> marks.Lines:
     values = [row[key] for row in rows for key in ("value", "low", "high") if key in row]
     low, high = min(values), max(values)
     room, edge = (high / low) ** 0.1, ""
@@ -134,6 +146,7 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lin
             for line, row in last.items()
         },
         width=width,
+        x_title=say(f"chart.x.{axis}"),
         y_title=say("label.perplexity"),
         x_domain=(-0.03 * right, right),
         y_domain=ends,
@@ -142,7 +155,7 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lin
         tips=marks.tips(
             line="label.policy",
             variant="label.variant",
-            tip="chart.x_prunable_sparsity",
+            tip=f"chart.x.{axis}",
             label="label.perplexity",
         ),
     )

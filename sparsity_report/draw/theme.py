@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
@@ -143,9 +143,13 @@ def policies(study: StudyFigures) -> dict[str, str]:
     """
     before = {v: first for first, names in study.facts.already_pruned.items() for v in names}
     return {
-        row["variant"]: before.get(row["variant"], any_level(row["method"]))
+        row["variant"]: before.get(row["variant"], any_level(row["method"] or _rule(row)))
         for row in records(study.variants)
     }
+
+
+def _rule(row: Mapping[str, Any]) -> str:
+    return (row["expert_score"] or "").split(", ")[0]
 
 
 def config() -> dict[str, Any]:

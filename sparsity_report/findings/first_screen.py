@@ -9,6 +9,7 @@ from sparsity_report.findings.checkpoint_findings import both, is_identical
 from sparsity_report.findings.storage_findings import runtime_findings
 from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.verdict import WRECKED, labels_of, ratio_ends, verdict
+from sparsity_report.study.derived.heads_experts import kept_words
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.policy_names import EXISTING
 from sparsity_report.untrusted.display_text import clip
@@ -88,6 +89,11 @@ def _kicker(study: StudyFigures) -> Iterator[str]:
         key = "kicker.levels" if len(levels) <= _LISTED else "kicker.level_span"
         number = facts.total(facts.headline, "prunable_total")
         yield say(key, methods=names, levels=levels, number=number)
+    elif rules := study.variants["expert_score"].dropna().tolist():
+        scores = [*dict.fromkeys(rule.split(", ")[0] for rule in rules)]
+        kept = sorted({int(rows["is_kept"].sum()) for rows in facts.lacking.values()})
+        experts = len(next(iter(facts.lacking.values())))
+        yield say("kicker.experts", methods=scores, kept=kept, experts=experts)
     elif study.matches is None:
         yield say("kicker.came_pruned" if opened else "kicker.as_opened")
 
@@ -105,13 +111,13 @@ def _steps(study: StudyFigures) -> Iterator[tuple[str, str]]:
     if _has_kernels(study, variant):
         yield say("next.two_four"), "torch.sparse.to_sparse_semi_structured"
     if study.quality is not None:
-        yield from _after_scores(study)
+        yield from _after_scores(study) if facts.contenders else _after_experts(study)
     elif facts.lacks_head(variant):
         if study.tasks is None:
             yield say("next.score_tasks"), "study.with_measured(tasks=frame)"
     elif variant in facts.already_pruned:
         yield say("next.score_beside_base"), "sparsity-report run BASE MODEL --perplexity"
-    elif command := _command(study):
+    elif command := _command(study) or ("--perplexity" if facts.lacking else ""):
         yield say("next.score"), command
     elif study.variants["method"].isna().all():
         yield say("next.prune"), "sparsity-report run MODEL --sparsity 30%"
@@ -142,6 +148,22 @@ def _command(study: StudyFigures, shares: Sequence[float] = (), policies: str = 
     if all(each.pattern for each in known if each):
         return "" if shares else f"sparsity-report run MODEL --policy {options} --perplexity"
     return f"sparsity-report run MODEL --sparsity {texts} --policy {options} --perplexity"
+
+
+def _after_experts(study: StudyFigures) -> Iterator[tuple[str, str]]:
+    """Yield advice on the number of experts from the lowest perplexity of each against dense."""
+    facts, changes = study.facts, []
+    for names in facts.expert_lists:
+        scores = [score for name in names if (score := facts.scored(name))]
+        best = min(scores, key=lambda each: each.perplexity, default=None)
+        if best and (change := facts.paired(best).get(best.variant, facts.original)):
+            changes.append((facts.total(names[0], "total") or 0.0, *change.ratio, change.variant))
+    kept = min((change for change in changes if change[2] <= 1), default=None)
+    if changes:
+        _, _, low, high, name = kept or max(changes)
+        ends = {"level": kept_words(facts.lacking[name]), **ratio_ends(low, high)}
+        key = "next.keep_fewer" if kept else "next.keep_more"
+        yield say(key, best=labels_of(study, [name])[0], **ends), ""
 
 
 def _after_scores(study: StudyFigures) -> Iterator[tuple[str, str]]:

@@ -50,6 +50,7 @@ def model_counts(
     experts = {
         "counts": expert_counts(weights),
         "per_token": experts_per_token(weights.configuration()),
+        **_each_expert(weights),
     }
     groups = None if weights.undecided else _sums(weights, lambda module, _: module.group)
     for group, row in (groups or {}).items():
@@ -81,6 +82,18 @@ def expert_counts(weights: Weights) -> list[int]:
     stacks = expert_stacks({p.name: p.shape for p in weights.parameters}).values()
     routed = (p.experts for p in weights.parameters if p.experts > 1 and 0 < p.uses < 1)
     return sorted({*stacks, *routed})
+
+
+def _each_expert(weights: Weights) -> dict[str, list[float]]:
+    """Return distinct parameters, mean bytes and bits per weight of a routed expert by module."""
+    stacks = ([p for p in m.parameters if p.experts > 1 and p.uses < 1] for m in weights.modules)
+    rows = [(sum(p.total for p in s), sum(p.stored_bytes for p in s), s[0].experts)
+            for s in stacks if s]  # fmt: skip
+    return {
+        "each_parameters": sorted({total // count for total, _, count in rows}),
+        "each_bytes": sorted({size / count for _, size, count in rows}),
+        "each_bits": sorted({8 * size / total for total, size, _ in rows}),
+    }
 
 
 def active_total(weights: Weights) -> int | None:

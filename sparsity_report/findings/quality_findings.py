@@ -1,6 +1,7 @@
 """Findings about measured quality: continuations, tasks, sensitivity."""
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 from sparsity_report.findings.verdict import labels_of
@@ -35,15 +36,21 @@ def paired_findings(study: StudyFigures) -> Iterator[str]:
     for scores in by_protocol(study.quality):
         pairs = facts.paired(records(scores)[0])
         for names in pairs.rivals:
-            share = facts.level_of(names)
+            level = facts.level_of(names)
             if reason := pairs.why(names):
-                yield say("finding.unpaired", share=share, reason=say(f"unpaired.{reason}"))
+                yield say("finding.unpaired", level=level, reason=say(f"unpaired.{reason}"))
             else:
-                yield from _compared(study, pairs, names, share)
+                yield from _compared(study, pairs, names, level)
+            seeded = [label.startswith("random, seed ") for label in labels_of(study, names)]
+            if sum(seeded) > 1:
+                drawn = scores["perplexity"].set_axis(scores["variant"])[[*compress(names, seeded)]]
+                size = study.facts.vocabulary(names[0])
+                ends = {"low": (drawn.min(), size), "high": (drawn.max(), size)}
+                yield say("experts.seeds", level=level, number=len(drawn), **ends)
 
 
 def _compared(
-    study: StudyFigures, pairs: Paired, names: Sequence[str], share: float
+    study: StudyFigures, pairs: Paired, names: Sequence[str], level: str
 ) -> Iterator[str]:
     """Yield the comparisons of the lowest perplexity of rivals."""
     others = [other for name in names[1:] if (other := pairs.get(name, names[0]))]
@@ -55,7 +62,7 @@ def _compared(
             key = "finding.beats_guessing"
         sides = {"variant": labels[names[0]], "rival": labels[other.variant]}
         ends = {"gap": gap, "low": low, "high": high, "correction": pairs.correction}
-        yield say(key, **sides, share=share, **ends)
+        yield say(key, **sides, level=level, **ends)
 
 
 def _continuations(study: StudyFigures) -> Iterator[str]:

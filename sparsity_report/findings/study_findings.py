@@ -13,7 +13,7 @@ from sparsity_report.findings.quality_findings import paired_findings, quality_f
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.study.derived.heads_experts import fewer_experts, router_use
+from sparsity_report.study.derived.heads_experts import OVERLAPS, drawn_use, router_use
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.study.layers import records
@@ -152,12 +152,13 @@ def _use_of_experts(study: StudyFigures) -> Iterator[str]:
             yield say("finding.busiest_expert", **records(busiest)[0])
         if unreached := int((rows["tokens"] == 0).sum()):
             yield say("finding.unreached_experts", unreached=unreached, experts=len(rows))
-    for variant, rows in fewer_experts(study).items():
+    for variant, rows in drawn_use(study).items():
         mass, is_kept = rows["gate_mass"], rows["is_kept"]
         share = ratio(mass[is_kept].sum(), mass.sum(skipna=False))
-        if share is not None:
+        if share is not None and not is_kept.all():
             counts = {"kept": int(is_kept.sum()), "experts": len(rows)}
             yield say("finding.kept_gate_mass", variant=variant, share=share, **counts)
+    yield from note_findings(study.notes, OVERLAPS)
 
 
 def _attention(study: StudyFigures) -> Iterator[str]:

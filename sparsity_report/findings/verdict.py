@@ -4,11 +4,10 @@ Zeros that a model came with are first, then quality, and size. A sentence about
 about the best at the highest sparsity that they share.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sparsity_report.findings.already_pruned import place_of_zeros
 from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
-from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.words.number_format import figures, is_guessing, perplexity
@@ -54,7 +53,7 @@ def _statements(study: StudyFigures) -> Iterator[str]:
     facts = study.facts
     if not facts.contenders:
         zeros = [*_came_pruned(study, facts.headline), _zeros(study, facts.headline)]
-        yield from _fewer_experts(study) or zeros
+        yield from [*_fewer_experts(study)] or zeros
         return
     share, names = study.facts.main_level
     # Nothing was pruned where the highest sparsity is 0 %.
@@ -96,13 +95,21 @@ def _zeros(study: StudyFigures, variant: str) -> str:
 
 def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterator[str]:
     """Yield the perplexity before and after the best pruning at a sparsity, and its rank."""
+    level = say("level.share", share=share)
+    yield from _ranked(study, names, level, lambda name: _cause(study, name, share))
+
+
+def _ranked(
+    study: StudyFigures, names: Sequence[str], level: str, cause: Callable[[str], str]
+) -> Iterator[str]:
+    """Yield the perplexity before and after the best of some variants, and its rank."""
     known = {name: score for name in names if (score := study.facts.scored(name)) and score.before}
     # Only scores of one text by one protocol compare.
     if len({score.key for score in known.values()}) != 1:
         return
     ranked = sorted(known, key=lambda name: known[name].perplexity)
     best = known[ranked[0]]
-    yield _change(study, best, _cause(study, ranked[0], share))
+    yield _change(study, best, cause(ranked[0]))
     tokens = study.facts.vocabulary(ranked[0])
     if len(ranked) == 1 or is_guessing(best.perplexity, tokens):
         return
@@ -113,7 +120,9 @@ def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterato
         is_apart = lowest or pairs.why(variants)
         key = "verdict.lowest" if lowest else key if is_apart else "verdict.not_separated"
     worst = {"worst": labels_of(study, ranked)[-1], "high": (known[ranked[-1]].perplexity, tokens)}
-    yield say(key, share=share, best=lowest, number=len(ranked), **worst)
+    number = len({label.split(", seed ")[0] for label in labels_of(study, ranked)})
+    number = len(ranked) if key == "verdict.highest" else number
+    yield say(key, level=level, best=lowest, number=number, **worst)
 
 
 def _change(study: StudyFigures, score: Scored, cause: str) -> str:
@@ -139,30 +148,32 @@ def ratio_ends(low: float, high: float) -> dict[str, str]:
     return {"low": figures(low, digits), "high": figures(high, digits)}
 
 
-def _fewer_experts(study: StudyFigures) -> list[str]:
-    """Return the quality and the size of the first variant that lacks experts."""
+def _fewer_experts(study: StudyFigures) -> Iterator[str]:
+    """Yield the quality, rank and size of the best of most variants that keep equally few."""
     facts = study.facts
-    for variant, rows in fewer_experts(study).items():
-        counts = {"removed": int((~rows["is_kept"]).sum()), "experts": len(rows)}
-        cause = say("verdict.removing_experts", variant=variant, **counts)
-        before, after = facts.total(facts.baseline, "total"), facts.total(variant, "total")
-        if not before or after is None:
-            continue
-        size = say(
-            "verdict.fewer_parameters",
-            variant=variant,
-            fewer=1 - after / before,
-            total=after,
-            active_total=facts.total(variant, "active_total"),
-        )
-        score = facts.scored(variant)
-        return [*([_change(study, score, cause)] if score and score.before else []), size]
-    return []
+    if not facts.lacking:
+        return
+    sizes = {name: facts.total(name, "total") or 0.0 for name in facts.lacking}
+    lists = facts.expert_lists or [[*facts.lacking][:1]]
+    names = max(lists, key=lambda each: (len(each), -sizes[each[0]]))
+
+    def cause(variant: str) -> str:
+        is_kept = facts.lacking[variant]["is_kept"]
+        counts = {"removed": int((~is_kept).sum()), "experts": len(is_kept)}
+        return say("verdict.removing_experts", variant=variant, **counts)
+
+    yield from _ranked(study, names, facts.level_of(names), cause)
+    before, variant = facts.total(facts.baseline, "total"), names[0]
+    if before and sizes[variant]:
+        figures = {"fewer": 1 - sizes[variant] / before, "total": sizes[variant]}
+        active = facts.total(variant, "active_total")
+        yield say("verdict.fewer_parameters", variant=variant, **figures, active_total=active)
 
 
 def labels_of(study: StudyFigures, names: Sequence[str]) -> list[str]:
     """Return the methods of variants, or their names if methods are not unique."""
-    methods = study.variants.set_index("variant")["method"].reindex(list(names))
+    variants = study.variants.set_index("variant")
+    methods = variants["method"].fillna(variants["expert_score"]).reindex(list(names))
     return list(methods) if methods.is_unique and methods.notna().all() else list(names)
 
 

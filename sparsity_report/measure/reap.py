@@ -1,22 +1,27 @@
-"""Choice of the experts that a model keeps: by REAP's saliency, by frequency or by magnitude."""
+"""Choice of the experts that a model keeps: by REAP's saliency, frequency, magnitude or chance."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from sparsity_report.counting import kept_experts
 from sparsity_report.counting.histogram import Moments
 from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, expert_groups
 from sparsity_report.counting.matrix_counts import matrix_blocks
+from sparsity_report.counting.policies.random_policy import check_seed, random_words
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Basis, Calibration
+from sparsity_report.counting.pruning import Calibration
+from sparsity_report.counting.pruning_policies import CALIBRATED_SCORES, EXPERT_SCORES
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.matrix_direction import Matrix
+from sparsity_report.weights.sources.gguf_imatrix import expert_tokens, is_imatrix
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     from sparsity_report.measure.calibration import CalibrationOptions
@@ -42,6 +47,7 @@ def reap(
     *,
     keep: float,
     score: str = "reap",
+    seed: int = 0,
     progress: Progress | None = None,
     **options: Unpack[CalibrationOptions],
 ) -> KeptExperts:
@@ -51,7 +57,8 @@ def reap(
     times ``‖f(x)‖₂`` over the tokens that the router sends to it. Frequency is the number of these
     tokens, a common baseline. Magnitude is the root mean square of the matrices of the expert and
     needs no text. Of equal scores the first experts by position are kept. An expert without tokens
-    scores 0.
+    scores 0. Random scores are a baseline: word number i of NumPy's Philox generator, keyed by seed
+    and module as in :func:`random_unstructured`, is the score of expert i.
 
     A router that chooses groups first (``n_group``) keeps equally many experts of each.
 
@@ -63,12 +70,15 @@ def reap(
         Text of :func:`calibrate`, or its result for several lists from one pass. Observations of
         the authors' code of REAP are a mapping from blocks to scores, which
         ``torch.load(path, weights_only=True)`` returns; so is ``expert_stats.json`` of llama.cpp's
-        pull request 20454.
+        pull request 20454. The path of an imatrix that llama.cpp wrote as GGUF gives the tokens by
+        expert for ``score="frequency"``, without torch.
     keep : int or float
         Number of experts to keep in each module, or their share: ``6`` or ``0.75``. A share is
         rounded to whole experts, half to even, and to whole groups.
-    score : {"reap", "frequency", "magnitude"}
+    score : {"reap", "frequency", "magnitude", "random"}
         The score.
+    seed : int
+        Seed of random scores, 0 or more.
     progress : callable, optional
         Called with work done, work in total and a name.
     **options
@@ -97,17 +107,30 @@ def reap(
     """
     stacks = checked_stacks(weights)
     numbers = {name: _number(name, expert_groups(p), keep) for name, p in stacks.items()}
-    if score not in {*_COLUMNS, "magnitude"}:
-        raise SparsityReportError(f"score must be reap, frequency or magnitude, not {score!r}")
-    basis: Basis | None = None
+    check_seed(seed)
+    if score not in EXPERT_SCORES:
+        raise SparsityReportError(f"score must be {' or '.join(EXPERT_SCORES)}, not {score!r}")
+    basis, name = None, "observations"
+    if score in CALIBRATED_SCORES and is_imatrix(calibration):
+        path = Path(cast(str, calibration))
+        if score != "frequency":
+            raise SparsityReportError(f"{path}: an imatrix has no outputs; use score='frequency'")
+        name = say("name.imatrix", file=path.name)
+        key = _COLUMNS[score][1]
+        calibration = {block: {key: counts} for block, counts in expert_tokens(path).items()}
+    method = f"random, seed {seed}" if score == "random" else score
     use = calibration.experts if isinstance(calibration, Calibration) else None
-    if score == "magnitude":
+    if score not in CALIBRATED_SCORES:
         if options or not (calibration is None or use is not None):
-            raise SparsityReportError("score='magnitude' reads no text; leave the text out")
-        scores = _magnitudes(weights, stacks, progress)
+            raise SparsityReportError(f"score={score!r} reads no text; leave the text out")
+        scores = (
+            _magnitudes(weights, stacks, progress)
+            if score == "magnitude"
+            else {o: random_words(seed, o, p.experts).tolist() for o, p in stacks.items()}
+        )
     elif isinstance(calibration, Mapping):
-        scores = _observed(weights, calibration, _COLUMNS[score][1])
-        basis = kept_experts.digest_of("observations", scores)
+        scores = _observed(weights, name, calibration, _COLUMNS[score][1])
+        basis = kept_experts.digest_of(name, scores)
     else:
         need_torch(f"score={score!r}")
         from sparsity_report.measure.calibration import calibrated
@@ -125,7 +148,7 @@ def reap(
     for name, number in numbers.items():
         for group in expert_groups(stacks[name]):
             kept[name] += sorted(group, key=lambda e: -scores[name][e])[:number]
-    return KeptExperts(weights, kept, score, basis, use)
+    return KeptExperts(weights, kept, method, basis, use)
 
 
 def _number(name: str, groups: Sequence[range], keep: object) -> int:
@@ -161,11 +184,11 @@ def _magnitudes(
 
 
 def _observed(
-    weights: Weights, observations: Mapping[int, Mapping[str, Any]] | Mapping[str, Any], name: str
+    weights: Weights, source: str, observations: Mapping[Any, Mapping[str, Any]], name: str
 ) -> dict[str, list[float]]:
     """Return the scores by module that REAP's code or llama.cpp observed."""
     scores, stacks = {}, checked_stacks(weights)
-    with kept_experts.reading("observations"):
+    with kept_experts.reading(source):
         for layer, values in observations.items():
             module = kept_experts.find_module(weights, layer)
             key = _LLAMA.get(name, name) if "activation_counts" in values else name

@@ -10,7 +10,7 @@ import yaml
 
 import sparsity_report
 from sparsity_report.draw import charts, theme
-from sparsity_report.draw.measured_charts import CHARTS, quality_chart
+from sparsity_report.draw.measured_charts import CHARTS, quality_axis, quality_chart
 from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.checkpoint_findings import is_identical
@@ -94,10 +94,11 @@ def _width(medium: Medium) -> float:
 
 def _scores(study: StudyFigures, medium: Medium) -> Chart | None:
     """Return the perplexities of several prunings as a chart; None if fewer than two are known."""
-    if sum(study.facts.scored(name) is not None for name in study.facts.contenders) < 2:
+    names = study.facts.contenders or study.facts.lacking
+    if sum(study.facts.scored(name) is not None for name in names) < 2:
         return None
     chart = quality_chart(study, _width(medium))
-    return sections.chart_of(chart, None, "hero", say("caption.hero"))
+    return sections.chart_of(chart, None, "hero", say(f"caption.hero.{quality_axis(study)}"))
 
 
 def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:

@@ -200,7 +200,7 @@ class StudyFrames:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Fingerprints of the study and of its weights, and seeds of random policies.
+        """Fingerprints of the study and of its weights, and seeds of random choices.
 
         Examples
         --------
@@ -208,7 +208,7 @@ class StudyFrames:
         >>> sr.compare(sr.masked(sr.random_unstructured(sr.load(), 0.3, seed=7))).identity["seeds"]
         [7]
         """
-        methods = " ".join(self.variants["method"].dropna())
+        methods = " ".join(self.variants[["method", "expert_score"]].fillna("").to_numpy().ravel())
         return {
             "study": self.fingerprint,
             "weights": [*self.variants["fingerprint"].unique()],

@@ -158,7 +158,7 @@ COLUMNS = {
         *_columns("text", "evaluated_model results_file", formats.name_format(200), optional=True),
         *_columns("text", "dtype pair outcome", formats.WORDS),
         *_columns("text", "layout", formats.LAYOUT),
-        *_columns("text", "method", formats.METHOD, optional=True),
+        *_columns("text", "method expert_score", formats.METHOD, optional=True),
         Column("group", "text", among=GROUPS, format=formats.GROUP),
         Column("scope", "text", among=SCOPES, format=formats.NAME),
         Column("cache", "text", optional=True, among=CACHES, format=formats.name_of("cache")),
@@ -295,7 +295,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "variants": _table(
         "variant layout model architecture source fingerprint method asked_sparsity zeros_before "
         "pruned threshold attention_width attention_flops_per_token basis basis_fingerprint "
-        "basis_windows basis_window at_threshold spared",
+        "basis_windows basis_window at_threshold spared expert_score",
         layout={"among": ("dense", "masked", "csr")},
         zeros_before=_NULLABLE,
     ),

@@ -27,6 +27,9 @@ from sparsity_report.words.sentences import say
 if TYPE_CHECKING:
     from torch import nn
 
+# Beginnings of the names of variants, by the scores of their experts.
+_PREFIXES = {"reap": "REAP", "expert_list": "Experts"}
+
 
 @dataclass(frozen=True, repr=False)
 class Variant:
@@ -274,7 +277,8 @@ def without_experts(kept: KeptExperts, *, name: str | None = None) -> Variant:
         From :func:`reap` or :func:`read_experts`, of a safetensors checkpoint or a GGUF model on
         this disk, with equally many experts in each module.
     name : str, optional
-        Name of the variant; by default ``REAP6of8``, or ``Experts6of8`` without REAP's scores.
+        Name of the variant; by default ``REAP6of8``, ``Random6of8Seed1``, or ``Experts6of8`` for
+        a list from elsewhere.
 
     Returns
     -------
@@ -309,8 +313,10 @@ def without_experts(kept: KeptExperts, *, name: str | None = None) -> Variant:
         )
     model = f"{kept.weights.name} {kept.label}"
     weights = keep_experts(kept.weights, kept.kept, kept.counts, model)
-    prefix = "REAP" if kept.method == "reap" else "Experts"
-    return Variant(name or f"{prefix}{kept.label}", weights, None, "dense", kept)
+    method, _, seed = kept.method.partition(", seed ")
+    prefix = _PREFIXES.get(method, method.title())
+    suffix = f"Seed{seed}" if seed not in {"", "0"} else ""
+    return Variant(name or f"{prefix}{kept.label}{suffix}", weights, None, "dense", kept)
 
 
 def csr_note(weights: Weights) -> str | None:
@@ -443,6 +449,7 @@ def variant_row(
         "basis_window": basis.window if basis else None,
         "at_threshold": at_threshold,
         "spared": spared,
+        "expert_score": variant.kept.method if variant.kept else None,
     }
 
 

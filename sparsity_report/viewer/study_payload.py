@@ -17,7 +17,7 @@ from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_findings import strip_names
 from sparsity_report.findings.first_screen import model_names
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.study.derived.heads_experts import fewer_experts, inner
+from sparsity_report.study.derived.heads_experts import inner
 from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.derived.removed_strips import strips
 from sparsity_report.study.figures import StudyFigures
@@ -468,7 +468,7 @@ def _start(study: StudyFigures, header: Mapping[str, Any]) -> dict[str, Any]:
     only other pruning, or the baseline.
     """
     variants = {variant["name"]: variant for variant in header["variants"]}
-    fewer = () if study.facts.contenders else fewer_experts(study)
+    fewer = () if study.facts.contenders else study.facts.lacking
     rivals = study.facts.main_level[1] if study.facts.contenders else []
     alike = study.facts.layouts_of(study.facts.headline)
     others = [name for name in study.facts.contenders if name not in alike]

@@ -623,13 +623,16 @@ def told_apart(study, _):
     return one, other, ends
 
 
+HALF = "At" + say("level.sparsity", share=0.5)[2:]
+
+
 def separates(study, said):
     one, other, ends = told_apart(study, said)
     signed = "{:+.2f}" if "gap" not in said else "{:.2f}"
     texts = [[signed.format(end).replace("-", "−") for end in each] for each in ends]
     assert [said["low"], said["high"]] in [each[1:] for each in texts]
     methods = study.variants.set_index("variant")["method"]
-    values = {"share": "50", "low": said["low"], "high": said["high"]}
+    values = {"level": HALF, "low": said["low"], "high": said["high"]}
     values["correction"] = ", Holm-corrected for 3 comparisons"
     if "gap" in said:
         values["gap"] = texts[0][0]
@@ -643,7 +646,7 @@ def guesses(study, _):
     assert one["perplexity"] < tokens < other["perplexity"]
     methods = study.variants.set_index("variant")["method"]
     sides = {"variant": one["variant"], "rival": other["variant"]}
-    return {"share": "50", **{key: method_name(methods[name]) for key, name in sides.items()}}
+    return {"level": HALF, **{key: method_name(methods[name]) for key, name in sides.items()}}
 
 
 def some_blocks(study, said):
@@ -896,7 +899,7 @@ READERS = {
     "finding.beats": separates,
     "finding.beats_guessing": guesses,
     "finding.not_separated": separates,
-    "finding.unpaired": lambda *_: {"share": "50", "reason": wording("unpaired.losses")},
+    "finding.unpaired": lambda *_: {"level": HALF, "reason": wording("unpaired.losses")},
     "runtimes.dense": of_runtimes("dense"),
     "runtimes.sparse_kernels": of_runtimes("sparse"),
     "runtimes.no_sparse_kernels": of_runtimes("sparse"),

@@ -1,5 +1,9 @@
 """Scores of experts against numpy, and the numbers that are kept."""
 
+import hashlib
+import struct
+
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -138,6 +142,66 @@ def test_observations_of_reap(weights):
             sr.reap(weights, changed, keep=5)
 
 
+@pytest.mark.parametrize("kind", ["Mixtral", "DeepseekV3"])
+def test_random_experts_are_those_of_the_highest_words(kind):
+    weights = sr.load(mixture(kind), name="mix")
+    for seed in (0, 3):
+        kept = sr.reap(weights, keep=6, score="random", seed=seed)
+        for name, numbers in kept.kept.items():
+            key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")
+            words = np.random.Philox(key=key).random_raw(8).astype(float)
+            halves = [best(words[:4], 3), (4 + n for n in best(words[4:], 3))]
+            whole = best(words, 6) if kind == "Mixtral" else tuple(n for h in halves for n in h)
+            assert numbers == whole
+        assert (kept.method, kept.basis) == (f"random, seed {seed}", None)
+    with pytest.raises(sr.SparsityReportError, match="seed must be a whole number"):
+        sr.reap(weights, keep=6, score="random", seed=-1)
+
+
+def imatrix(path, counts, kind="imatrix"):
+    """Write an imatrix as llama.cpp's ``save_imatrix`` does, of all matrices of the experts."""
+    writer = gguf.GGUFWriter(path, "none")
+    writer.add_string("general.type", kind)
+    for block, row in enumerate(counts):
+        for matrix, width in (("gate", 16), ("up", 16), ("down", 24)):
+            stem = f"blk.{block}.ffn_{matrix}_exps.weight"
+            writer.add_tensor(f"{stem}.in_sum2", np.ones((len(row), width), np.float32))
+            writer.add_tensor(f"{stem}.counts", np.float32(row)[:, None])
+    for finish in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{finish}_to_file")()
+    writer.close()
+    return path
+
+
+def test_an_imatrix_is_read_as_frequency(weights, tmp_path):
+    counts = [[5, 0, 9, 9, 1, 30, 2, 8], [1, 2, 3, 4, 5, 6, 7, 8]]
+    path = imatrix(tmp_path / "i.gguf", counts)
+    for given in (path, str(path)):
+        kept = sr.reap(weights, given, keep=5, score="frequency")
+        assert [*kept.kept.values()] == [best(row, 5) for row in counts]
+    assert (kept.method, kept.basis.name) == ("frequency", "i.gguf, an imatrix of llama.cpp")
+    assert "imatrix" in sr.KeptExperts(weights, kept.kept, "frequency", kept.basis).basis.note
+    # The older format: entries, then name, calls and values of each; no count by expert.
+    old = tmp_path / "i.dat"
+    name = b"blk.0.ffn_up_exps.weight"
+    old.write_bytes(struct.pack("<ii", 1, len(name)) + name + struct.pack("<ii2f", 3, 2, 1, 1))
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(path.read_bytes()[:-40])
+    for file, message in (
+        (old, "holds no tokens by expert"), (cut, "cannot be read as GGUF"),
+        (imatrix(tmp_path / "model.gguf", counts, "model"), "holds no tokens by expert"),
+        (imatrix(tmp_path / "few.gguf", [[1, 2]] * 2), "2 scores for 8 experts"),
+        (imatrix(tmp_path / "one.gguf", counts[:1]), "no scores of the experts of"),
+        (imatrix(tmp_path / "more.gguf", counts * 2), "has 0 modules of experts that 2 may name"),
+        (imatrix(tmp_path / "low.gguf", [[-1] * 8] * 2), "negative numbers of tokens"),
+    ):  # fmt: skip
+        with pytest.raises(sr.SparsityReportError, match=message) as refused:
+            sr.reap(weights, file, keep=5, score="frequency")
+        assert "\n" not in str(refused.value)
+    with pytest.raises(sr.SparsityReportError, match="use score='frequency'"):
+        sr.reap(weights, path, keep=5)
+
+
 @pytest.mark.parametrize("keep", [0, -1, 9, 1.5, 0.0, True, "6", None, float("nan")])
 def test_a_bad_number_is_one_line(weights, keep):
     with pytest.raises(
@@ -149,7 +213,10 @@ def test_a_bad_number_is_one_line(weights, keep):
 def test_bad_options_are_one_line(weights, calibration):
     for options, message in (
         ({"keep": 1}, "can reach 1, but it uses 2; keep more"),
-        ({"keep": 6, "score": "best"}, "score must be reap, frequency or magnitude, not 'best'"),
+        (
+            {"keep": 6, "score": "best"},
+            "score must be reap or frequency or magnitude or random",
+        ),
         ({"keep": 6, "window": 3}, "window= does not apply to a finished calibration"),
     ):
         with pytest.raises(sr.SparsityReportError, match=message):

@@ -179,6 +179,25 @@ def test_mixtures_without_experts_run_like_those_built_so(tmp_path, kind):
     assert torch.equal(logits(again.module()), expected)
 
 
+@pytest.mark.parametrize("case", [c for c in CASES if c.gguf in {"qwen2moe", "qwen3moe"}])
+def test_experts_of_a_file_are_calibrated_as_those_of_its_module(tmp_path, case):
+    """Tokens and saliency are those of the same model as safetensors."""
+    torch.manual_seed(0)
+    model = shaken(case.build())
+    write(tmp_path / "model.gguf", model, case.gguf)
+    ids = torch.arange(64) * 7 % model.config.vocab_size
+    weights = sr.load(tmp_path / "model.gguf")
+    weights.module().save_pretrained(tmp_path / "safetensors")
+    kept = [
+        sr.reap(each, sr.calibrate(each, ids, window=16), keep=0.5)
+        for each in (weights, sr.load(tmp_path / "safetensors"))
+    ]
+    assert kept[0].kept == kept[1].kept
+    tokens, due = (each.use[["tokens", "saliency"]].astype(float).fillna(0) for each in kept)
+    assert np.allclose(tokens, due, rtol=1e-4)
+    assert due["tokens"].sum() > 0
+
+
 @pytest.mark.parametrize("case", FROM_NAMES)
 def test_files_unknown_to_transformers_are_counted_from_names(tmp_path, case):
     torch.manual_seed(0)

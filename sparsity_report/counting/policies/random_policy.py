@@ -108,8 +108,7 @@ def random_unstructured(
     >>> sr.masked(pruning).name, pruning.method
     ('Masked50Random', 'random, seed 0')
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise SparsityReportError(f"seed must be a whole number of 0 or more, not {seed!r}")
+    check_seed(seed)
     check_values(weights)
     shares = compute_quotas(weights, sparsity, allocation)
     counts, cuts = count_weights(weights, progress), {}
@@ -134,7 +133,7 @@ def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
     >>> cut.mask(np.ones((2, 5))).astype(int).tolist()
     [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
     """
-    key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")
+    key = _key(seed, name)
     tally = np.zeros(2**16, dtype=np.int64)
     for lots in _lots(key, total):
         tally += np.bincount((lots >> _TOP).astype(np.int64), minlength=tally.size)
@@ -146,6 +145,27 @@ def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
     lot = inside[pruned - before - 1]
     below = before + int(np.searchsorted(inside, lot))
     return RandomCut(pruned, total - pruned, key, int(lot), pruned - below)
+
+
+def random_words(seed: int, name: str, total: int) -> Words:
+    """Return the words of a tensor or module, the same ones on every machine.
+
+    Examples
+    --------
+    >>> random_words(0, "fc1.weight", 2) % 100
+    array([68,  7], dtype=uint64)
+    """
+    return np.random.Philox(key=_key(seed, name)).random_raw(total)
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that is no whole number of 0 or more."""
+    if type(seed) is not int or seed < 0:
+        raise SparsityReportError(f"seed must be a whole number of 0 or more, not {seed!r}")
+
+
+def _key(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")
 
 
 def _lots(key: int, total: int) -> Iterator[Words]:

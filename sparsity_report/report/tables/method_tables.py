@@ -7,7 +7,7 @@ import pandas as pd
 
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
-from sparsity_report.study.derived.heads_experts import fewer_experts
+from sparsity_report.study.derived.heads_experts import kept_words
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import one_version, seven_tasks
 from sparsity_report.study.figures import StudyFigures
@@ -33,7 +33,7 @@ def results(study: StudyFigures) -> Table:
     possible = _result_columns(study, by_variant)
     # Target sparsities are titles if there are several, or a pattern.
     kinds = {*entries["kind"]} - {""}
-    is_titled = len(kinds) > 1 or any(":" in kind for kind in kinds)
+    is_titled = len(kinds) > 1 or any(":" in kind for kind in kinds) or len(facts.lacking) > 1
     rows: list[_Figures] = []
     named: set[str] = set()
     for row in records(entries.assign(kind=entries["kind"] if is_titled else "")):
@@ -222,17 +222,24 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
     facts, frame = study.facts, study.facts.methods
     models = frame.drop_duplicates("fingerprint").set_index("fingerprint")["model"]
     names = dict(zip(models.index, distinct_names(list(models)), strict=True))
-    rows, fewer = [], fewer_experts(study)
+    scores = study.variants.set_index("variant")["expert_score"]
+    rows, fewer = [], facts.lacking
     for row in records(frame):
         share = facts.level(row["variant"]) if pd.notna(row["sparsity"]) else None
         kind = row["kind"] if pd.notna(row["kind"]) else level(share)
         has_policy = pd.notna(row["policy"])
         policy = method_name(row["policy"] or "magnitude") if has_policy else ""
+        is_scored = facts.expert_lists and scores[row["variant"]] not in {None, "expert_list"}
+        if is_scored:
+            policy = method_name(scores[row["variant"]])
         label = policy[:1].upper() + policy[1:] or short_name(row["variant"])
         if row["sparsity"] == 0 and not has_policy:
             kind = ""
             if len(names) > 1 and row["variant"] not in fewer:
                 label = say("name.dense_baseline")  # one row for all models
+            if is_scored:
+                kind = kept_words(fewer[row["variant"]], "results.experts")
+                row["fingerprint"] = models.index[0]
         elif not has_policy and row["variant"] == facts.baseline:
             label = say("name.as_opened")
         rows.append((kind, label, names[row["fingerprint"]], row["variant"]))

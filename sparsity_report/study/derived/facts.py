@@ -23,7 +23,15 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.study.derived.existing_zeros import Positions, positions
-from sparsity_report.study.derived.heads_experts import Dead, Part, dead, parts
+from sparsity_report.study.derived.heads_experts import (
+    Dead,
+    Part,
+    dead,
+    expert_lists,
+    fewer_experts,
+    kept_words,
+    parts,
+)
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
 from sparsity_report.study.derived.paired_scores import Paired, paired_by_protocol
 from sparsity_report.study.derived.protocol_scores import Scored, key_of, scored
@@ -37,6 +45,7 @@ from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.study.schema import TABLES
 from sparsity_report.study.storage_layouts import with_packed_bytes
 from sparsity_report.study.survival import base_shares
+from sparsity_report.words.sentences import say
 
 # Largest distance of zeros from a target that is reached.
 _NEAR = 0.005
@@ -344,10 +353,23 @@ class Facts:
         share = self.total(name, "sparsity_prunable") or target
         return round(target if abs(share - target) <= _NEAR else share, 3)
 
-    def level_of(self, names: Sequence[str]) -> float:
-        """Return the sparsity of rivals, see :attr:`.Paired.rivals`."""
+    def level_of(self, names: Sequence[str]) -> str:
+        """Return the level of rivals in words, see :attr:`.Paired.rivals`."""
+        if names[0] in self.lacking:
+            return kept_words(self.lacking[names[0]])
         alike = self.layouts_of(names[0])
-        return self.level(next(name for name in self.prunings if name in alike))
+        share = self.level(next(name for name in self.prunings if name in alike))
+        return say("level.sparsity", share=share)
+
+    @cached_property
+    def lacking(self) -> dict[str, pd.DataFrame]:
+        """The router use of the variants that lack some experts, see :mod:`.heads_experts`."""
+        return fewer_experts(self.study)
+
+    @cached_property
+    def expert_lists(self) -> list[list[str]]:
+        """The variants that lack experts, see :func:`.heads_experts.expert_lists`."""
+        return expert_lists(self.study.variants, self.lacking)
 
     def score_ends(self, variant: str, perplexity: float) -> tuple[float, float] | None:
         """Return the interval of a measured perplexity against dense as measured; None if unknown.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from sparsity_report.study.block_bootstrap import mean_over
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES, typed
+from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     from sparsity_report.counting.kept_experts import KeptExperts
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Figures of an expert beside the others of its module, and families of their texts.
 FIGURES = ("expert_use", "expert_saliency")
+#: Notes on the experts that a list keeps with another calibration text.
+OVERLAPS = ("note.expert_overlap", "note.expert_overlap_interval")
 
 
 class Part(NamedTuple):
@@ -215,6 +219,25 @@ def _unmeasured(kept: KeptExperts) -> pd.DataFrame:
     return pd.DataFrame(places, columns=["module_name", "block", "expert"])
 
 
+def overlap_note(one: KeptExperts, other: KeptExperts) -> str:
+    """Return a note on the experts of a list that another calibration text keeps, too.
+
+    Modules are the units of the interval. It is left out for fewer than five modules, or if the
+    share is the same in all.
+    """
+    frame = one.overlap(other)
+    due = frame["both"] + frame["first"]
+    counts = {"kept": int(frame["both"].sum()), "due": int(due.sum()), "modules": len(frame)}
+    mean = mean_over(frame["both"], due, block=1)
+    low, high = mean.interval() if mean and mean.error else (None, None)
+    key = OVERLAPS[low is not None]
+    ends = {} if low is None else {"low": max(low, 0.0), "high": min(high or 1.0, 1.0)}
+    names = {"method": one.method, "experts": one.label.replace("of", " of ")}
+    texts = {"text": one.basis and one.basis.name, "other": other.basis and other.basis.name}
+    share = counts["kept"] / counts["due"]
+    return say(key, **names, **texts, **counts, share=share, **ends)
+
+
 def router_use(study: StudyFrames) -> dict[str, pd.DataFrame]:
     """Return the rows of ``study.experts`` by variant, with figures beside the module's others.
 
@@ -242,5 +265,30 @@ def fewer_experts(study: StudyFrames) -> dict[str, pd.DataFrame]:
 
 
 def drawn_use(study: StudyFrames) -> dict[str, pd.DataFrame]:
-    """Return the :func:`router_use` of the variants that lack some experts, else of the first."""
-    return fewer_experts(study) or dict([*router_use(study).items()][:1])
+    """Return the :func:`router_use` of the first variant of each number of kept experts.
+
+    That of the first variant if none lack experts.
+    """
+    lacking = fewer_experts(study)
+    first = {int(rows["is_kept"].sum()): name for name, rows in reversed(lacking.items())}
+    drawn = {name: lacking[name] for name in lacking if name in first.values()}
+    return drawn or dict([*router_use(study).items()][:1])
+
+
+def expert_lists(variants: pd.DataFrame, lacking: Collection[str]) -> list[list[str]]:
+    """Return the unpruned variants that lack experts, a list for each model and number.
+
+    Of those that keep the same experts only the first is in a list. There are none of several
+    models, because the table does not name the model that a variant was made from.
+    """
+    if variants.loc[variants["expert_score"].isna(), "fingerprint"].nunique() > 1:
+        return []
+    rows = variants[variants["variant"].isin([*lacking]) & variants["method"].isna()]
+    # The name of the model has the number.
+    models = rows.drop_duplicates("fingerprint").groupby("model", sort=False)["variant"]
+    return [names.tolist() for _, names in models]
+
+
+def kept_words(rows: pd.DataFrame, key: str = "level.experts") -> str:
+    """Return the number of kept experts of a variant's router use in words."""
+    return say(key, kept=int(rows["is_kept"].sum()), experts=len(rows))

@@ -225,7 +225,11 @@ def paired_by_protocol(facts: Any) -> dict[tuple[Any, ...], Paired]:
             # A pruning that set nothing to zero.
             if prints.get(name) == prints.get(row["against"], 0) and facts.total(name, _NEW) == 0:
                 alike[name] = alike.get(row["against"], row["against"])
+        known_prints: dict[str, str] = {}
+        for name in filter(by_variant.__contains__, facts.lacking):
+            alike[name] = known_prints.setdefault(prints[name], name)
         rivals = [[*dict.fromkeys(alike.get(name, name) for name in each)] for _, each in groups]
+        rivals += facts.expert_lists
         size = facts.vocabulary
         guessing = {n for n, row in by_variant.items() if is_guessing(row["perplexity"], size(n))}
         # Nothing is best of predictions worse than uniform guessing.

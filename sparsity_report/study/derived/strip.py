@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.study.derived.facts import Facts
-from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.layers import records
@@ -61,7 +60,7 @@ def strip(facts: Facts) -> tuple[Tile, ...]:
         return _matched(facts, records(facts.study.survival)[0])
     variants = facts.contenders
     if not variants:
-        return _opened(facts, tuple(fewer_experts(facts.study)))
+        return _opened(facts, tuple(facts.lacking))
     return (
         _quality(facts, variants),
         _size(facts, variants),
@@ -119,7 +118,7 @@ def _quality(facts: Facts, variants: tuple[str, ...]) -> Tile:
             details = {key: rows[key].iloc[0] for key in ("text", "text_fingerprint", "window")}
             details["vocabulary"] = facts.vocabulary(variants[0])
             models = facts.study.variants.set_index("variant")
-            is_one = models["fingerprint"].nunique() == 1
+            is_one = models["fingerprint"].nunique() == 1 or variants[0] in facts.lacking
             details["model"] = None if is_one else models["model"][variants[0]]
             return Tile("perplexity", _before(facts, scores, variants), after, details)
     tasks = facts.study.tasks

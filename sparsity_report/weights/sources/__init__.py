@@ -8,6 +8,7 @@
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``
 - `gguf_decided`: GGUF models that names and metadata describe
+- `gguf_imatrix`: tokens by expert from the imatrix files of llama.cpp
 - `gguf_model`: a GGUF model with the class of its metadata, or described by names
 - `tokenizer`: the tokenizer of a checkpoint
 """

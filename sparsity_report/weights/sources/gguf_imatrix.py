@@ -1,0 +1,54 @@
+"""Tokens by expert from the imatrix files of llama.cpp."""
+
+import os
+import re
+from pathlib import Path
+from typing import cast
+
+from sparsity_report.errors import SparsityReportError, opening
+from sparsity_report.weights.sources.gguf_files import read_header
+from sparsity_report.weights.tensor_slices import Slice, pieces
+
+_COUNTS = re.compile(r"blk\.(\d{1,6})\.ffn_\w+_exps\.weight\.counts")
+
+
+def is_imatrix(text: object) -> bool:
+    """Return whether a text is the path of an imatrix, by its first bytes.
+
+    Older files begin with the number of entries, and the first name with its length.
+    """
+    if not isinstance(text, str | Path) or not os.path.isfile(text):  # noqa: PTH113 - never raise
+        return False
+    with opening(Path(text), "imatrix"), Path(text).open("rb") as file:
+        head = file.read(12)
+    return head.startswith(b"GGUF") or (head[8:] == b"blk." and head[7] == 0)
+
+
+def expert_tokens(path: Path) -> dict[int, list[float]]:
+    """Return the tokens that routers sent to each expert, by block.
+
+    Raises
+    ------
+    SparsityReportError
+        The file is damaged, no imatrix, or has no counts by expert, like all in the older format.
+    """
+    known: dict[int, list[float]] = {}
+    with path.open("rb") as file:
+        is_old = file.read(4) != b"GGUF"
+    metadata, entries = ({}, {}) if is_old else read_header(path)
+    for name, entry in entries.items():
+        if match := _COUNTS.fullmatch(name):
+            counts = [
+                float(n) for part in pieces([cast(Slice, entry.values)]) for n in part.ravel()
+            ]
+            if known.setdefault(int(match[1]), counts) != counts or min(counts, default=-1) < 0:
+                raise SparsityReportError(
+                    f"{path}: {name} holds negative numbers of tokens, or others than another "
+                    "matrix of the block; write the imatrix again"
+                )
+    if not known or metadata.get("general.type") != "imatrix":
+        raise SparsityReportError(
+            f"{path}: holds no tokens by expert, as no older file does; write an imatrix of the "
+            "mixture with llama-imatrix --output-format gguf"
+        )
+    return known
