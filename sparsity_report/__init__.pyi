@@ -5,6 +5,10 @@ from .api.study import Study as Study
 from .api.study import compare as compare
 from .api.study import read_study as read_study
 from .api.study import summarize as summarize
+from .api.tracker import Track as Track
+from .api.tracker import Tracker as Tracker
+from .api.tracker import read_track as read_track
+from .api.tracker import track as track
 from .counting.imported_masks import import_mask as import_mask
 from .counting.in_place import freeze_pruning_ as freeze_pruning_
 from .counting.in_place import prune_global_magnitude_ as prune_global_magnitude_

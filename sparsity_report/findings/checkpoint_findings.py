@@ -182,6 +182,8 @@ def _extremes(study: StudyFigures) -> Iterator[str]:
 def changed_values(study: StudyFigures) -> Iterator[str]:
     """Yield changes of the weights that are nonzero in both checkpoints."""
     weights = records(study.facts.table("survival"))[0]
+    if weights["changed"] is None:  # a history counts zeros alone
+        return
     total, modules, untouched = (weights[key] for key in ("surviving", "modules", "untouched"))
     if weights["changed"]:
         share = share_of(weights["changed"], total, say("pair.surviving_weights"))
@@ -247,7 +249,7 @@ def is_identical(study: StudyFigures) -> bool:
     sizes = changes.loc[changes["group"].isna(), ["before", "after"]].dropna()
     return (
         study.facts.table("removed").empty
-        and bool(rows["untouched"].all())
+        and bool(rows["untouched"].fillna(False).all())
         and set(rows["alignment"]) <= _IN_PLACE
         and bool((sizes["before"] == sizes["after"]).all())
     )

@@ -46,6 +46,11 @@ class SideCount:
         pattern = find_pattern(dict(zip(KNOWN, self.groups, strict=True)), self.total)
         return str(pattern) if pattern else None
 
+    def complying(self, pattern: str | None) -> int | None:
+        """Return the groups that comply with a pattern; None without one, or of other weights."""
+        known = {str(each): groups for each, groups in zip(KNOWN, self.groups, strict=True)}
+        return known.get(pattern) if self.grouped == self.total else None
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:

@@ -47,6 +47,7 @@ class StudyFrames:
     continuations: pd.DataFrame | None = None
     tasks: pd.DataFrame | None = None
     experts: pd.DataFrame | None = None
+    history: pd.DataFrame | None = None
     matches: pd.DataFrame | None = None
     removed: pd.DataFrame | None = None
     provenance: Provenance | None = None

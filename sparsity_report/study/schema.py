@@ -55,7 +55,7 @@ DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study of two checkpoints, and those that follow from them.
 MATCHED, CHANGED = ("matches", "removed"), ("survival", "changes")
 # Tables of a study that may be null, besides its levels and those of two checkpoints.
-OPTIONAL = ("patterns", *MEASURED)
+OPTIONAL = ("patterns", *MEASURED, "history")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ COLUMNS = {
         *_columns("int64", """
             modules weight_total active_total prunable_total non_embedding_total
             uncertainty rows weight_before weight_after zeros_before zeros_after compared kept
-            revived new changed surviving weights parameters
+            revived new changed surviving weights parameters step
         """, low=0),
         *_columns("int64", """
             weight_nonzero useful_flops_per_token flops_per_sequence
@@ -181,7 +181,7 @@ COLUMNS = {
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token row_pointers columns
             file_bytes bytes expert weight_bytes cores
-            cache_bytes n_shot index before after at_threshold spared
+            cache_bytes n_shot index before after at_threshold spared filled
         """, **_POSITIVE),
         *_columns("Int64", "block", formats.WORDS, **_POSITIVE),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
@@ -189,7 +189,7 @@ COLUMNS = {
         *_columns("float64", """
             asked_sparsity expected_rounding_sparsity near_zero_share param_frac
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
-            zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32
+            zero_rows zero_columns n_m_share n_m_kept fill_4 fill_8 fill_16 fill_32
             row_std column_std equal_neighbors
             crossover_low crossover_high certainty kept_share iou
         """, formats.SHARE, **_SHARES),
@@ -371,11 +371,21 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         expert={"dtype": "int64", "optional": False},
         tokens={**_NULLABLE, "low": 0},
     ),
+    # Zeros of a model over training, see Study.history.
+    "history": _table(
+        "step module_name group nonzero zeros kept revived new n_m_kept filled",
+        zeros={**_NULLABLE, "low": 0, "format": formats.COUNT},
+        kept=_NULLABLE,
+        revived=_NULLABLE,
+        new=_NULLABLE,
+    ),
     # Two checkpoints, see Study.matches.
     "matches": _table(
         "module_name after_name block group prunable shape_before shape_after alignment certainty "
         "weight_before weight_after zeros_before zeros_after compared kept revived new changed "
-        "relative_change norm correlation iou untouched n_m_before n_m_after"
+        "relative_change norm correlation iou untouched n_m_before n_m_after",
+        changed=_NULLABLE,
+        untouched={"dtype": "boolean", "optional": True},
     ),
     "removed": _table(
         "kind module index among block certainty weights parameters bytes flops_per_token"
@@ -384,7 +394,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "group modules untouched compared zeros_before zeros_after kept revived new kept_share iou "
         "surviving changed relative_change",
         group=_MAYBE,
-        untouched={"dtype": "int64", "low": 0},
+        untouched={"dtype": "int64", "low": 0, "optional": True},
+        changed=_MAYBE,
     ),
     "changes": _table("group figure before after removed share", group=_MAYBE),
 }

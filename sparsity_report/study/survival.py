@@ -127,7 +127,7 @@ def survival_frame(matches: pd.DataFrame) -> pd.DataFrame:
 
 
 def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
-    sums = {name: int(rows[name].sum()) for name in _COUNTS}
+    sums = {name: _known_sum(rows[name]) for name in (*_COUNTS, "untouched")}
     zeros = sums["kept"] + sums["revived"]
     squares = rows["norm"] ** 2
     change = float((rows["relative_change"] ** 2 * squares).sum())
@@ -136,7 +136,6 @@ def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "group": group,
         "modules": len(rows),
-        "untouched": int(rows["untouched"].sum()),
         **sums,
         "zeros_before": zeros,
         "zeros_after": sums["kept"] + sums["new"],
@@ -145,6 +144,11 @@ def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
         "surviving": sums["compared"] - zeros - sums["new"],
         "relative_change": None if moved is None else math.sqrt(moved),
     }
+
+
+def _known_sum(numbers: pd.Series[Any]) -> Any:
+    """Return a sum; None if a number is unknown."""
+    return None if numbers.isna().any() else int(numbers.sum())
 
 
 def change_frame(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
@@ -176,7 +180,7 @@ def _sum(figure: str, layers: pd.DataFrame) -> int | None:
     """Return a figure of one model; None where it is unknown."""
     rows = layers[layers["prunable"]] if figure == "prunable_weights" else layers
     numbers = rows[_SUMMED.get(figure, figure)]
-    return None if numbers.isna().any() else int(numbers.sum())
+    return _known_sum(numbers)
 
 
 def head_is_embedding(layers: pd.DataFrame) -> bool | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pandas as pd
 
 from sparsity_report.study.layers import records
+from sparsity_report.study.schema import DENOMINATORS
 
 if TYPE_CHECKING:
     from sparsity_report.study.derived.facts import Facts
@@ -48,6 +49,11 @@ _SURVIVAL = {
     f"zeros/{column.removeprefix('zeros_')}": column
     for column in ("zeros_before", "zeros_after", "kept", "revived", "new", "kept_share", "iou")
 }
+_HISTORY = {
+    **{f"zeros/{name}": name for name in ("kept", "revived", "new", "filled", "kept_share")},
+    **{f"sparsity/{part}": f"sparsity_{part}" for part in DENOMINATORS},
+}
+_HISTORY_GROUPS = {"zeros/group/{group}/kept_share": "kept_share"}
 # Parts of a name, and a value.
 _Metric: TypeAlias = tuple[tuple[str, ...], Any]
 
@@ -71,6 +77,12 @@ def study_metrics(facts: Facts) -> dict[str, float]:
         stated = speeds[(speeds["scope"] == "model") & (speeds["verdict"] == "stated")]
         figures += _figures(stated.assign(cache=stated["cache"].fillna("model")), _SPEEDS)
     return _flat(figures)
+
+
+def history_metrics(totals: pd.DataFrame, groups: pd.DataFrame) -> dict[str, float]:
+    """Return the last row of the totals of a history, and those of its groups."""
+    last = totals.tail(1), groups[groups["step"] == groups["step"].max()]
+    return _flat([*_figures(last[0], _HISTORY), *_figures(last[1], _HISTORY_GROUPS)])
 
 
 def _figures(frame: pd.DataFrame | None, columns: Mapping[str, str]) -> Iterator[_Metric]:

@@ -84,21 +84,26 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
         _check_beginning(source)
         most, values = limits.STUDY_BYTES, limits.STUDY_VALUES
         data = read_json(source, most=most, values=values, once=True, finite=True)
-        _check_format(source, data)
-        notes = _read_texts("notes", data["notes"])
-        if is_edited := data.get("digest") != digest_of(data):
-            notes = (*notes, say(EDITED_STUDY))
-        tables: dict[str, Any] = {part: _read_table(part, data[part]) for part in TABLES}
-        if names := list(_unread(data)):
-            notes = (say("note.unread_parts", names=names), *notes)
-        settings: dict[str, Any] = {name: data[name] for name in _SETTINGS}
-        settings["provenance"] = read_provenance(data.get("provenance"))
-        study = StudyFigures(**tables, **settings, notes=notes)
-        check_study(study)
-        for part in ("layers", *DERIVED):
-            _check_same(part, getattr(study, part), data[part])
-        if strict and is_edited:
-            raise SparsityReportError(f"{source}: {say(EDITED_STUDY)}; read it without strict")
+        return figures_in(source, data, strict=strict)
+
+
+def figures_in(source: Path, data: Mapping[str, Any], *, strict: bool = False) -> StudyFigures:
+    """Return the study in the content of a file, see :func:`read_figures`."""
+    _check_format(source, data)
+    notes = _read_texts("notes", data["notes"])
+    if is_edited := data.get("digest") != digest_of(data):
+        notes = (*notes, say(EDITED_STUDY))
+    tables: dict[str, Any] = {part: _read_table(part, data.get(part)) for part in TABLES}
+    if names := list(_unread(data)):
+        notes = (say("note.unread_parts", names=names), *notes)
+    settings: dict[str, Any] = {name: data[name] for name in _SETTINGS}
+    settings["provenance"] = read_provenance(data.get("provenance"))
+    study = StudyFigures(**tables, **settings, notes=notes)
+    check_study(study)
+    for part in ("layers", *DERIVED):
+        _check_same(part, getattr(study, part), data[part])
+    if strict and is_edited:
+        raise SparsityReportError(f"{source}: {say(EDITED_STUDY)}; read it without strict")
     return study
 
 

@@ -26,6 +26,7 @@ _RISING = {
         *("seconds_low seconds seconds_high", "crossover_low crossover_sparsity crossover_high"),
         *("realised_low realised_speedup realised_high", "control_low control_high"),
     ],
+    "history": ["kept zeros", "new zeros"],
     "matches": [
         *("compared weight_before", "compared weight_after"),
         *("zeros_before weight_before", "zeros_after weight_after"),
@@ -37,6 +38,7 @@ _UNIQUE = {
     "layers": ["variant", "module_name"],
     "continuations": ["variant", "prompt"],
     "experts": ["variant", "module_name", "expert"],
+    "history": ["step", "module_name"],
 }
 # Tables whose rows are of variants of the study; scores may be of further levels.
 _OF_VARIANTS = ("layers", "patterns", "latency", "continuations", "tasks", "experts")
@@ -86,7 +88,7 @@ def check_measured(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
         check_losses(frame)
     elif table == "tasks":
         check_results(frame)
-    elif table == "experts":
+    elif table in ("experts", "history"):
         known = frame["module_name"].isin(study.layers["module_name"])
         refuse(table, known, "module_name: has no layer")
 
