@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,15 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.filesystem import one_line_errors
 from sparsity_report.findings.training_findings import training_sentences
+from sparsity_report.pairing.tally import Tally
 from sparsity_report.study.derived.tracker_metrics import history_metrics
-from sparsity_report.study.derived.zero_history import Fate, ZeroHistory, step_name
+from sparsity_report.study.derived.zero_history import ZeroHistory
 from sparsity_report.study.files.track_files import (
     MODES,
-    complete_bytes,
     log_header,
     log_line,
     read_log,
+    whole_lines,
 )
 from sparsity_report.study.layers import LayerTable
 from sparsity_report.study.provenance import provenance
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from sparsity_report.counting.pruning import Pruning
     from sparsity_report.measure.tracked_model import TrackedModel
+    from sparsity_report.weights.weights import Module
 
 
 class Track:
@@ -74,7 +76,7 @@ class Track:
         >>> sr.track(model).history.dropna(subset="kept")["n_m_kept"].unique().tolist()
         [1.0]
         """
-        return self._history.frame()
+        return self._history.frame
 
     @property
     def totals(self) -> pd.DataFrame:
@@ -165,20 +167,23 @@ class Tracker(Track):
         if options["mode"] == "hold":
             model.hold_()
         fates = model.count()
-        self._table = LayerTable(model.weights, _magnitudes(fates))
-        super().__init__(self._begin(fates))
+        super().__init__(self._begin(fates[0]))
+        self._patterns = {
+            module.name: sums.after.n_m if sums else None
+            for module, sums in self._by_module(fates[0])
+        }
         self._step, self._log = 0, log if model.is_first else None
         if past := model.gathered(self._resumed())[0]:
             self._history.records.extend(past)
-            self._step = past[-1]["step"]
+            self._step = self._history.steps[-1]
             return
-        if any(fate.pruned > fate.kept for fate in fates.values()):
+        if any(tally.revived for tally in fates[0].values()):
             raise model.weights.wrong(
                 "has nonzero weights where the mask prunes; prune it with pruning.apply_(model), "
                 "or track it with mode='hold'"
             )
         self._write(log_header(self._history))
-        self._add(fates)
+        self._add(*fates)
 
     def step(self, number: int | None = None) -> None:
         """Count a step of the optimizer: hold the zeros, and record every so many steps.
@@ -220,13 +225,10 @@ class Tracker(Track):
         >>> tracker.history["step"].unique().tolist()
         [0, 1]
         """
-        known = self._history.modules["n_m"].notna().array
-        modules = [
-            m for m, is_known in zip(self._model.weights.modules, known, strict=True) if is_known
-        ]
-        fates = self._model.count({p.name for module in modules for p in module.weights})
-        self._add(fates)
-        if self._options["mode"] == "raise" and any(f.pruned > f.kept for f in fates.values()):
+        modules = [m for m in self._model.weights.modules if self._patterns[m.name]]
+        tallies, filled = self._model.count({p.name for m in modules for p in m.weights})
+        self._add(tallies, filled)
+        if self._options["mode"] == "raise" and any(t.revived for t in tallies.values()):
             raise self._model.weights.wrong(f"{self}; go on with mode='report' or mode='hold'")
 
     def callback(self, framework: str = "transformers") -> Any:
@@ -253,55 +255,44 @@ class Tracker(Track):
 
         return make_callback(self, framework)
 
-    def _begin(self, fates: Mapping[str, Fate]) -> ZeroHistory:
+    def _begin(self, tallies: Mapping[str, Tally]) -> ZeroHistory:
         """Return the history of the model as it is, without a record."""
-        weights, counts, name = self._model.weights, _magnitudes(fates), step_name(0)
-        row = variant_row(
-            Variant(name, weights, None, "dense"), counts, fingerprint(weights, counts), None
-        )
+        weights, counts = self._model.weights, _magnitudes(tallies)
+        variant, digest = Variant("Step 0", weights, None, "dense"), fingerprint(weights, counts)
         first = Study(
-            variants=typed("variants", pd.DataFrame([row])),
-            layers=self._table.frame(name),
+            variants=typed("variants", pd.DataFrame([variant_row(variant, counts, digest, None)])),
+            layers=LayerTable(weights, counts).frame(variant.name),
             provenance=provenance(),
             notes=weights.notes,
         )
-        modules = self._by_module(fates)
-        columns = {
-            "pruned": pd.array([fate and fate.pruned for fate in modules], "Int64"),
-            "n_m": pd.Series([fate and fate.side.n_m for fate in modules], dtype=object),
-        }
-        settings = {**self._options, "fingerprint": self._model.fingerprint}
-        return ZeroHistory(first, pd.DataFrame(columns), settings)
+        return ZeroHistory(first, {**self._options, "fingerprint": self._model.fingerprint})
 
-    def _by_module(self, fates: Mapping[str, Fate]) -> list[Fate | None]:
-        """Return the sums over the masked weights of each module; None without a mask."""
-        masked = self._model.masked
-        modules = self._model.weights.modules
-        names = ([p.name for p in module.weights if p.name in masked] for module in modules)
-        return [Fate.sum([fates[name] for name in some]) if some else None for some in names]
+    def _by_module(self, tallies: Mapping[str, Tally]) -> Iterator[tuple[Module, Tally | None]]:
+        """Yield the sums over the masked weights of each module; None without a mask."""
+        for module in self._model.weights.modules:
+            names = [p.name for p in module.weights if p.name in self._model.masked]
+            sums = sum((tallies[name] for name in names), Tally())
+            yield module, sums if names else None
 
-    def _add(self, fates: Mapping[str, Fate]) -> None:
+    def _add(self, tallies: Mapping[str, Tally], filled: Mapping[str, int]) -> None:
         """Add a record, to the log first."""
-        layers = LayerTable(self._model.weights, _magnitudes(fates)).frame("")
-        modules, patterns = self._by_module(fates), self._history.modules["n_m"]
-        columns = ("nonzero", "weight_nonzero", "useful_flops_per_token")
-        record = {
-            "step": self._step,
-            **{
-                name: layers[name].astype(object).where(layers[name].notna(), None).tolist()
-                for name in columns
-            },
-            "kept": [fate and fate.kept for fate in modules],
-            "complying": [
-                fate and fate.side.complying(pattern)
-                for fate, pattern in zip(modules, patterns, strict=True)
-            ],
-            "filled": [fate and fate.filled for fate in modules],
-        }
+        rows = []
+        for module, sums in self._by_module(tallies):
+            lost = [filled[p.name] for p in module.weights if p.name in filled]
+            pattern = self._patterns[module.name]
+            row = {"n_m": pattern, "filled": sum(lost) if lost else None}
+            for name in ("kept", "revived", "new"):
+                row[name] = getattr(sums, name, None)
+            row["n_m_kept"] = sums.after.shares.get(pattern) if sums and pattern else None
+            rows.append(row)
+        layers = LayerTable(self._model.weights, _magnitudes(tallies)).frame("")
+        zeros = layers["weight_total"] - layers["weight_nonzero"]
+        frame = pd.concat([layers.assign(step=self._step, zeros=zeros), pd.DataFrame(rows)], axis=1)
+        record = typed("history", frame)
         self._write(log_line(record))
         self._history.add(record)
 
-    def _resumed(self) -> list[dict[str, Any]] | None:
+    def _resumed(self) -> list[pd.DataFrame] | None:
         """Return the records of the log, whose last line is completed; None for a new one."""
         if self._log is None or not self._log.exists() or not self._log.stat().st_size:
             return None
@@ -312,7 +303,7 @@ class Tracker(Track):
                 "another file, or the pruning of that run as mask="
             )
         with one_line_errors(self._log):
-            os.truncate(self._log, complete_bytes(self._log))
+            os.truncate(self._log, sum(map(len, whole_lines(self._log))))
         return past.records
 
     def _write(self, line: str) -> None:
@@ -373,8 +364,9 @@ def track(
     >>> tracker = sr.track(model, every=1)
     >>> _ = model.model.decoder.layers[0].fc1.weight.data.add_(1)  # as an optimizer would
     >>> tracker.step()
-    >>> print(tracker)
-    Step 1: 9.6 % of the 393,216 pruned weights are nonzero again, first in model.decoder.layers.0.fc1 at step 1.
+    >>> print(tracker)  # doctest: +NORMALIZE_WHITESPACE
+    Step 1: 9.6 % of the 393,216 pruned weights are nonzero again, first in
+    model.decoder.layers.0.fc1 at step 1.
     """
     from sparsity_report.measure.tracked_model import TrackedModel
 
@@ -416,8 +408,6 @@ def read_track(log: str | os.PathLike[str]) -> Track:
     return Track(read_log(log))
 
 
-def _magnitudes(fates: Mapping[str, Fate]) -> dict[str, Magnitudes]:
-    return {
-        name: Magnitudes(fate.side.total, fate.side.total - fate.side.zeros)
-        for name, fate in fates.items()
-    }
+def _magnitudes(tallies: Mapping[str, Tally]) -> dict[str, Magnitudes]:
+    sides = {name: tally.after for name, tally in tallies.items()}
+    return {name: Magnitudes(side.total, side.total - side.zeros) for name, side in sides.items()}

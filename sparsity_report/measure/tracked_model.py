@@ -14,9 +14,8 @@ from sparsity_report.counting.histogram import nonzero_flags
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.workers import unflushed
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.tally import SideCount
+from sparsity_report.pairing.tally import SideCount, Tally
 from sparsity_report.pairing.value_loops import count_values
-from sparsity_report.study.derived.zero_history import Fate
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.sources.memory import ModuleWeights
@@ -26,6 +25,9 @@ from sparsity_report.weights.weights import Parameter
 # Values counted at a time, a multiple of eight.
 _RUN = 2**20
 _BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
+
+# Counts of each parameter, and zeros that merging an adapter would fill.
+Fates = tuple[dict[str, Tally], dict[str, int]]
 
 
 class TrackedModel:
@@ -84,8 +86,8 @@ class TrackedModel:
         return values
 
     @unflushed()
-    def count(self, patterned: Collection[str] | None = None) -> dict[str, Fate]:
-        """Return the fate of each stored parameter.
+    def count(self, patterned: Collection[str] | None = None) -> Fates:
+        """Return the counts of each stored parameter, and the zeros that a merge would fill.
 
         Parameters
         ----------
@@ -108,16 +110,18 @@ class TrackedModel:
         if self.is_sharded:
             table = table.to(_local(self._tensor(stored[0])).device)
             distributed.all_reduce(table)
-        fates = {}
-        for p, (nan, pruned, kept, adapted, filled, *side) in zip(
+        tallies, filled = dict[str, Tally](), dict[str, int]()
+        for p, (nan, pruned, kept, adapted, lost, *side) in zip(
             stored, table.tolist(), strict=True
         ):
             if nan:
                 self._refuse(f"holds NaN in {p.name}; go back to a checkpoint without")
             zeros, grouped, *groups = side
-            counted = SideCount(p.total, zeros, tuple(groups), grouped)
-            fates[p.name] = Fate(counted, pruned, kept, filled if adapted else None)
-        return fates
+            after = SideCount(p.total, zeros, tuple(groups), grouped)
+            ends, fates = (SideCount(p.total, pruned), after), (kept, pruned - kept, zeros - kept)
+            tallies[p.name] = Tally(*ends, p.total, *fates)
+            filled |= {p.name: lost} if adapted else {}
+        return tallies, filled
 
     def hold_(self) -> None:
         """Set the prunable weights that the mask prunes, and their gradients, to zero."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from operator import add
 
-from sparsity_report.counting.n_m_patterns import KNOWN, find_pattern
+from sparsity_report.counting.n_m_patterns import COMPLIANCE, KNOWN, compliance
 from sparsity_report.sparse.shares import ratio
 
 # Models with at least this many compared weights are unrelated below this correlation.
@@ -39,17 +39,17 @@ class SideCount:
         return SideCount(*sums, groups, self.grouped + other.grouped)
 
     @property
+    def shares(self) -> dict[str, float]:
+        """Share of complying groups by pattern, sparsest first; empty if some are in no group."""
+        if self.grouped != self.total:
+            return {}
+        complying = dict(zip(KNOWN, self.groups, strict=True))
+        return {str(p): share for p, share in compliance(complying, self.total).items()}
+
+    @property
     def n_m(self) -> str | None:
         """The sparsest N:M pattern; None without one, or if some weights are in no group."""
-        if not self.total or self.grouped != self.total:
-            return None
-        pattern = find_pattern(dict(zip(KNOWN, self.groups, strict=True)), self.total)
-        return str(pattern) if pattern else None
-
-    def complying(self, pattern: str | None) -> int | None:
-        """Return the groups that comply with a pattern; None without one, or of other weights."""
-        known = {str(each): groups for each, groups in zip(KNOWN, self.groups, strict=True)}
-        return known.get(pattern) if self.grouped == self.total else None
+        return next((name for name, share in self.shares.items() if share >= COMPLIANCE), None)
 
 
 @dataclass(frozen=True, slots=True)

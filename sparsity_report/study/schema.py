@@ -373,7 +373,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     ),
     # Zeros of a model over training, see Study.history.
     "history": _table(
-        "step module_name group nonzero zeros kept revived new n_m_kept filled",
+        "step module_name group nonzero zeros useful_flops_per_token kept revived new n_m n_m_kept "
+        "filled",
         zeros={**_NULLABLE, "low": 0, "format": formats.COUNT},
         kept=_NULLABLE,
         revived=_NULLABLE,
