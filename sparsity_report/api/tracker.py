@@ -16,7 +16,6 @@ from sparsity_report.files.filesystem import one_line_errors
 from sparsity_report.findings.training_findings import training_sentences
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.study.derived.tracker_metrics import history_metrics
-from sparsity_report.study.derived.zero_history import ZeroHistory
 from sparsity_report.study.files.track_files import (
     MODES,
     log_header,
@@ -28,9 +27,12 @@ from sparsity_report.study.layers import LayerTable
 from sparsity_report.study.provenance import provenance
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant, fingerprint, variant_row
+from sparsity_report.study.zero_history import ZeroHistory
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
     from torch import nn
+    from transformers import TrainerCallback
 
     from sparsity_report.counting.pruning import Pruning
     from sparsity_report.measure.tracked_model import TrackedModel
@@ -231,7 +233,7 @@ class Tracker(Track):
         if self._options["mode"] == "raise" and any(t.revived for t in tallies.values()):
             raise self._model.weights.wrong(f"{self}; go on with mode='report' or mode='hold'")
 
-    def callback(self, framework: str = "transformers") -> Any:
+    def callback(self, framework: str = "transformers") -> TrainerCallback | Callback:
         """Return a callback that calls :meth:`step` and logs :meth:`metrics`.
 
         Parameters
@@ -280,7 +282,7 @@ class Tracker(Track):
         for module, sums in self._by_module(tallies):
             lost = [filled[p.name] for p in module.weights if p.name in filled]
             pattern = self._patterns[module.name]
-            row = {"n_m": pattern, "filled": sum(lost) if lost else None}
+            row: dict[str, Any] = {"n_m": pattern, "filled": sum(lost) if lost else None}
             for name in ("kept", "revived", "new"):
                 row[name] = getattr(sums, name, None)
             row["n_m_kept"] = sums.after.shares.get(pattern) if sums and pattern else None

@@ -11,6 +11,7 @@ from ``study.facts`` and the frames.
 - ``audit``: weaknesses of a study, among them layers, heads and rows of zeros
 - ``checkpoint_findings``: removed parts and the fate of zeros between two checkpoints, and names of
   their blocks and removed units
+- ``training_findings``: the fate of pruned weights over training
 - ``wanted_bounds``: rules for checkpoints as values; ``model_check``: their violations;
   ``deployment_notes``: what no rule asks for
 - ``model_counts``: counts of a model from its headers and values

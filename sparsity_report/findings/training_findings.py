@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.study.derived.zero_history import first_revival
+from sparsity_report.study.zero_history import first_revival
 from sparsity_report.words.sentences import say
 
 

@@ -10,6 +10,10 @@ Scores:
 - `calibration`: norms of the inputs of each matrix; tokens, gates and outputs of each expert.
 - `wanda`: pruning by these norms. `reap`: lists of experts by their use.
 
+Training:
+
+- `tracked_model`: zeros of a live model against a mask; `training_callbacks`: trainers.
+
 Times:
 
 - `machine`: processor, caches and load.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
-from typing import Any, NoReturn
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from sparsity_report.weights.weights import Parameter
 _RUN = 2**20
 _BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
 
+T = TypeVar("T")
 # Counts of each parameter, and zeros that merging an adapter would fill.
 Fates = tuple[dict[str, Tally], dict[str, int]]
 
@@ -77,7 +78,7 @@ class TrackedModel:
             digest.update(bits.cpu().numpy().data)
         return hashlib.sha256(repr(self.gathered(digest.hexdigest())).encode()).hexdigest()[:16]
 
-    def gathered(self, value: object) -> list[Any]:
+    def gathered(self, value: T) -> list[T]:
         """Return a value of each process that holds a shard."""
         values = [value]
         if self.is_sharded:
@@ -208,7 +209,7 @@ class TrackedModel:
 
 
 def _ones(bits: Any) -> int:
-    return int(np.count_nonzero(np.unpackbits(bits).view(bool)))
+    return int(np.count_nonzero(np.unpackbits(bits)))
 
 
 def _is_shard(tensor: torch.Tensor) -> bool:
@@ -221,28 +222,29 @@ def _local(tensor: Any) -> torch.Tensor:
     return local
 
 
-def _sharded(whole: torch.Tensor, like: Any) -> torch.Tensor:
+def _sharded(tensor: torch.Tensor, like: Any) -> torch.Tensor:
     """Return the part of a tensor that this process holds of a distributed one."""
     from torch.distributed.tensor import distribute_tensor
 
-    whole = whole.to(like.to_local().device)
+    tensor = tensor.to(like.to_local().device)
     places = like.device_mesh, like.placements
-    return distribute_tensor(whole, *places, src_data_rank=None).to_local().cpu()
+    return distribute_tensor(tensor, *places, src_data_rank=None).to_local().cpu()
 
 
 def _adapters(model: nn.Module) -> dict[int, list[Any]]:
     """Return layers of PEFT with adapters that are not merged, by the id of their base's weight."""
     layers: dict[int, list[Any]] = {}
-    for layer in model.modules():
+    every: Iterable[Any] = model.modules()
+    for layer in every:
         if hasattr(layer, "get_delta_weight") and not getattr(layer, "merged", True):
-            base: Any = layer.get_base_layer()
+            base = layer.get_base_layer()
             layers.setdefault(id(base.weight), []).append(layer)
     return layers
 
 
 def _deltas(layers: list[Any]) -> Iterator[torch.Tensor]:
     """Yield the sum of what the active adapters of layers add to a weight."""
-    parts = [
+    parts: list[torch.Tensor] = [
         layer.get_delta_weight(name)
         for layer in layers
         for name in layer.active_adapters

@@ -4,6 +4,7 @@ Modules:
 
 - `variants`: models as they are, masked, or as CSR; what a study compares.
 - `survival`: matched modules, removed parts, fate of zeros and changes of two checkpoints.
+- `zero_history`: zeros of a model over training, and a study of both ends.
 - `figures`: the tables of a study with the figures derived from them.
 - `frames`: the tables of a study, which the figures in ``derived`` are computed from, and notes.
 - `schema`: names, types and bounds of the columns of every table.

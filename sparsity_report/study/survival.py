@@ -127,7 +127,7 @@ def survival_frame(matches: pd.DataFrame) -> pd.DataFrame:
 
 
 def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
-    sums = {name: _known_sum(rows[name]) for name in (*_COUNTS, "untouched")}
+    sums: dict[str, Any] = {name: _known_sum(rows[name]) for name in (*_COUNTS, "untouched")}
     zeros = sums["kept"] + sums["revived"]
     squares = rows["norm"] ** 2
     change = float((rows["relative_change"] ** 2 * squares).sum())
@@ -146,7 +146,7 @@ def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _known_sum(numbers: pd.Series[Any]) -> Any:
+def _known_sum(numbers: Any) -> int | None:
     """Return a sum; None if a number is unknown."""
     return None if numbers.isna().any() else int(numbers.sum())
 
@@ -179,8 +179,7 @@ def _figures(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[dict[str, An
 def _sum(figure: str, layers: pd.DataFrame) -> int | None:
     """Return a figure of one model; None where it is unknown."""
     rows = layers[layers["prunable"]] if figure == "prunable_weights" else layers
-    numbers = rows[_SUMMED.get(figure, figure)]
-    return _known_sum(numbers)
+    return _known_sum(rows[_SUMMED.get(figure, figure)])
 
 
 def head_is_embedding(layers: pd.DataFrame) -> bool | None:

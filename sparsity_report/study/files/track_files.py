@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, explained, opening
-from sparsity_report.study.derived.zero_history import ZeroHistory
 from sparsity_report.study.files.json_files import content_of, figures_in
 from sparsity_report.study.schema import plain_table, read
+from sparsity_report.study.zero_history import ZeroHistory
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, open_file, parse_json
 

@@ -126,7 +126,7 @@ class ZeroHistory:
         ends = zip(self.records, map(str, self.steps), strict=True)
         sums = summed(pd.concat([self._layers(*end) for end in ends], ignore_index=True))
         sums = sums.assign(step=sums["variant"].astype("int64"))
-        shares = [name for name in sums if name.startswith("sparsity_")]
+        shares = [name for name in map(str, sums) if name.startswith("sparsity_")]
         frame = self.frame
         fates = frame[frame["kept"].notna()].groupby(["step", *keys])[_FATES].sum(min_count=1)
         joined = sums[["step", *keys, "total", "nonzero", *shares]].join(fates, on=["step", *keys])
