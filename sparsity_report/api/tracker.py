@@ -106,6 +106,23 @@ class Track:
         """
         return self._history.groups
 
+    @property
+    def recorded_step(self) -> int:
+        """Step of the last record, which :meth:`metrics` describes.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> tracker = sr.track(sr.load().module(), every=2)
+        >>> tracker.step(1)
+        >>> tracker.step(2)
+        >>> tracker.step(3)
+        >>> tracker.recorded_step
+        2
+        """
+        step: int = self._history.records[-1]["step"]
+        return step
+
     def metrics(self) -> dict[str, float]:
         """Return the last record as flat metrics for experiment trackers.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import os
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -19,7 +22,7 @@ from sparsity_report.pairing.value_loops import count_values
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.sources.memory import ModuleWeights
-from sparsity_report.weights.torch_tensors import to_array
+from sparsity_report.weights.torch_tensors import is_shard, local_values, to_array
 from sparsity_report.weights.weights import Parameter
 
 # Values counted at a time, a multiple of eight.
@@ -46,7 +49,8 @@ class TrackedModel:
     """
 
     def __init__(self, model: nn.Module, pruning: Pruning | None = None) -> None:
-        self.weights, self._model = ModuleWeights(model), model
+        with _as_before_sharding(model):
+            self.weights, self._model = ModuleWeights(model), model
         if any(type(o).__name__ == "FullyShardedDataParallel" for o in model.modules()):
             self._refuse("is flattened by FullyShardedDataParallel; shard it with fully_shard")
         for p in self.weights.stored:
@@ -54,20 +58,24 @@ class TrackedModel:
                 self._refuse(f"has no dense values of {p.name} in memory; load it whole and dense")
         self._places = locate(walk(model))
         self._shapes = self._read_shapes()
-        self.is_sharded = any(_is_shard(self._tensor(p)) for p in self.weights.stored)
+        self.is_sharded = self._has_shards()
         modules = [m for m in self.weights.modules if any(p.prunable for p in m.parameters)]
         self.masked = {p.name: p for m in modules for p in m.weights}
         masks = {} if pruning is None else self._read_masks(pruning)
         # One bit per weight, set where it is pruned, inputs last.
         self._bits: dict[str, torch.Tensor] = {}
         for name, p in self.masked.items():
-            kept = masks[name] if name in masks else nonzero_flags(self._values(p))
-            self._bits[name] = torch.from_numpy(np.packbits(~kept))
+            if name in masks:
+                self._bits[name] = self._packed(p, masks[name])
+            else:
+                self._bits[name] = torch.from_numpy(np.packbits(~nonzero_flags(self._values(p))))
 
     @property
     def is_first(self) -> bool:
         """True in the process that writes the log."""
-        return not distributed.is_initialized() or distributed.get_rank() == 0
+        # Trainers begin the distributed run after a model is tracked.
+        is_begun = distributed.is_available() and distributed.is_initialized()
+        return int(distributed.get_rank() if is_begun else os.environ.get("RANK", 0)) == 0
 
     @property
     def fingerprint(self) -> str:
@@ -104,12 +112,14 @@ class TrackedModel:
             name = min(name for name, _ in shapes.items() ^ self._shapes.items())
             self._refuse(f"has other parameters than at the start, as {name}; track it anew")
         self._places = locate(walk(self._model))
+        self._follow_sharding()
         patterned = self.masked if patterned is None else patterned
-        adapters, stored = _adapters(self._model), list(self.weights.stored)
+        stored = list(self.weights.stored)
+        adapters = {} if self.is_sharded else _adapters(self._model)
         rows = [self._count(p, p.name in patterned, adapters) for p in stored]
         table = torch.tensor(rows, dtype=torch.int64)
         if self.is_sharded:
-            table = table.to(_local(self._tensor(stored[0])).device)
+            table = table.to(local_values(self._tensor(stored[0])).device)
             distributed.all_reduce(table)
         tallies, filled = dict[str, Tally](), dict[str, int]()
         for p, (nan, pruned, kept, adapted, lost, *side) in zip(
@@ -126,24 +136,49 @@ class TrackedModel:
 
     def hold_(self) -> None:
         """Set the prunable weights that the mask prunes, and their gradients, to zero."""
+        self._follow_sharding()
         for name, p in self.masked.items():
             module, leaf = self._places[name]
             gradient = getattr(getattr(module, leaf), "grad", None)
             for tensor in (value(module, leaf), gradient) if p.prunable else ():
                 if tensor is not None:
-                    local = _local(tensor.detach())
+                    local = local_values(tensor.detach())
                     local = local.transpose(-1, -2) if p.inputs_outputs else local
                     local.masked_fill_(self._flags(name, local), 0)
+
+    def _has_shards(self) -> bool:
+        return any(is_shard(self._tensor(p)) for p in self.weights.stored)
+
+    def _follow_sharding(self) -> None:
+        """Shard the masks if the model was sharded since, and reshard what a pass left whole."""
+        for module in self._model.modules():
+            if _is_fully_sharded(module):
+                module.reshard()
+        if not self.is_sharded and self._has_shards():
+            self.is_sharded = True
+            for name, p in self.masked.items():
+                whole = torch.empty(p.shape, device="meta")
+                whole = whole.transpose(-1, -2) if p.inputs_outputs else whole
+                kept = ~self._flags(name, whole).numpy()
+                kept = kept.swapaxes(-1, -2) if p.inputs_outputs else kept
+                self._bits[name] = self._packed(p, kept)
+
+    def _packed(self, p: Parameter, kept: Any) -> torch.Tensor:
+        """Return the bits of the part of a mask that is in this process."""
+        if is_shard(tensor := self._tensor(p)):
+            kept = _sharded(torch.from_numpy(kept), tensor).numpy()
+        return torch.from_numpy(np.packbits(~(kept.swapaxes(-1, -2) if p.inputs_outputs else kept)))
 
     def _count(self, p: Parameter, is_patterned: bool, adapters: dict[int, list[Any]]) -> list[int]:
         """Return NaN, pruned, kept, adapted and filled weights, and the numbers of the side."""
         tensor, side, kept, filled = self._tensor(p), SideCount(), 0, 0
         if not self._counts_here(tensor):
             return [0] * (7 + len(side.groups))
-        local, values = _local(tensor), self._values(p)
+        local, values = local_values(tensor), self._values(p)
         bits = self._bits[p.name].cpu().numpy() if p.name in self._bits else None
-        # All groups of a matrix are whole if a shard has whole rows.
-        inputs = values.shape[-1] if p.matrix and values.shape[-1] == p.matrix[1] else 1
+        is_matrix = p.matrix and (is_shard(tensor) or values.shape[-1] == p.matrix[1])
+        # Groups are whole in a shard whose rows begin and end with one.
+        inputs = values.shape[-1] if is_matrix else 1
         flat = np.ascontiguousarray(values).reshape(-1)
         for start in range(0, flat.size, _RUN):
             run = flat[start : start + _RUN]
@@ -151,9 +186,9 @@ class TrackedModel:
             if bits is not None:
                 nonzero = np.packbits(nonzero_flags(run))
                 kept += _ones(bits[start // 8 :][: nonzero.size] & ~nonzero)
-        layers = adapters.get(id(getattr(self._places[p.name][0], self._places[p.name][1])), [])
-        for delta in _deltas(layers):
-            filled = int(((local == 0) & (delta.to(local.dtype) != 0)).sum())
+        layers = adapters.get(id(getattr(*self._places[p.name])), []) if bits is not None else []
+        for layer in layers:
+            filled += int(((local == 0) & (_merged(layer) != 0)).sum())
         is_nan = local.is_floating_point() and bool(torch.isnan(local.float().sum()))
         nan = int(is_nan and bool(torch.isnan(local).any()))
         pruned = 0 if bits is None else _ones(bits)
@@ -161,7 +196,7 @@ class TrackedModel:
 
     def _counts_here(self, tensor: torch.Tensor) -> bool:
         """Return whether the counts of this process are those of its values alone."""
-        if not _is_shard(tensor):
+        if not is_shard(tensor):
             return self.is_first or not self.is_sharded
         mesh: Any = tensor
         places = zip(mesh.placements, mesh.device_mesh.get_coordinate(), strict=True)
@@ -178,7 +213,7 @@ class TrackedModel:
 
     def _values(self, p: Parameter) -> Array:
         """Return the values of a parameter in this process, inputs last."""
-        array = to_array(_local(self._tensor(p)))
+        array = to_array(local_values(self._tensor(p)))
         return array.swapaxes(-1, -2) if p.inputs_outputs else array
 
     def _read_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -189,8 +224,7 @@ class TrackedModel:
         }
 
     def _read_masks(self, pruning: Pruning) -> dict[str, Any]:
-        """Return the kept weights of each pruned parameter in this process, inputs last."""
-        masks = {}
+        """Return the kept weights of each pruned parameter, whole."""
         for name in pruning.cuts:
             shape = pruning.weights[name].shape
             if name not in self.masked or self.masked[name].shape != shape:
@@ -198,11 +232,7 @@ class TrackedModel:
                     f"has no prunable {name} of shape {shape}, which the mask of "
                     f"{pruning.weights.name} prunes; give a pruning of this model"
                 )
-            p, kept, tensor = self.masked[name], pruning.mask(name), self._tensor(self.masked[name])
-            if _is_shard(tensor):
-                kept = _sharded(torch.from_numpy(kept), tensor).numpy()
-            masks[name] = kept.swapaxes(-1, -2) if p.inputs_outputs else kept
-        return masks
+        return {name: pruning.mask(name) for name in pruning.cuts}
 
     def _refuse(self, reason: str) -> NoReturn:
         raise SparsityReportError(f"{self.weights.name}: {reason}")
@@ -212,23 +242,34 @@ def _ones(bits: Any) -> int:
     return int(np.count_nonzero(np.unpackbits(bits)))
 
 
-def _is_shard(tensor: torch.Tensor) -> bool:
-    return hasattr(tensor, "to_local")
-
-
-def _local(tensor: Any) -> torch.Tensor:
-    """Return the values that this process holds."""
-    local: torch.Tensor = tensor.to_local() if _is_shard(tensor) else tensor
-    return local
-
-
-def _sharded(tensor: torch.Tensor, like: Any) -> torch.Tensor:
+def _sharded(whole: torch.Tensor, like: Any) -> torch.Tensor:
     """Return the part of a tensor that this process holds of a distributed one."""
     from torch.distributed.tensor import distribute_tensor
 
-    tensor = tensor.to(like.to_local().device)
+    whole = whole.to(like.to_local().device)
     places = like.device_mesh, like.placements
-    return distribute_tensor(tensor, *places, src_data_rank=None).to_local().cpu()
+    return distribute_tensor(whole, *places, src_data_rank=None).to_local().cpu()
+
+
+@contextmanager
+def _as_before_sharding(model: nn.Module) -> Iterator[None]:
+    """Undo for a while what ``fully_shard`` did to the classes and the hooks of modules."""
+    names = ("__class__", "_forward_pre_hooks", "_forward_hooks")
+    sharded = [module for module in model.modules() if _is_fully_sharded(module)]
+    states = [{name: getattr(module, name) for name in names} for module in sharded]
+    for module in sharded:
+        for name, state in zip(names, (type(module).__bases__[1], {}, {}), strict=True):
+            setattr(module, name, state)
+    try:
+        yield
+    finally:
+        for module, state in zip(sharded, states, strict=True):
+            for name, value in state.items():
+                setattr(module, name, value)
+
+
+def _is_fully_sharded(module: nn.Module) -> bool:
+    return any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
 
 
 def _adapters(model: nn.Module) -> dict[int, list[Any]]:
@@ -236,19 +277,18 @@ def _adapters(model: nn.Module) -> dict[int, list[Any]]:
     layers: dict[int, list[Any]] = {}
     every: Iterable[Any] = model.modules()
     for layer in every:
-        if hasattr(layer, "get_delta_weight") and not getattr(layer, "merged", True):
-            base = layer.get_base_layer()
-            layers.setdefault(id(base.weight), []).append(layer)
+        if hasattr(layer, "merged_adapters") and not layer.merged:
+            layers.setdefault(id(_base_weight(layer)), []).append(layer)
     return layers
 
 
-def _deltas(layers: list[Any]) -> Iterator[torch.Tensor]:
-    """Yield the sum of what the active adapters of layers add to a weight."""
-    parts: list[torch.Tensor] = [
-        layer.get_delta_weight(name)
-        for layer in layers
-        for name in layer.active_adapters
-        if any(name in getattr(layer, kind) for kind in layer.adapter_layer_names)
-    ]
-    if parts:
-        yield sum(parts[1:], parts[0])
+def _base_weight(layer: Any) -> torch.Tensor:
+    weight: torch.Tensor = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
+    return weight
+
+
+def _merged(layer: Any) -> torch.Tensor:
+    """Return the weight of a copy of a layer that merges its active adapters."""
+    twin = copy.deepcopy(layer)
+    twin.merge()
+    return _base_weight(twin)

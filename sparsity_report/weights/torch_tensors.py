@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -67,6 +67,17 @@ class TensorSlice(HeldSlice):
 def tensor_slices(tensor: torch.Tensor) -> Iterator[Slice]:
     """Yield the values of a live tensor as slices of whole rows."""
     return TensorSlice.from_tensor(tensor).cut(tuple(tensor.shape))
+
+
+def is_shard(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is distributed over processes."""
+    return hasattr(tensor, "to_local")
+
+
+def local_values(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the values of a tensor that this process holds."""
+    local: torch.Tensor = cast(Any, tensor).to_local() if is_shard(tensor) else tensor
+    return local
 
 
 def is_strided(tensor: torch.Tensor) -> bool:

@@ -31,7 +31,12 @@ from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
 from sparsity_report.weights.anatomy.parameter_uses import Behavior, Usage, trace_uses
 from sparsity_report.weights.matrix_direction import as_matrix
 from sparsity_report.weights.tensor_slices import Entry
-from sparsity_report.weights.torch_tensors import is_strided, sparse_bytes, tensor_dtype
+from sparsity_report.weights.torch_tensors import (
+    is_strided,
+    local_values,
+    sparse_bytes,
+    tensor_dtype,
+)
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, in_order
 from sparsity_report.words.sentences import say
 
@@ -277,11 +282,12 @@ def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]
             if id(tensor) in owners and not owning:
                 continue
             owners[id(tensor)] = full
-            if tensor.is_meta or not is_strided(tensor) or not tensor.numel():
+            local = local_values(tensor)
+            if local.is_meta or not is_strided(local) or not local.numel():
                 continue
-            start = tensor.data_ptr()
-            end = start + tensor.numel() * tensor.element_size()
-            there = spans.setdefault(tensor.untyped_storage().data_ptr(), [])
+            start = local.data_ptr()
+            end = start + local.numel() * local.element_size()
+            there = spans.setdefault(local.untyped_storage().data_ptr(), [])
             inside = next((name for a, b, name in there if a <= start and end <= b), None)
             if inside and not owning:
                 owners[id(tensor)] = inside
