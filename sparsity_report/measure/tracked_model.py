@@ -283,7 +283,9 @@ def _adapters(model: nn.Module) -> dict[int, list[Any]]:
 
 
 def _base_weight(layer: Any) -> torch.Tensor:
-    weight: torch.Tensor = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
+    weight: torch.Tensor = getattr(
+        layer.get_base_layer(), getattr(layer, "parameter_name", "weight")
+    )
     return weight
 
 

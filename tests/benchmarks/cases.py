@@ -273,6 +273,43 @@ def write(folder: Path, short: bool) -> Values:
     return values
 
 
+def track(_: Path, short: bool) -> Values:
+    """Take the processor time of tracking 100 M parameters as a share of that of training them.
+
+    Steps with and without a record, and those of `hold`, are taken in turn.
+    """
+    import torch
+
+    import sparsity_report as sr
+
+    if not hasattr(sr, "track"):
+        return {}
+    torch.manual_seed(0)
+    blocks = [torch.nn.Linear(2048, 2048, bias=False) for _ in range(2 if short else 24)]
+    model = torch.nn.Sequential(*blocks)
+    sr.global_magnitude(sr.load(model), 0.5).apply_(model)
+    trackers = [sr.track(model, every=1), sr.track(model, every=10**9, mode="hold")]
+    optimizer, taken = torch.optim.AdamW(model.parameters(), lr=1e-6), [0.0] * 3
+    inputs = torch.randn(64 if short else 512, 2048)
+    for _ in range(3):
+        calls = (lambda: _optimize(model, optimizer, inputs), *(t.step for t in trackers))
+        for place, call in enumerate(calls):
+            start = time.process_time()
+            call()
+            taken[place] += time.process_time() - start
+    step, record, hold = taken
+    return {
+        "a record every 100 steps ÷ training, %": record / step,
+        "`hold` at each step ÷ training, %": 100 * hold / step,
+    }
+
+
+def _optimize(model: Any, optimizer: Any, inputs: Any) -> None:
+    model(inputs).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 CASES: dict[str, Callable[[Path, bool], Values]] = {
     case.__name__: case
     for case in (
@@ -286,6 +323,7 @@ CASES: dict[str, Callable[[Path, bool], Values]] = {
         sweep,
         pair,
         write,
+        track,
     )
 }
 

@@ -13,7 +13,7 @@ from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.anatomy.parameter_places import copied, locate, value, walk
 from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.tensor_slices import Slice
-from sparsity_report.weights.torch_tensors import tensor_slices, to_array
+from sparsity_report.weights.torch_tensors import is_shard, tensor_slices, to_array
 from sparsity_report.weights.weights import Weights, float8_notes
 
 _DEFAULT = ReaderOptions()
@@ -41,6 +41,8 @@ class ModuleWeights(Weights):
         tensor = value(*self._places[name])
         if tensor.is_meta:
             raise self.wrong(f"has no values of {name}, which is on the meta device; load them")
+        if is_shard(tensor):
+            raise self.wrong(f"has only a shard of {name} in this process; load a saved checkpoint")
         return tensor
 
     def array(self, name: str) -> Array:
