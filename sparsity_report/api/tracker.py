@@ -120,7 +120,7 @@ class Track:
         >>> tracker.recorded_step
         2
         """
-        step: int = self._history.records[-1]["step"]
+        step: int = self._history.steps[-1]
         return step
 
     def metrics(self) -> dict[str, float]:

@@ -157,7 +157,7 @@ class TrackedModel:
         if not self.is_sharded and self._has_shards():
             self.is_sharded = True
             for name, p in self.masked.items():
-                whole = torch.empty(p.shape, device="meta")
+                whole = torch.empty(p.shape, dtype=torch.bool)
                 whole = whole.transpose(-1, -2) if p.inputs_outputs else whole
                 kept = ~self._flags(name, whole).numpy()
                 kept = kept.swapaxes(-1, -2) if p.inputs_outputs else kept

@@ -100,6 +100,7 @@ def test_records_after_a_checkpoint_are_replaced(tmp_path):
 
 
 @pytest.mark.tools
+@pytest.mark.filterwarnings("ignore")
 def test_lightning_logs_what_a_plain_loop_records(tmp_path):
     from lightning import pytorch
     from lightning.pytorch.loggers import CSVLogger

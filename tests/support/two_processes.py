@@ -86,7 +86,8 @@ def shard(model, options):
     shape = options.get("mesh", (2,))
     if shape is None:
         return DistributedDataParallel(model)
-    mesh = init_device_mesh("cpu", shape)
+    names = ("replicas", "shards")[-len(shape) :]
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
     for block in model.transformer.h if hasattr(model, "transformer") else []:
         fully_shard(block, mesh=mesh)
     return fully_shard(model, mesh=mesh)
