@@ -150,16 +150,17 @@ class TrackedModel:
         return any(is_shard(self._tensor(p)) for p in self.weights.stored)
 
     def _follow_sharding(self) -> None:
-        """Shard the masks if the model was sharded since, and reshard what a pass left whole."""
-        for module in self._model.modules():
+        """Shard the masks if the model was sharded since, and reshard what a pass left empty."""
+        every: Iterable[Any] = self._model.modules()
+        for module in every:
             if _is_fully_sharded(module):
                 module.reshard()
         if not self.is_sharded and self._has_shards():
             self.is_sharded = True
             for name, p in self.masked.items():
-                whole = torch.empty(p.shape, dtype=torch.bool)
-                whole = whole.transpose(-1, -2) if p.inputs_outputs else whole
-                kept = ~self._flags(name, whole).numpy()
+                empty = torch.empty(p.shape, dtype=torch.bool)
+                empty = empty.transpose(-1, -2) if p.inputs_outputs else empty
+                kept = ~self._flags(name, empty).numpy()
                 kept = kept.swapaxes(-1, -2) if p.inputs_outputs else kept
                 self._bits[name] = self._packed(p, kept)
 
@@ -242,13 +243,13 @@ def _ones(bits: Any) -> int:
     return int(np.count_nonzero(np.unpackbits(bits)))
 
 
-def _sharded(whole: torch.Tensor, like: Any) -> torch.Tensor:
+def _sharded(tensor: torch.Tensor, like: Any) -> torch.Tensor:
     """Return the part of a tensor that this process holds of a distributed one."""
     from torch.distributed.tensor import distribute_tensor
 
-    whole = whole.to(like.to_local().device)
+    tensor = tensor.to(like.to_local().device)
     places = like.device_mesh, like.placements
-    return distribute_tensor(whole, *places, src_data_rank=None).to_local().cpu()
+    return distribute_tensor(tensor, *places, src_data_rank=None).to_local().cpu()
 
 
 @contextmanager

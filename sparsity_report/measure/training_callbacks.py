@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sparsity_report.errors import SparsityReportError, explained, first_line
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+    from transformers import TrainerCallback
 
-def make_callback(tracker: Any, framework: str) -> Any:
+
+class Recorder(Protocol):
+    """A tracker of the zeros of a model."""
+
+    @property
+    def recorded_step(self) -> int: ...  # noqa: D102
+
+    def step(self, number: int | None = None) -> None: ...  # noqa: D102
+
+    def record(self) -> None: ...  # noqa: D102
+
+    def metrics(self) -> dict[str, float]: ...  # noqa: D102
+
+
+def make_callback(tracker: Recorder, framework: str) -> TrainerCallback | Callback:
     """Return the callback of a tracker for a framework, which is imported.
 
     Raises
@@ -26,7 +43,7 @@ def make_callback(tracker: Any, framework: str) -> Any:
         return makers[framework](tracker)
 
 
-def _transformers_callback(tracker: Any) -> Any:
+def _transformers_callback(tracker: Recorder) -> Any:
     from transformers import Trainer, TrainerCallback
 
     class ZerosCallback(TrainerCallback):  # type: ignore[misc]
@@ -50,7 +67,7 @@ def _transformers_callback(tracker: Any) -> Any:
     return ZerosCallback()
 
 
-def _lightning_callback(tracker: Any) -> Any:
+def _lightning_callback(tracker: Recorder) -> Any:
     from lightning.pytorch import Callback
 
     class ZerosCallback(Callback):  # type: ignore[misc]
