@@ -150,7 +150,7 @@ class TrackedModel:
         return any(is_shard(self._tensor(p)) for p in self.weights.stored)
 
     def _follow_sharding(self) -> None:
-        """Shard the masks if the model was sharded since, and reshard what a pass left empty."""
+        """Shard the masks if the model was sharded since, and reshard what a pass gathered."""
         every: Iterable[Any] = self._model.modules()
         for module in every:
             if _is_fully_sharded(module):
