@@ -48,8 +48,9 @@ import sparsity_report as sr
 TEXT = """
 command("--help")
 loaded, two = sr.read_study(study), sr.read_study(pair)
-for value in (loaded, two):
-    assert len(sr.summarize(value)) > 1
+track = sr.read_study(study.with_name("zeros.jsonl"))
+for value in (loaded, two, track):
+    assert sr.summarize(value)
     assert repr(value)
     assert value.save(out / "again.json").is_file()
 for name in "layers groups totals storage audit facts".split():
@@ -61,6 +62,7 @@ assert loaded.at_level(0.5)["nonzero"].sum() > 0
 assert sr.write_csv(loaded, out / "csv")
 assert sr.summarize(loaded) != sr.summarize(two)
 command("render", study, "--write", "csv", "--out", out / "tables")
+command("render", study.with_name("zeros.jsonl"), "--write", "csv", "--out", out / "track")
 demo = Path(sr.__file__).with_name("demo")
 command("count", demo, "--json")
 command("check", demo, "--zeros", "<=1%", "--no-nan")
@@ -75,7 +77,7 @@ assert "TRANSFORMERS_VERBOSITY" not in os.environ
 """
 WIDGETS = """
 sr.explore(loaded).select(sparsity=0.6)
-assert sr.explore(two).state["metric"]
+assert sr.explore(two).state["metric"] == sr.explore(track).state["metric"]
 """
 PAGES = """
 assert not DRAWING & {*sys.modules}, DRAWING & {*sys.modules}
@@ -84,7 +86,7 @@ command("render", study, "--write", "html,pdf", "--out", out / "pages")
 assert sr.write_report(two, out / "pair.html").stat().st_size > 10_000
 """
 PAPER = """
-for value, name in ((loaded, "study"), (two, "pair")):
+for value, name in ((loaded, "study"), (two, "pair"), (track, "kit")):
     assert sr.write_thesis(value, out / name)
 assert sr.write_report(two, out / "pair.pdf").stat().st_size > 10_000
 """
@@ -92,13 +94,14 @@ assert sr.write_report(two, out / "pair.pdf").stat().st_size > 10_000
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A study and a pair, as files."""
+    """A study, a pair and a log, as files."""
     folder = tmp_path_factory.mktemp("saved")
     weights = sr.load()
     pruning = sr.global_magnitude(weights, sparsity=0.3)
     variants = sr.dense(weights), sr.masked(pruning), sr.csr(pruning)
     sr.compare(*variants, patterns=True).save(folder / "study.json")
     sr.compare_checkpoints(weights, pruning).save(folder / "pair.json")
+    sr.track(sr.masked(pruning).module(), every=1, log=folder / "zeros.jsonl").step()
     return folder
 
 

@@ -19,7 +19,7 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.study.derived.heads_experts import inner
-from sparsity_report.study.files.json_files import StudySource, study_or_saved
+from sparsity_report.study.files.study_sources import StudySource, study_or_saved
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.study.sweep import pruned_at, with_level

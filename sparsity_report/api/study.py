@@ -17,12 +17,8 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.derived.heads_experts import experts_frame
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.files.json_files import (
-    StudySource,
-    content_of,
-    read_figures,
-    study_or_saved,
-)
+from sparsity_report.study.files.json_files import content_of
+from sparsity_report.study.files.study_sources import StudySource, read_saved, study_or_saved
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.layers import LayerTable, check_context, check_convention, with_shares
 from sparsity_report.study.patterns import variant_patterns
@@ -68,6 +64,8 @@ class Study(StudyFigures):
     experts : pandas.DataFrame or None
         Use of experts by the router on a text, see :func:`sparsity_report.calibrate`; ``is_kept``
         is false of those that the variant lacks.
+    history : pandas.DataFrame or None
+        Zeros over training by step and module, see :attr:`Track.history`; at most 100 steps.
     matches : pandas.DataFrame or None
         Of two checkpoints, one row per module of the base, then one per module that only the model
         after has; see :func:`compare_checkpoints`.
@@ -438,7 +436,7 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
     Parameters
     ----------
     path : path-like
-        A JSON file.
+        A JSON file, or a log of :func:`track`, of which the study has the first and the last state.
     strict : bool, default False
         Refuse a study that was edited.
 
@@ -462,7 +460,7 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
     >>> read.layers.equals(study.layers)
     True
     """
-    return as_study(read_figures(path, strict=strict))
+    return as_study(read_saved(path, strict=strict))
 
 
 def as_study(figures: StudyFigures) -> Study:

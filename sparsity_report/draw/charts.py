@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from sparsity_report.draw.vega_lite import Rows, VegaLite, layer, layered, nomin
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.findings.checkpoint_findings import block_names, blocks_axis, both
 from sparsity_report.study.derived.removed_strips import block_shares
+from sparsity_report.study.derived.zero_losses import group_fates
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.study.storage_layouts import layout_curve
+from sparsity_report.study.zero_history import first_revival
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words import number_format
 from sparsity_report.words.display_names import group_name, head, layout_name
@@ -49,10 +52,15 @@ def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite 
     frame = frame[frame["layout"].isin(names)]
     levels, evens = _levels(study), _break_evens(study)
     lines = [marks.Line(name, *_LINES[layout]) for layout, name in names.items()]
-    size = width, 1.06 * float(frame["ratio"].max())
+    top = 1.06 * float(frame["ratio"].max())
+    ticks = {"labelExpr": theme.tick("ratio"), "values": [*range(math.floor(top) + 1)]}
+    axes = (
+        marks.share_axis("sparsity", say("chart.x.sparsity"), (0.0, 1.0)),
+        marks.height_axis(say("label.bytes_ratio"), top, ticks),
+    )
     rows = frame.assign(line=frame["layout"].map(names), value=frame["ratio"])
     points = records(rows[["sparsity", "line", "value"]])
-    chart = marks.curve(points, lines, size, evens=evens, levels=levels)
+    chart = marks.curve(points, lines, width, axes, rings=evens, dots=levels)
     dtype = join(facts.dtypes())
     texts = [
         say("chart.csr_bytes_curve_alt", dtype=dtype),
@@ -61,6 +69,47 @@ def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite 
     ]
     title, note = say("chart.csr_bytes_curve_title"), say("chart.csr_bytes_curve_note", dtype=dtype)
     return titled(chart, title, note, " ".join(texts))
+
+
+# Share of the pruned weights from which new zeros have a line.
+_DRAWN = 0.0005
+
+
+def timeline_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | None:
+    """Return zeros that were kept, and new ones, against training steps by group.
+
+    `width` is in points, everything included.
+
+    Returns
+    -------
+    VegaLite or None
+        None without a history of pruned weights.
+    """
+    history = study.facts.table("history")
+    if (frame := group_fates(history)).empty:
+        return None
+    kept = frame.assign(value=frame["kept_share"], line=frame["group"].map(group_name))
+    names = [say("chart.timeline_new", group=name) for name in kept["line"]]
+    new = frame.assign(value=frame["new_share"], line=names)
+    new = new[new.groupby("group")["value"].transform("max") >= _DRAWN]
+    drawn = pd.concat([kept, new]).astype({"value": "float64"})
+    rows = records(drawn[["step", "value", "line"]])
+    looks = zip(drawn["line"].unique(), cycle(theme.STYLES.values()))
+    lines = [marks.Line(name, *look) for name, look in looks]
+    steps = [int(end(history["step"])) for end in (min, max)]
+    ticks = {"labelExpr": theme.tick("share"), "tickCount": 5}
+    axes = (
+        marks.share_axis("step", head("step"), steps, "number", tickMinStep=1),
+        marks.height_axis(say("chart.timeline_y"), 1.04 * max(1.0, drawn["value"].max()), ticks),
+    )
+    revival = first_revival(history)
+    lost = [row for row in rows if revival and row["step"] == revival.step and row["value"] < 1]
+    rings = [{**row, "label": say("chart.first_loss", **row)} for row in lost[:1]]
+    chart = marks.curve(rows, lines, width, axes, rings=rings, dots=[])
+    ends = records(drawn[drawn["step"] == steps[1]])
+    texts = "; ".join(f"{row['line']} {theme.write(row['value'], 'share')}" for row in ends)
+    alt_text = say("chart.timeline_alt", first=steps[0], last=steps[1], rows=texts)
+    return titled(chart, say("chart.timeline_title"), say("chart.timeline_note"), alt_text)
 
 
 def bar_plot(

@@ -15,6 +15,7 @@ from sparsity_report.draw.heat_map_svg import HeatMap, MapCell
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.draw.vega_lite import VegaLite
 from sparsity_report.study.derived.heads_experts import Part
+from sparsity_report.study.derived.zero_losses import kept_by_place
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import OUTSIDE
 from sparsity_report.study.layers import records
@@ -202,6 +203,37 @@ def sparsity_map(study: StudyFigures, variant: str, width: float = TEXT_WIDTH) -
     options = {"title": title, "note": note, "alt": say("chart.zeros_map_alt", **ends)}
     options |= {"axis": say(_AXIS), "legend": say("chart.zeros_label")}
     return _map(cells, (grid.blocks, grid.projections), tips=tips, width=width, **options)
+
+
+def history_map(study: StudyFigures, width: float = TEXT_WIDTH) -> HeatMap | None:
+    """Return a heat map of the pruned weights that are zero, by step and place.
+
+    `width` is in points, everything included.
+
+    Returns
+    -------
+    HeatMap or None
+        None if the shares of all cells are equal.
+    """
+    cells = kept_by_place(study.facts.table("history"), study.layers)
+    if cells["kept_share"].nunique() < 2:
+        return None
+    axes = [[*map(str, cells[column].unique())] for column in ("step", "place")]
+    shares, title = cells["kept_share"], say("chart.history_map_title")
+    ends = {"low": shares.min(), "high": shares.max()}
+    counts = {"steps": len(axes[0]), "places": len(axes[1])}
+    return _map(
+        cells.assign(block=cells["step"].map(str), projection=cells["place"].map(str)),
+        (axes[0], axes[1]),
+        "kept_share",
+        {"block": "column.step", "projection": "label.place", "label": "chart.zeros_label"},
+        width=width,
+        row=min(theme.ROW, _TALLEST / len(axes[1])),
+        title=title,
+        alt=say("chart.history_map_alt", **counts, **ends),
+        axis=say("column.step"),
+        legend=say("chart.zeros_label"),
+    )
 
 
 def part_of(cell: pd.Series) -> str:

@@ -116,6 +116,11 @@ def share_axis(
     return quantity(field, title=title, scale={"domain": list(domain)}, axis=axis)
 
 
+def height_axis(title: str, top: float, axis: dict[str, Any]) -> dict[str, Any]:
+    """Return a vertical axis of numbers from 0."""
+    return quantity("value", title=title, scale={"domain": [0, top]}, axis=axis)
+
+
 def names_axis(
     field: str, names: Sequence[str], *, grid: bool = False, **padding: Any
 ) -> dict[str, Any]:
@@ -216,48 +221,45 @@ def bars(rows: Rows, shape: Bars) -> VegaLite:
 def curve(
     rows: Rows,
     lines: Sequence[Line],
-    size: tuple[float, float],
+    width: float,
+    axes: tuple[dict[str, Any], dict[str, Any]],
     *,
-    evens: Rows,
-    levels: Rows,
+    rings: Rows,
+    dots: Rows,
 ) -> VegaLite:
-    """Return curves of bytes against sparsity with a legend, break-evens and levels.
+    """Return curves with a legend, rings and dots.
 
     Parameters
     ----------
     rows : list of dict
-        Rows with ``sparsity``, ``value`` and ``line``.
+        Rows with the field of x, ``value`` and ``line``.
     lines : sequence of Line
-    size : tuple of float
-        Width in points, and upper end of y.
-    evens, levels : list of dict
-        Rows with ``sparsity``, ``value`` and ``label``, and levels with ``tip``, their sparsity in
+    width : float
+        In points, everything included.
+    axes : tuple of dict
+        Encodings of x and y.
+    rings, dots : list of dict
+        Points with the field of x, ``value`` and ``label``, and dots with ``tip``, their x in
         words.
     """
-    width, top = size
-    x = share_axis("sparsity", say("chart.x.sparsity"), (0.0, 1.0))
-    values = {"labelExpr": theme.tick("ratio"), "values": [*range(math.floor(top) + 1)]}
-    scale = {"domain": [0, top]}
-    base = {
-        "x": x,
-        "y": quantity("value", title=say("label.bytes_ratio"), scale=scale, axis=values),
-    }
+    x, y = axes
+    base = {"x": x, "y": y}
     ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
     place: dict[str, Any] = {"align": "left", "dx": 6, "dy": -8, "fontSize": LABEL}
     below: dict[str, Any] = {"align": "right", "dx": -4, "dy": 11, "fontSize": LABEL}
     # White around the letters keeps them legible on another line.
     halo: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 3}
     text = {**base, "text": nominal("label")}
-    share = tooltips(tips(label="chart.x.sparsity"))
-    both = tooltips(tips(tip="chart.x.sparsity", label="label.bytes_ratio"))
+    share = tooltips([("label", x["title"])])
+    both = tooltips([("tip", x["title"]), ("label", y["title"])])
     layers = [
         layer(rows, "line", base | _strokes(lines, width), clip=True, strokeWidth=1.6),
-        layer(evens, "point", base | share, color=BLACK, size=34, **ring),
-        layer(evens, "text", text, **halo, **place),
-        layer(evens, "text", text, color=INK, **place),
-        layer(levels, "point", base | both, color=BLACK, filled=True, size=44, opacity=1),
-        layer(levels, "text", text, **halo, **below),
-        layer(levels, "text", text, color=INK, **below),
+        layer(rings, "point", base | share, color=BLACK, size=34, **ring),
+        layer(rings, "text", text, **halo, **place),
+        layer(rings, "text", text, color=INK, **place),
+        layer(dots, "point", base | both, color=BLACK, filled=True, size=44, opacity=1),
+        layer(dots, "text", text, **halo, **below),
+        layer(dots, "text", text, color=INK, **below),
     ]
     return layered(layers, width, _height(width))
 

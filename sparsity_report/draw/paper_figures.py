@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sparsity_report.draw import export
-from sparsity_report.draw.charts import csr_bytes_curve
+from sparsity_report.draw.charts import csr_bytes_curve, timeline_chart
 from sparsity_report.draw.heat_map_svg import HeatMap
-from sparsity_report.draw.heat_maps import sparsity_map
+from sparsity_report.draw.heat_maps import history_map, sparsity_map
 from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.vega_lite import VegaLite
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.csv_files import variant_stems
-from sparsity_report.study.files.json_files import StudySource, study_or_saved
+from sparsity_report.study.files.study_sources import StudySource, study_or_saved
 
 # Title and note of a chart, and the chart without them.
 _Figure: TypeAlias = "tuple[str, str, Mapping[str, Any] | HeatMap]"
@@ -29,7 +29,8 @@ def write_figures(study: StudySource, folder: str | os.PathLike[str]) -> list[Pa
     """Write the charts of a study as PNG files at twice their size in print.
 
     The files are ``sparsity_map_<variant>.png`` per pruning; ``csr_bytes.png``; and ``speed.png``,
-    ``quality.png`` and ``sensitivity.png`` of the measurements. A chart in which everything is
+    ``quality.png`` and ``sensitivity.png`` of the measurements; and ``timeline.png`` and
+    ``history_map.png`` of zeros over training. A chart in which everything is
     equal is left out.
 
     Parameters
@@ -66,6 +67,7 @@ def write_figures(study: StudySource, folder: str | os.PathLike[str]) -> list[Pa
     }
     drawn["csr_bytes"] = csr_bytes_curve(figures)
     drawn |= {name: draw(figures) for name, draw in CHARTS.items()}
+    drawn |= {"timeline": timeline_chart(figures), "history_map": history_map(figures)}
     folder = Path(folder)
     return [
         write_file(folder / f"{name}.png", export.png(chart))

@@ -127,6 +127,8 @@ def _hidden(study: StudyFigures) -> Iterator[Finding]:
 def _patterns(study: StudyFigures) -> Iterator[Finding]:
     """Yield the N:M pattern of the headline, or the layers of two checkpoints that kept one."""
     facts = study.facts
+    if study.history is not None:  # the verdict has its pattern
+        return
     if study.matches is not None:
         for pattern, kept, layers in kept_patterns(study):
             counts = {"pattern": pattern, "matrices": kept, "among": layers}

@@ -8,11 +8,12 @@ from sparsity_report.findings.audit import audit_findings
 from sparsity_report.findings.checkpoint_findings import both, is_identical
 from sparsity_report.findings.storage_findings import runtime_findings
 from sparsity_report.findings.strip_text import strip_texts
+from sparsity_report.findings.training_findings import training_steps
 from sparsity_report.findings.verdict import WRECKED, labels_of, ratio_ends, verdict
 from sparsity_report.study.derived.heads_experts import kept_words
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.policy_names import EXISTING
-from sparsity_report.untrusted.display_text import clip
+from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.number_format import plain
 from sparsity_report.words.sentences import say
@@ -65,6 +66,8 @@ def first_screen(study: StudyFigures) -> dict[str, Any]:
 
 def model_names(study: StudyFigures) -> str:
     """Return the shortened names of a study's models, or of two checkpoints with an arrow."""
+    if study.history is not None:
+        return short_name(study.variants["model"].iloc[0])
     if study.matches is not None:
         return both(study)
     return ", ".join(clip(name, 60) for name in dict.fromkeys(study.variants["model"]))
@@ -94,6 +97,8 @@ def _kicker(study: StudyFigures) -> Iterator[str]:
         kept = sorted({int(rows["is_kept"].sum()) for rows in facts.lacking.values()})
         experts = len(next(iter(facts.lacking.values())))
         yield say("kicker.experts", methods=scores, kept=kept, experts=experts)
+    elif study.history is not None:
+        yield say("kicker.steps", steps=study.history["step"].tolist())
     elif study.matches is None:
         yield say("kicker.came_pruned" if opened else "kicker.as_opened")
 
@@ -101,9 +106,12 @@ def _kicker(study: StudyFigures) -> Iterator[str]:
 def _steps(study: StudyFigures) -> Iterator[tuple[str, str]]:
     """Yield advice with the code that follows it, the most useful first."""
     facts = study.facts
+    if study.history is not None:
+        yield from training_steps(study.history)
     if study.matches is not None:
         if not (is_identical(study) or any(map(facts.lacks_head, facts.sides))):
-            yield say("next.score_pair"), "sparsity-report run BASE PRUNED --perplexity --latency"
+            key = "next.score_pair" if study.history is None else "next.score_trained"
+            yield say(key), "sparsity-report run BASE PRUNED --perplexity --latency"
         return
     variant = facts.pruning or facts.headline
     if not (facts.total(variant, "prunable_total") and facts.total(variant, "nonzero")):

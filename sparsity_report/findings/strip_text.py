@@ -61,7 +61,7 @@ def _number(tile: Tile) -> str:
 def _write(tile: Tile, values: Sequence[float]) -> list[str]:
     if tile.key == "perplexity":
         return [perplexity((value, tile.more["vocabulary"])) for value in values]
-    if tile.key in {"accuracy", "zeros", "revived"}:
+    if tile.key in {"accuracy", "zeros", "revived", "merge_fills"}:
         return [*map(percent, values)]
     return quantities(values, "B" if tile.key == "size" else "")
 

@@ -11,7 +11,8 @@ from sparsity_report.findings.already_pruned import already_pruned, zeros_explai
 from sparsity_report.findings.checkpoint_findings import checkpoint_topics
 from sparsity_report.findings.quality_findings import paired_findings, quality_findings
 from sparsity_report.findings.speed_findings import speed_findings
-from sparsity_report.findings.verdict import verdict
+from sparsity_report.findings.training_findings import training_sentences
+from sparsity_report.findings.verdict import SENTENCES, verdict
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived.heads_experts import OVERLAPS, drawn_use, router_use
 from sparsity_report.study.figures import StudyFigures
@@ -50,7 +51,11 @@ def study_findings(study: StudyFigures) -> list[str]:
 def topics(study: StudyFigures) -> dict[str, list[str]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
-        by_topic = checkpoint_topics(study) if study.matches is not None else {}
+        by_topic: dict[str, list[str]] = {}
+        if study.history is not None:
+            by_topic = {"survival": [*training_sentences(study.history)][SENTENCES:], "removed": []}
+        elif study.matches is not None:
+            by_topic = checkpoint_topics(study)
         for topic, parts in _BY_TOPIC.items():
             chosen = parts if study.matches is None or topic in _MEASURED else ()
             by_topic.setdefault(topic, [finding for part in chosen for finding in part(study)])
@@ -63,6 +68,8 @@ def conventions(study: StudyFigures) -> list[str]:
     keys = [*_COUNTING, f"convention.tied_head.{study.convention}"]
     if study.matches is not None:
         keys.remove("convention.csr_bytes")  # two checkpoints are compared as they are stored
+    if study.history is not None:
+        keys.append("convention.history_fingerprints")
     if any(map(study.facts.is_mixture, study.facts.layouts)):
         keys.append("convention.mixture_of_experts")
     if (study.layers["flops_per_sequence"] > 0).any():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sparsity_report.findings.already_pruned import place_of_zeros
 from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
+from sparsity_report.findings.training_findings import training_sentences
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.words.number_format import figures, is_guessing, perplexity
@@ -17,7 +18,8 @@ from sparsity_report.words.sentences import say
 SAME = 0.005
 #: Growth of perplexity from which a model counts as wrecked.
 WRECKED = 10
-_SENTENCES = 2
+#: Most sentences.
+SENTENCES = 2
 # Sentences that claim a change.
 _CHANGES = ("verdict.perplexity_rises", "verdict.perplexity_falls")
 
@@ -43,9 +45,11 @@ def verdict(study: StudyFigures) -> str:
     With 30 % of 786 k prunable weights zero, CSR makes the model 33 % larger, while bitmask
     storage saves 22 %.
     """
+    if study.history is not None:
+        return " ".join([*training_sentences(study.history)][:SENTENCES])
     if study.matches is not None:
         return " ".join(checkpoint_verdict(study))
-    statements = [*_statements(study)][:_SENTENCES] or [_zeros(study, study.facts.headline)]
+    statements = [*_statements(study)][:SENTENCES] or [_zeros(study, study.facts.headline)]
     return say("format.paragraph", statements=statements)
 
 

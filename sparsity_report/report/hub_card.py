@@ -12,7 +12,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.study_sections import study_document
-from sparsity_report.study.files.json_files import StudySource, study_or_saved
+from sparsity_report.study.files.study_sources import StudySource, study_or_saved
 from sparsity_report.untrusted.gates import open_file
 from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
 

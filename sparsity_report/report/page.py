@@ -17,7 +17,7 @@ from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.files.json_files import StudySource, study_or_saved
+from sparsity_report.study.files.study_sources import StudySource, study_or_saved
 from sparsity_report.viewer.study_payload import study_payload
 
 # Media by suffix.

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 import sparsity_report
-from sparsity_report.draw import charts, theme
+from sparsity_report.draw import charts
 from sparsity_report.draw.measured_charts import CHARTS, quality_axis, quality_chart
 from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.audit import audit
@@ -17,6 +17,7 @@ from sparsity_report.findings.checkpoint_findings import is_identical
 from sparsity_report.findings.first_screen import first_screen, model_names
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.report import checkpoint_sections, sections, study_maps
+from sparsity_report.report.checkpoint_sections import width_of
 from sparsity_report.report.sections import Block, Bullets, Chart, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import method_tables, speed_tables, study_tables, task_tables
 from sparsity_report.report.tables.latex import tex
@@ -56,7 +57,7 @@ def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a study show."""
     models = model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
-    title = f"{models}: {names}" if study.matches is None else models
+    title = models if study.matches is not None and study.history is None else f"{models}: {names}"
     sections = study_sections(study, medium)
     return {
         "program": f"sparsity-report {sparsity_report.__version__}",
@@ -77,7 +78,7 @@ def _hero(study: StudyFigures, medium: Medium) -> Section | None:
     Of two checkpoints it is the fate of the base by block.
     """
     if study.matches is not None:
-        return checkpoint_sections.hero(study, _width(medium))
+        return checkpoint_sections.hero(study, width_of(medium))
     texts = tuple(map(Text, topics(study)["rivals"]))
     if medium == "markdown":
         return Section("hero", "", texts) if texts else None
@@ -88,16 +89,12 @@ def _hero(study: StudyFigures, medium: Medium) -> Section | None:
     return Section("hero", "", (chart, *texts)) if chart else None
 
 
-def _width(medium: Medium) -> float:
-    return theme.PAGE_WIDTH if medium == "page" else theme.TEXT_WIDTH
-
-
 def _scores(study: StudyFigures, medium: Medium) -> Chart | None:
     """Return the perplexities of several prunings as a chart; None if fewer than two are known."""
     names = study.facts.contenders or study.facts.lacking
     if sum(study.facts.scored(name) is not None for name in names) < 2:
         return None
-    chart = quality_chart(study, _width(medium))
+    chart = quality_chart(study, width_of(medium))
     return sections.chart_of(chart, None, "hero", say(f"caption.hero.{quality_axis(study)}"))
 
 
@@ -113,7 +110,8 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
             if study.matches is not None and key in _OF_PRUNINGS:
                 continue
             if present := tuple(block for block in blocks if block is not None):
-                yield Section(key, say(f"section.{key}"), present, is_appendix)
+                title = "training" if key == "survival" and study.history is not None else key
+                yield Section(key, say(f"section.{title}"), present, is_appendix)
 
     runtimes = {"runtimes": _runtimes(study, medium)}
     parts = {
@@ -189,7 +187,7 @@ def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     if study.storage.empty:
         yield Text(say("page.storage_empty"))
         return
-    if (curve := charts.csr_bytes_curve(study, _width(medium))) is not None:
+    if (curve := charts.csr_bytes_curve(study, width_of(medium))) is not None:
         yield sections.chart_of(curve, None, "curve", say("caption.layout_bytes"))
     yield study_tables.storage(study, variant or study.facts.headline)
 
@@ -232,7 +230,7 @@ def _measured(study: StudyFigures, medium: Medium, tables: _Measured) -> Iterato
     for make in tables:
         if (table := make(study)) is not None:
             draw = CHARTS.get(table.key)
-            chart = sections.chart_of(draw(study, _width(medium)), table) if draw else None
+            chart = sections.chart_of(draw(study, width_of(medium)), table) if draw else None
             yield chart or table
 
 

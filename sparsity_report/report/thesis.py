@@ -25,7 +25,7 @@ from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, va
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.files.json_files import StudySource, study_or_saved
+from sparsity_report.study.files.study_sources import StudySource, study_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import short_name

@@ -8,6 +8,7 @@ import pandas as pd
 from markupsafe import escape
 
 from sparsity_report.draw.heat_map_svg import NAMESPACE, HeatMap, MapCell
+from sparsity_report.draw.heat_maps import history_map
 from sparsity_report.findings.first_screen import first_screen
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
@@ -38,7 +39,7 @@ def describe(study: StudyFigures) -> str:
         variants=some([*map(short_name, names)], 8),
         modules=study.layers["module_name"].nunique(),
     )
-    optional = (*MATCHED, *CHANGED, *MEASURED)
+    optional = ("history", *MATCHED, *CHANGED, *MEASURED)
     measured = [name for name in optional if getattr(study, name) is not None]
     frames = ["layers", "groups", "totals", "storage", *measured]
     return "\n".join([title, verdict(study), say("repr.frame_names", frames=frames)])
@@ -98,7 +99,10 @@ def _pruned(study: StudyFigures) -> tuple[list[HeatMap], Table]:
 
 
 def _matched(study: StudyFigures) -> tuple[list[HeatMap], Table]:
-    """Return maps of the base, and sizes."""
+    """Return maps of the base, and sizes; of a history, its map and the zeros by group."""
+    if study.history is not None:
+        drawn = history_map(study, _WIDTH)
+        return [drawn] if drawn else [], checkpoint_tables.survival(study)
     maps = []
     if (maps_of_base := base_maps(study.facts.table("matches"))) is not None:
         for column in ("before", "after"):

@@ -14,6 +14,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import group_frame, total_frame, with_shares
 from sparsity_report.study.schema import TABLES, typed
+from sparsity_report.words.sentences import say
 
 # Columns of counts that are summed.
 _FATES = ["zeros", "kept", "revived", "new", "filled"]
@@ -96,21 +97,27 @@ class ZeroHistory:
         prints = [first.variants["fingerprint"].iloc[0], last.hexdigest()[:16]]
         rows = pd.concat([first.variants] * 2, ignore_index=True)
         layers = [self._layers(rows, name) for rows, name in zip(ends, names, strict=True)]
+        every, mode, chosen = self.settings["every"], self.settings["mode"], self._chosen()
+        when = say("track.each_step") if every == 1 else say("track.every", every=every)
+        notes = [say(f"note.tracked.{mode}", when=when)]
+        if len(chosen) < len(steps):
+            notes.append(say("note.tracked_steps", shown=len(chosen), records=len(steps)))
         return replace(
             first,
+            notes=(*first.notes, *notes),
             variants=typed("variants", rows.assign(variant=names, fingerprint=prints)),
             layers=pd.concat(layers, ignore_index=True),
             matches=_matches(first.layers, *ends),
             removed=typed("removed", pd.DataFrame(columns=[*TABLES["removed"]])),
-            history=pd.concat(self._chosen(), ignore_index=True),
+            history=pd.concat(chosen, ignore_index=True),
         )
 
     def _chosen(self) -> list[pd.DataFrame]:
-        """Return records at even distances, with the first, the last and that of the revival."""
-        count = len(self.records)
-        places = {round(i * (count - 1) / (_MOST - 2)) for i in range(_MOST - 1)}
+        """Return records at even distances, with the first and the last, and those of a revival."""
+        count, steps = len(self.records), self.steps
+        places = {round(i * (count - 1) / (_MOST - 3)) for i in range(_MOST - 2)}
         if revival := first_revival(self.frame):
-            places.add(self.steps.index(revival.step))
+            places |= {steps.index(revival.after), steps.index(revival.step)}
         return [self.records[place] for place in sorted(places)]
 
     def _layers(self, record: pd.DataFrame, name: str) -> pd.DataFrame:

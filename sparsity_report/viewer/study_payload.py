@@ -161,7 +161,11 @@ def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[s
             "neither": add(rows["compared"] - either),
         },
         "rows": [
-            *([head(key), add(rows[key]), kind] for key, kind in _DETAILS.items()),
+            *(
+                [head(k), add(rows[k]), kind]
+                for k, kind in _DETAILS.items()
+                if rows[k].notna().any()
+            ),
             *([head(key), _texts(rows, key, write), "text"] for key, write in _TEXTS.items()),
         ],
         "removed": [

@@ -74,7 +74,8 @@ def compared_metrics(rows: pd.DataFrame) -> list[tuple[dict[str, Any], LayerFigu
     for key, parts in sums.items():
         amounts, sizes = (part.to_numpy(dtype=float, na_value=np.nan) for part in parts)
         metric = _metric(COLUMNS[key], say(f"pair.metric_note.{key}"))
-        metrics.append((metric, LayerFigure(names, amounts, sizes)))
+        if not np.isnan(amounts).all():
+            metrics.append((metric, LayerFigure(names, amounts, sizes)))
     return metrics
 
 

@@ -62,7 +62,8 @@ def test_break_even_and_level_stand_on_the_curve():
     even = [{"sparsity": 0.5, "value": 1.0, "label": "50.0 %"}]
     level = [{"sparsity": 0.75, "value": 0.5, "label": "75 %"}]
     looks = [marks.Line("CSR", "#000000", [1, 0])]
-    svg = drawn(marks.curve(lines, looks, (100, 2.0), evens=even, levels=level))
+    x, y = marks.share_axis("sparsity", "x", (0.0, 1.0)), marks.height_axis("y", 2.0, {})
+    svg = drawn(marks.curve(lines, looks, 100, (x, y), rings=even, dots=level))
     places = re.findall(r'aria-roledescription="point"[^>]*transform="translate\(([\d.,]+)\)', svg)
     (x, half), (right, low) = (map(float, place.split(",")) for place in places)
     assert (x, right, low / half) == (50, 75, pytest.approx(1.5))
@@ -74,7 +75,8 @@ def test_lines_beside_each_other_have_a_legend():
     names = ["CSR", "Masked"]
     rows = [{"sparsity": s, "value": s, "line": name} for name in names for s in (0.0, 1.0)]
     looks = [marks.Line(name, "#000000", [1, 0]) for name in names]
-    svg = drawn(marks.curve(rows, looks, (100, 1.0), evens=[], levels=[]))
+    x, y = marks.share_axis("sparsity", "x", (0.0, 1.0)), marks.height_axis("y", 1.0, {})
+    svg = drawn(marks.curve(rows, looks, 100, (x, y), rings=[], dots=[]))
     assert [text for text in texts(svg) if text in names] == names
 
 

@@ -50,7 +50,9 @@ def everything(tmp_path_factory):
     """A study with every table, as a file."""
     removed = [pairs.gone("channel", pairs.LOST, 3, 512, 2)]
     two = pairs.two_policies(sr.load(), removed)
-    study = replace(saved.study(), matches=two.matches, removed=two.removed)
+    study, history = saved.study(), sr.track(sr.load().module()).history.head(1)
+    history = history.assign(module_name=study.layers["module_name"].iloc[0])
+    study = replace(study, matches=two.matches, removed=two.removed, history=history)
     return study.save(tmp_path_factory.mktemp("saved") / "study.json")
 
 

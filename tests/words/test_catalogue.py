@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 FAMILIES = (
     "column", "group", "layout", "method", "kind", "alignment", "cache", "strip",
     "speed_reason", "paired", "unpaired", "runtime_layout", "runtime_verdict",
-    "runtime_note", "note", "explorer.sensitivity_note",
+    "runtime_note", "note", "note.tracked", "explorer.sensitivity_note",
     "existing.in", "existing.layers", "existing.whole", "existing.kept",
     "rounding.zeros", "rounding.near_zeros", "caption.hero", "chart.x",
     "chart.perplexity_title", "chart.perplexity_alt",

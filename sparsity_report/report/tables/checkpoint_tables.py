@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.findings.checkpoint_findings import block_names, blocks_axis
-from sparsity_report.report.tables.table_model import Table, caption_of, table_of
+from sparsity_report.report.tables.table_model import Table, caption_of, table_of, wide_table
 from sparsity_report.study.derived.removed_strips import BlockShares
+from sparsity_report.study.derived.zero_losses import group_fates, kept_by_place, module_losses
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.words.display_names import display_name, group_name, head
@@ -25,6 +26,8 @@ _COLUMNS = {
 # Removed weights; negative where weights were added.
 _SHARE_TAKEN = Format(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
 _TAKEN = Format(lambda number: COUNT.write(number).replace("-", "−"), "")
+# Columns of zeros over training.
+_COUNTED = "zeros_before zeros_after kept revived new kept_share"
 # Sums over the removed parts of a module.
 _REMOVED = "weights parameters bytes flops_per_token"
 # Most spans of removed indices in a cell of a document, and of a terminal.
@@ -69,7 +72,8 @@ def _figure_columns(first: str) -> list[Column]:
 
 def survival(study: StudyFigures) -> Table:
     """Return the fate of zeros of the prunable weights that both models have."""
-    caption = say("caption.zero_survival")
+    is_history = study.history is not None
+    caption = say("caption.history_groups" if is_history else "caption.zero_survival")
     everything = say("name.all_prunable_weights")
     frame = study.facts.table("survival")
     names = [everything if pd.isna(g) else group_name(g) for g in frame["group"]]
@@ -78,7 +82,9 @@ def survival(study: StudyFigures) -> Table:
         "relative_change",
         {"group": WORDS},
     )
-    return table_of("survival", caption, columns, frame.assign(group=names), widths=(1.4, 1))
+    table = table_of("survival", caption, columns, frame.assign(group=names), widths=(1.4, 1))
+    names = [*_COUNTED.split()] if is_history else [*frame.columns[frame.notna().any()]]
+    return table.only(*names)
 
 
 def blocks(shares: BlockShares) -> Table:
@@ -95,6 +101,37 @@ def blocks(shares: BlockShares) -> Table:
     caption = say("caption.pair_blocks" if has_zeros else "caption.pair_blocks_removed")
     table = table_of("blocks", caption, columns, values, widths=(1.2, 1))
     return table if has_zeros else table.only("name", "weight_before", "removed", "share")
+
+
+def timeline(study: StudyFigures) -> Table:
+    """Return the fate of the pruned weights, and new zeros, by group and step."""
+    frame = group_fates(study.facts.table("history"))
+    frame = frame.assign(group=frame["group"].map(group_name))
+    columns = "step pruned kept revived new kept_share"
+    return table_of("timeline", say("caption.timeline"), columns, frame, title="group")
+
+
+def history_map(study: StudyFigures) -> Table:
+    """Return the shares of the pruned weights that are zero, by step and place."""
+    frame = kept_by_place(study.facts.table("history"), study.layers)
+    wide = frame.pivot(index="step", columns="place", values="kept_share")
+    wide = wide[[*frame["place"].unique()]].rename(columns=str)
+    return wide_table("history_map", say("caption.history_map"), wide, SHARE)
+
+
+def losses(study: StudyFigures, limit: int) -> Table | None:
+    """Return the modules that lost most zeros; None if none lost any."""
+    frame = module_losses(study.facts.table("history"))
+    if frame.empty:
+        return None
+    first, keys = frame.head(limit), ("caption.losses", "caption.losses_first")
+    names = "module_name pruned revived kept_share seen new n_m_kept"
+    columns = columns_of(names, {"seen": COUNT})
+    table = table_of(
+        "losses", caption_of(*keys, len(first), len(frame)), columns, first,
+        note=say("table_note.losses"), widths=(2, 0),
+    )  # fmt: skip
+    return table.only(*first.columns[first.notna().any()])
 
 
 def _listed(numbers: Sequence[int], limit: int) -> str:

@@ -12,5 +12,6 @@
 - `layer_metrics`: figures of layers besides counts, their magnitudes, the least and most sparse
 - `existing_zeros`: the pattern of the zeros of an already-pruned model
 - `tracker_metrics`: flat figures for experiment trackers
+- `zero_losses`: shares of zeros that were lost by then, by group, module and block
 - `removed_strips`: shares of a base by block, and strips of removed parts
 """

@@ -199,7 +199,7 @@ class Facts:
     @cached_property
     def base_shares(self) -> dict[str, float | None]:
         """The share of the base that is zero or removed, see :func:`.survival.base_shares`."""
-        if self.study.matches is None:
+        if self.study.matches is None or self.study.history is not None:
             return {}
         return base_shares(self._totals.loc[[*self.sides]], self.study.matches)
 

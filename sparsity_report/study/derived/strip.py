@@ -27,7 +27,8 @@ class Tile(NamedTuple):
         ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``useful_flops``;
         ``speed``; of a study without a pruning also ``parameters`` and ``prunable``, or
         ``active`` if variants lack experts; of two checkpoints ``zeros``, ``performed_flops``,
-        and ``revived`` if there were zeros.
+        and ``revived`` if there were zeros; over training ``zeros``, ``revived``, ``new``, and
+        ``merge_fills`` or ``steps``.
     before : float or None
         Of the baseline; None if unknown, and in a study without a pruning.
     after : tuple of float
@@ -90,11 +91,19 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
     figures = {"parameters": "parameters", "size": facts.size_figure}
     before, after = (facts.total(side, "sparsity_prunable") for side in facts.sides)
     tiles = [Tile("zeros", before, _ends([after]), {"note": "strip.zeros_note"})]
+    history = facts.study.history
     if zeros := fate["zeros_before"]:
-        more = {"note": "strip.revived_note", "revived": fate["revived"], "zeros": zeros}
+        note = "strip.revived_note" if history is None else "strip.kept_note"
+        more = {"note": note, "revived": fate["revived"], "zeros": zeros}
         tiles.append(Tile("revived", None, _ends([fate["revived"] / zeros]), more))
     else:
         figures["performed_flops"] = "flops_per_token"
+    if history is not None:
+        return (
+            *tiles,
+            Tile("new", None, (fate["new"],), {"note": "strip.new_note"}),
+            _end(history),
+        )
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
     for key, figure in figures.items():
@@ -104,6 +113,17 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         after_ends = _ends([after]) if is_known else ()
         tiles.append(Tile(key, before if is_known else None, after_ends, more))
     return tuple(tiles)
+
+
+def _end(history: pd.DataFrame) -> Tile:
+    """Return the share of zeros that a merge fills, or else the steps."""
+    steps = history["step"]
+    tuned = history[(steps == steps.max()) & history["filled"].notna()]
+    if zeros := tuned["zeros"].sum():
+        share = tuned["filled"].sum() / zeros
+        return Tile("merge_fills", None, (share,), {"note": "strip.merge_fills_note"})
+    more = {"note": "strip.steps_note", "records": steps.nunique()}
+    return Tile("steps", int(steps.min()), (int(steps.max()),), more)
 
 
 def _ends(values: Iterable[float | None]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import pandas as pd
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.files.json_files import StudySource, study_or_saved
+from sparsity_report.study.files.study_sources import StudySource, study_or_saved
 from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
 from sparsity_report.untrusted.display_text import file_name
 
@@ -32,7 +32,8 @@ def write_csv(study: StudySource, folder: str | os.PathLike[str]) -> list[Path]:
     ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``quality.csv``,
     ``score_pairs.csv`` (paired comparisons with 95 % intervals), ``sensitivity.csv``,
     ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router). Two checkpoints get
-    ``matches.csv``, ``removed.csv``, ``survival.csv`` and ``changes.csv``.
+    ``matches.csv``, ``removed.csv``, ``survival.csv`` and ``changes.csv``, and zeros over training
+    ``history.csv`` besides.
 
     Text that a spreadsheet would take for a formula gets a leading apostrophe. Invisible
     characters are spelled out (``\r``, ``\u202e``).
@@ -71,7 +72,7 @@ def write_csv(study: StudySource, folder: str | os.PathLike[str]) -> list[Path]:
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
     files["comparison.csv"] = figures.groups
     derived = ("totals", "storage", "score_pairs")
-    for part in (*derived, *MEASURED, *MATCHED, *CHANGED):
+    for part in (*derived, *MEASURED, "history", *MATCHED, *CHANGED):
         if (frame := getattr(figures, part)) is not None:
             files[f"{part}.csv"] = frame
     for metric in PIVOTS:

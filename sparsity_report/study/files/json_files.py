@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,18 +39,6 @@ _SETTINGS = ("convention", "context")
 _COMMON = ("format", "version", "written_by", "digest", "notes", "findings", "provenance")
 # Bytes in which a JSON object begins, after white space.
 _BEGINNING = 64
-
-
-class HasStudy(Protocol):
-    """A value with a study, such as an explorer."""
-
-    @property
-    def study(self) -> StudyFigures:
-        """The study."""
-
-
-#: A study, an explorer, or the path of a saved study.
-StudySource: TypeAlias = StudyFigures | HasStudy | str | os.PathLike[str]
 
 
 def content_of(study: StudyFigures, findings: Sequence[str]) -> dict[str, Any]:
@@ -104,37 +92,6 @@ def figures_in(source: Path, data: Mapping[str, Any], *, strict: bool = False) -
         _check_same(part, getattr(study, part), data[part])
     if strict and is_edited:
         raise SparsityReportError(f"{source}: {say(EDITED_STUDY)}; read it without strict")
-    return study
-
-
-def study_or_saved(function: str, value: object) -> StudyFigures:
-    """Return a study, the study of an explorer, or the study that a path names.
-
-    Parameters
-    ----------
-    function : str
-        Public function that received the value, for error messages.
-    value : object
-
-    Raises
-    ------
-    SparsityReportError
-        The value is none of them, or the file cannot be read.
-
-    Examples
-    --------
-    >>> study_or_saved("explore", [])
-    Traceback (most recent call last):
-    sparsity_report.errors.SparsityReportError: explore: list is not Study; give a Study, an ...
-    """
-    if isinstance(value, str | os.PathLike):
-        return read_figures(value)
-    study = getattr(value, "study", value)
-    if not isinstance(study, StudyFigures):
-        raise SparsityReportError(
-            f"{function}: {type(value).__name__} is not Study; give a Study, an explorer, or the "
-            "path of a saved study"
-        )
     return study
 
 

@@ -24,6 +24,8 @@ from sparsity_report.untrusted.gates import check_integer, open_file, parse_json
 FORMAT = "sparsity-report/track"
 MODES = ("report", "raise", "hold")
 _VERSION = 1
+# Bytes at the start of a log that have its format.
+_BEGINNING = 64
 
 
 def log_header(history: ZeroHistory) -> str:
@@ -61,6 +63,14 @@ def read_log(path: str | os.PathLike[str]) -> ZeroHistory:
                     raise ValueError("its modules are not those of the first line")
                 history.add(record)
     return history
+
+
+def is_log(source: Path) -> bool:
+    """Return True if a file begins as a log does."""
+    if not source.is_file():
+        return False
+    with opening(source, "study"), open_file(source) as file:
+        return f'"{FORMAT}"'.encode() in file.read(_BEGINNING)
 
 
 def whole_lines(source: Path) -> Iterator[bytes]:

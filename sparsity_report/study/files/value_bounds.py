@@ -91,6 +91,8 @@ def check_measured(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
     elif table in ("experts", "history"):
         known = frame["module_name"].isin(study.layers["module_name"])
         refuse(table, known, "module_name: has no layer")
+        if table == "history" and (frame.empty or study.matches is None):
+            raise ValueError("history: has no steps, or no matches of its first and last step")
 
 
 def _check_matches(study: StudyFrames) -> None:

@@ -289,6 +289,7 @@ class CheckpointWeights(Weights):
                 f"{self.name}: {len(bad)} tensor(s) missing or mis-shaped on loading, "
                 f"first {bad[0]}; download the whole checkpoint"
             )
+        model.config.name_or_path = str(folder or self.name)
         runnable: nn.Module = model.eval()
         return runnable
 

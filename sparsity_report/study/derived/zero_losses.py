@@ -1,0 +1,52 @@
+"""Losses of zeros over training: shares by group, module and block, from the table ``history``."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+_FATES = ["kept", "revived", "new"]
+
+
+def group_fates(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the fate of the pruned weights by step and group.
+
+    The shares are relative to the pruned weights, new zeros too.
+    """
+    return _shares(history, ["step", "group"])
+
+
+def module_losses(history: pd.DataFrame) -> pd.DataFrame:
+    """Return modules that lost zeros at any step, those with the largest share at the end first.
+
+    ``seen`` is the first step of the history with a loss.
+    """
+    lost = history[history["revived"].gt(0).fillna(False)]
+    last = history[history["step"] == history["step"].max()]
+    sums = _shares(last, ["module_name"])
+    sums = sums.assign(
+        seen=sums["module_name"].map(lost.groupby("module_name")["step"].min()).astype("Int64"),
+        n_m_kept=sums["module_name"].map(last.set_index("module_name")["n_m_kept"]),
+    )
+    lossy = sums.dropna(subset="seen").assign(order=-sums["revived"])
+    return lossy.sort_values(["kept_share", "order"], kind="stable", ignore_index=True)
+
+
+def kept_by_place(history: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the fate of the pruned weights by step and ``place``, in the order of the model.
+
+    A place is the number of a Transformer block, or a module outside of blocks.
+    """
+    blocks = layers.drop_duplicates("module_name").set_index("module_name")["block"]
+    rows = history[history["kept"].notna()]
+    names = rows["module_name"]
+    place = names.map(blocks).astype("string").fillna(names)
+    return _shares(rows.assign(place=place), ["step", "place"])
+
+
+def _shares(history: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    rows = history[history["kept"].notna()]
+    sums = rows.groupby(keys, sort=False)[_FATES].sum().reset_index()
+    sums = sums.assign(pruned=sums["kept"] + sums["revived"])
+    sums = sums[sums["pruned"] > 0]
+    shares = {f"{name}_share": sums[name] / sums["pruned"] for name in ("kept", "new")}
+    return sums.assign(**shares)
