@@ -59,6 +59,7 @@ def test_verdict_of_zeros_that_survive(model):
     )
     assert timeline_chart(study)
     assert history_map(study) is None
+    assert module_losses(study.history).empty
     assert [line.code for line in first_screen(study)["lines"]] == [
         "sparsity-report run BASE PRUNED --perplexity --latency"
     ]

@@ -26,8 +26,9 @@ def module_losses(history: pd.DataFrame) -> pd.DataFrame:
     sums = sums.assign(
         seen=sums["module_name"].map(lost.groupby("module_name")["step"].min()).astype("Int64"),
         n_m_kept=sums["module_name"].map(last.set_index("module_name")["n_m_kept"]),
+        order=-sums["revived"],
     )
-    lossy = sums.dropna(subset="seen").assign(order=-sums["revived"])
+    lossy = sums.dropna(subset="seen")
     return lossy.sort_values(["kept_share", "order"], kind="stable", ignore_index=True)
 
 
