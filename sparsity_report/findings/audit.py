@@ -64,12 +64,13 @@ def audit_findings(study: StudyFigures) -> Iterator[Finding]:
     yield from _unequal(study)
     yield from _all_zero(study)
     names = study.variants["variant"]
+    main = study.facts.headline if study.matches is None else study.facts.sides[1]
     flags = group_names((flag, name) for name in names for flag in _flags(study, name))
     for (key, values), variants in flags.items():
         text, alert = (
             say(f"{family}.{key}", variants=variants, **dict(values)) for family in _FAMILIES
         )
-        yield Finding(text, alert if study.facts.headline in variants else "")
+        yield Finding(text, alert if main in variants else "")
     yield from _hidden(study)
     yield from _patterns(study)
     yield from map(Finding, _excluded(study))
