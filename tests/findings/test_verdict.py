@@ -424,7 +424,7 @@ def test_of_layouts_of_one_size_2_4_is_named():
     sizes = study.storage.query("scope == 'model'").set_index("layout")["bytes"]
     assert sizes["2:4"] == sizes["bitmask"] == sizes.min()
     assert values_in(study, "other_layout")["layout"] == "2:4"
-    assert study.facts.smallest_layout("Dense") == "2:4"
+    assert study.facts.common_layout(["Dense"]) == "2:4"
 
 
 def test_a_model_without_head_has_no_perplexity():

@@ -104,7 +104,7 @@ def _figures_of(study: StudyFigures) -> dict[str, _Figures]:
             "accuracy": means.get(name),
             "perplexity": _perplexity(study, scores[name]) if name in scores else None,
         }
-        if (layout := facts.smallest_layout(name, "model")) is not None:
+        if (layout := facts.common_layout([name])) is not None:
             size = int(facts.storage(name, "model")["bytes"][layout])
             is_common = size == facts.size(name, _smallest(study) or "")
             row["smallest"] = Cell(size, "" if is_common else layout_name(layout))
@@ -160,7 +160,7 @@ def _smallest(study: StudyFigures) -> str | None:
     """Return the layout that is smallest for each pruning, or as small; None without one."""
     facts = study.facts
     common = facts.common_layout(facts.prunings) if facts.prunings else None
-    smallest = {name: facts.smallest_layout(name, "model") or "" for name in facts.prunings}
+    smallest = {name: facts.common_layout([name]) or "" for name in facts.prunings}
     is_smallest = common and all(
         facts.size(name, common) == facts.size(name, each) for name, each in smallest.items()
     )

@@ -543,20 +543,15 @@ class Facts:
         rows = self.storage(variant, scope)
         return rows[rows["lossless"].fillna(False).astype(bool) & rows["bytes"].notna()]
 
-    def smallest_layout(self, variant: str, scope: str = "prunable") -> str | None:
-        """Return the lossless layout with the fewest bytes."""
-        return _smallest(self.lossless(variant, scope)["bytes"])
-
     def common_layout(self, variants: Iterable[str]) -> str | None:
-        """Return the layout of the whole model with the fewest bytes, lossless for all variants."""
+        """Return the layout of the whole model with the fewest bytes, lossless for all variants.
+
+        Of equals it is 2:4, which has kernels, if that is one.
+        """
         sizes = [self.lossless(name, "model")["bytes"] for name in variants]
-        return _smallest(pd.concat(sizes, axis=1, join="inner").sum(axis=1))
-
-
-def _smallest(sizes: pd.Series) -> str | None:
-    """Return the layout with the fewest bytes; of equals 2:4, which has kernels, if it is one."""
-    ties = sizes.index[sizes == sizes.min()]
-    return "2:4" if "2:4" in ties else next(map(str, ties), None)
+        sums = pd.concat(sizes, axis=1, join="inner").sum(axis=1)
+        ties = sums.index[sums == sums.min()]
+        return "2:4" if "2:4" in ties else next(map(str, ties), None)
 
 
 def _known(number: Any) -> float | None:
