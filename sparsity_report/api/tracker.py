@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from sparsity_report.api.study import Study, as_study
-from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, explained, first_line
 from sparsity_report.files.filesystem import one_line_errors
 from sparsity_report.findings.training_findings import training_sentences
-from sparsity_report.pairing.tally import Tally
 from sparsity_report.study.derived.tracker_metrics import history_metrics
 from sparsity_report.study.files.track_files import (
     MODES,
@@ -23,10 +22,9 @@ from sparsity_report.study.files.track_files import (
     read_log,
     whole_lines,
 )
-from sparsity_report.study.layers import LayerTable
 from sparsity_report.study.provenance import provenance
 from sparsity_report.study.schema import typed
-from sparsity_report.study.variants import Variant, fingerprint, variant_row
+from sparsity_report.study.variants import Variant, variant_row
 from sparsity_report.study.zero_history import ZeroHistory
 
 if TYPE_CHECKING:
@@ -36,10 +34,9 @@ if TYPE_CHECKING:
 
     from sparsity_report.counting.pruning import Pruning
     from sparsity_report.measure.tracked_model import TrackedModel
-    from sparsity_report.weights.weights import Module
 
 
-class Track:
+class Track(ZeroHistory):
     """Zeros of a model over training, from :func:`read_track`.
 
     Examples
@@ -55,73 +52,8 @@ class Track:
     Step 1: all 393,216 pruned weights are still zero.
     """
 
-    def __init__(self, history: ZeroHistory) -> None:
-        self._history = history
-
     def __repr__(self) -> str:
         return "\n".join(training_sentences(self.history))
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """One row per recorded step and module.
-
-        ``nonzero`` counts all its parameters, and ``zeros`` those of its weights. Of the weights
-        that the mask prunes, ``kept`` are zero and ``revived`` are not; ``new`` zeros are outside
-        of the mask. ``n_m_kept`` is the share of groups that comply with the N:M pattern of the
-        mask. ``filled`` zeros would be lost by merging the adapter. Cells are null where there is
-        no mask, pattern or adapter.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> model = sr.masked(sr.n_m(sr.load(), 2, 4)).module()
-        >>> sr.track(model).history.dropna(subset="kept")["n_m_kept"].unique().tolist()
-        [1.0]
-        """
-        return self._history.frame
-
-    @property
-    def totals(self) -> pd.DataFrame:
-        """One row per recorded step: three sparsities, and the fate of the pruned weights.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> model = sr.masked(sr.global_magnitude(sr.load(), sparsity=0.5)).module()
-        >>> sr.track(model).totals[["step", "kept", "kept_share"]].values.tolist()
-        [[0.0, 393216.0, 1.0]]
-        """
-        return self._history.totals
-
-    @property
-    def groups(self) -> pd.DataFrame:
-        """One row per recorded step and group, see :attr:`totals`.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> model = sr.masked(sr.global_magnitude(sr.load(), sparsity=0.5)).module()
-        >>> int(sr.track(model).groups["kept"].sum())
-        393216
-        """
-        return self._history.groups
-
-    @property
-    def recorded_step(self) -> int:
-        """Step of the last record, which :meth:`metrics` describes.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> tracker = sr.track(sr.load().module(), every=2)
-        >>> tracker.step(1)
-        >>> tracker.step(2)
-        >>> tracker.step(3)
-        >>> tracker.recorded_step
-        2
-        """
-        step: int = self._history.steps[-1]
-        return step
 
     def metrics(self) -> dict[str, float]:
         """Return the last record as flat metrics for experiment trackers.
@@ -163,7 +95,7 @@ class Track:
         >>> tracker.study().variants["variant"].tolist()
         ['Step 0', 'Step 1']
         """
-        return as_study(self._history.study())
+        return as_study(super().study())
 
 
 class Tracker(Track):
@@ -182,27 +114,29 @@ class Tracker(Track):
     """
 
     def __init__(self, model: TrackedModel, options: Mapping[str, Any], log: Path | None) -> None:
-        self._model, self._options = model, options
         if options["mode"] == "hold":
             model.hold_()
-        fates = model.count()
-        super().__init__(self._begin(fates[0]))
-        self._patterns = {
-            module.name: sums.after.n_m if sums else None
-            for module, sums in self._by_module(fates[0])
-        }
-        self._step, self._log = 0, log if model.is_first else None
-        if past := model.gathered(self._resumed())[0]:
-            self._history.records.extend(past)
-            self._step = self._history.steps[-1]
+        layers, fingerprint = model.count(), model.fingerprint
+        variant = Variant("Step 0", model.weights, None, "dense")
+        first = Study(
+            variants=typed("variants", pd.DataFrame([variant_row(variant, {}, fingerprint, None)])),
+            layers=typed("layers", layers.assign(variant=variant.name)),
+            provenance=provenance(),
+            notes=model.weights.notes,
+        )
+        super().__init__(first, {**options, "fingerprint": fingerprint})
+        self._model, self._step, self._log = model, 0, log if model.is_first else None
+        self.records = model.gathered(self._resumed())[0]
+        if self.records:
+            self._step = self.steps[-1]
             return
-        if any(tally.revived for tally in fates[0].values()):
+        if layers["revived"].any():
             raise model.weights.wrong(
                 "has nonzero weights where the mask prunes; prune it with pruning.apply_(model), "
                 "or track it with mode='hold'"
             )
-        self._write(log_header(self._history))
-        self._add(*fates)
+        self._write(log_header(self))
+        self._add(layers)
 
     def step(self, number: int | None = None) -> None:
         """Count a step of the optimizer: hold the zeros, and record every so many steps.
@@ -227,9 +161,9 @@ class Tracker(Track):
         [0, 1]
         """
         self._step = self._step + 1 if number is None else number
-        if self._options["mode"] == "hold":
+        if self.settings["mode"] == "hold":
             self._model.hold_()
-        if self._step % self._options["every"] == 0:
+        if self._step % self.settings["every"] == 0:
             self.record()
 
     def record(self) -> None:
@@ -244,11 +178,11 @@ class Tracker(Track):
         >>> tracker.history["step"].unique().tolist()
         [0, 1]
         """
-        modules = [m for m in self._model.weights.modules if self._patterns[m.name]]
-        tallies, filled = self._model.count({p.name for m in modules for p in m.weights})
-        self._add(tallies, filled)
-        if self._options["mode"] == "raise" and any(t.revived for t in tallies.values()):
-            raise self._model.weights.wrong(f"{self}; go on with mode='report' or mode='hold'")
+        layers = self._model.count()
+        self._add(layers)
+        if self.settings["mode"] == "raise" and layers["revived"].any():
+            loss = next(training_sentences(self.history)).removesuffix(".")
+            raise self._model.weights.wrong(f"{loss}; go on with mode='report' or mode='hold'")
 
     def callback(self, framework: str = "transformers") -> TrainerCallback | Callback:
         """Return a callback that calls :meth:`step` and logs :meth:`metrics`.
@@ -270,53 +204,29 @@ class Tracker(Track):
         >>> type(sr.track(sr.load().module()).callback()).__name__
         'ZerosCallback'
         """
-        from sparsity_report.measure.training_callbacks import make_callback
+        makers = {"transformers": _transformers_callback, "lightning": _lightning_callback}
+        if framework not in makers:
+            raise SparsityReportError(
+                f"callback: framework must be one of {', '.join(makers)}, not {framework!r}; with "
+                "others, call step() after optimizer.step()"
+            )
+        with explained(
+            lambda e: f"callback: {first_line(e)}; pip install {framework}", ImportError
+        ):
+            return makers[framework](self)
 
-        return make_callback(self, framework)
-
-    def _begin(self, tallies: Mapping[str, Tally]) -> ZeroHistory:
-        """Return the history of the model as it is, without a record."""
-        weights, counts = self._model.weights, _magnitudes(tallies)
-        variant, digest = Variant("Step 0", weights, None, "dense"), fingerprint(weights, counts)
-        first = Study(
-            variants=typed("variants", pd.DataFrame([variant_row(variant, counts, digest, None)])),
-            layers=LayerTable(weights, counts).frame(variant.name),
-            provenance=provenance(),
-            notes=weights.notes,
-        )
-        return ZeroHistory(first, {**self._options, "fingerprint": self._model.fingerprint})
-
-    def _by_module(self, tallies: Mapping[str, Tally]) -> Iterator[tuple[Module, Tally | None]]:
-        """Yield the sums over the masked weights of each module; None without a mask."""
-        for module in self._model.weights.modules:
-            names = [p.name for p in module.weights if p.name in self._model.masked]
-            sums = sum((tallies[name] for name in names), Tally())
-            yield module, sums if names else None
-
-    def _add(self, tallies: Mapping[str, Tally], filled: Mapping[str, int]) -> None:
+    def _add(self, layers: pd.DataFrame) -> None:
         """Add a record, to the log first."""
-        rows = []
-        for module, sums in self._by_module(tallies):
-            lost = [filled[p.name] for p in module.weights if p.name in filled]
-            pattern = self._patterns[module.name]
-            row: dict[str, Any] = {"n_m": pattern, "filled": sum(lost) if lost else None}
-            for name in ("kept", "revived", "new"):
-                row[name] = getattr(sums, name, None)
-            row["n_m_kept"] = sums.after.shares.get(pattern) if sums and pattern else None
-            rows.append(row)
-        layers = LayerTable(self._model.weights, _magnitudes(tallies)).frame("")
-        zeros = layers["weight_total"] - layers["weight_nonzero"]
-        frame = pd.concat([layers.assign(step=self._step, zeros=zeros), pd.DataFrame(rows)], axis=1)
-        record = typed("history", frame)
+        record = typed("history", layers.assign(step=self._step))
         self._write(log_line(record))
-        self._history.add(record)
+        self.add(record)
 
-    def _resumed(self) -> list[pd.DataFrame] | None:
-        """Return the records of the log, whose last line is completed; None for a new one."""
+    def _resumed(self) -> list[pd.DataFrame]:
+        """Return the records of the log, whose last line is completed; none of a new one."""
         if self._log is None or not self._log.exists() or not self._log.stat().st_size:
-            return None
+            return []
         past = read_log(self._log)
-        if past.settings["fingerprint"] != self._history.settings["fingerprint"]:
+        if past.settings["fingerprint"] != self.settings["fingerprint"]:
             raise SparsityReportError(
                 f"{self._log}: is the log of another run, whose model or mask differs; give "
                 "another file, or the pruning of that run as mask="
@@ -424,9 +334,58 @@ def read_track(log: str | os.PathLike[str]) -> Track:
     ...     sr.read_track(f"{folder}/zeros.jsonl").totals["step"].tolist()
     [0]
     """
-    return Track(read_log(log))
+    return Track(**vars(read_log(log)))
 
 
-def _magnitudes(tallies: Mapping[str, Tally]) -> dict[str, Magnitudes]:
-    sides = {name: tally.after for name, tally in tallies.items()}
-    return {name: Magnitudes(side.total, side.total - side.zeros) for name, side in sides.items()}
+def _transformers_callback(tracker: Tracker) -> Any:
+    from transformers import Trainer, TrainerCallback
+
+    class ZerosCallback(TrainerCallback):  # type: ignore[misc]
+        """Steps of a Trainer, whose method ``log`` receives the metrics."""
+
+        trainer: Any = None
+
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            # No callback receives the trainer, and reporters of log() are found through it.
+            objects = (o for o in gc.get_objects() if issubclass(type(o), Trainer))
+            self.trainer = next((o for o in objects if o.state is state), None)
+
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+            tracker.step(state.global_step)
+            # At the end of training, reporters close before this callback is called.
+            if control.should_training_stop and tracker.steps[-1] != state.global_step:
+                tracker.record()
+            if self.trainer and tracker.steps[-1] == state.global_step:
+                self.trainer.log(tracker.metrics())
+
+    return ZerosCallback()
+
+
+def _lightning_callback(tracker: Tracker) -> Any:
+    from lightning.pytorch import Callback
+
+    class ZerosCallback(Callback):  # type: ignore[misc]
+        """Steps of a Lightning trainer, whose loggers receive the metrics."""
+
+        step = 0
+
+        def on_train_start(self, trainer: Any, _module: Any) -> None:
+            self.step = trainer.global_step
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            # Batches whose gradients are accumulated are no steps.
+            if trainer.global_step != self.step:
+                self.step = trainer.global_step
+                tracker.step(self.step)
+                self._log(trainer)
+
+        def on_train_end(self, trainer: Any, _module: Any) -> None:
+            if tracker.steps[-1] != self.step:
+                tracker.record()
+                self._log(trainer)
+
+        def _log(self, trainer: Any) -> None:
+            for logger in trainer.loggers if tracker.steps[-1] == self.step else ():
+                logger.log_metrics(tracker.metrics(), self.step)
+
+    return ZerosCallback()

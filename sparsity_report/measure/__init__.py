@@ -12,7 +12,7 @@ Scores:
 
 Training:
 
-- `tracked_model`: zeros of a live model against a mask; `training_callbacks`: trainers.
+- `tracked_model`: zeros of a live model against a mask.
 
 Times:
 

@@ -5,33 +5,32 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import distributed, nn
 
-from sparsity_report.counting.histogram import nonzero_flags
+from sparsity_report.counting.histogram import Magnitudes, nonzero_flags
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.workers import unflushed
-from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.tally import SideCount, Tally
 from sparsity_report.pairing.value_loops import count_values
+from sparsity_report.study.layers import LayerTable
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.torch_tensors import is_shard, local_values, to_array
-from sparsity_report.weights.weights import Parameter
+from sparsity_report.weights.weights import Module, Parameter
 
 # Values counted at a time, a multiple of eight.
 _RUN = 2**20
 _BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
 
 T = TypeVar("T")
-# Counts of each parameter, and zeros that merging an adapter would fill.
-Fates = tuple[dict[str, Tally], dict[str, int]]
 
 
 class TrackedModel:
@@ -52,23 +51,25 @@ class TrackedModel:
         with _as_before_sharding(model):
             self.weights, self._model = ModuleWeights(model), model
         if any(type(o).__name__ == "FullyShardedDataParallel" for o in model.modules()):
-            self._refuse("is flattened by FullyShardedDataParallel; shard it with fully_shard")
+            raise self.weights.wrong(
+                "is flattened by FullyShardedDataParallel; shard it with fully_shard"
+            )
         for p in self.weights.stored:
             if not p.known or p.layout != "dense":
-                self._refuse(f"has no dense values of {p.name} in memory; load it whole and dense")
-        self._places = locate(walk(model))
-        self._shapes = self._read_shapes()
+                raise self.weights.wrong(
+                    f"has no dense values of {p.name} in memory; load it whole and dense"
+                )
+        self._places, self._shapes = self._read_places()
         self.is_sharded = self._has_shards()
         modules = [m for m in self.weights.modules if any(p.prunable for p in m.parameters)]
         self.masked = {p.name: p for m in modules for p in m.weights}
-        masks = {} if pruning is None else self._read_masks(pruning)
+        kept = {} if pruning is None else self._read_masks(pruning)
         # One bit per weight, set where it is pruned, inputs last.
-        self._bits: dict[str, torch.Tensor] = {}
-        for name, p in self.masked.items():
-            if name in masks:
-                self._bits[name] = self._packed(p, masks[name])
-            else:
-                self._bits[name] = torch.from_numpy(np.packbits(~nonzero_flags(self._values(p))))
+        self._bits = {
+            name: torch.from_numpy(np.packbits(~kept.get(name, nonzero_flags(self._values(p)))))
+            for name, p in self.masked.items()
+        }
+        self._patterns, self._grouped = dict[str, str | None](), {*self.masked}
 
     @property
     def is_first(self) -> bool:
@@ -95,48 +96,69 @@ class TrackedModel:
         return values
 
     @unflushed()
-    def count(self, patterned: Collection[str] | None = None) -> Fates:
-        """Return the counts of each stored parameter, and the zeros that a merge would fill.
+    def count(self) -> pd.DataFrame:
+        """Return the layers of the model with the fate of their weights.
 
-        Parameters
-        ----------
-        patterned : collection of str, optional
-            Masked parameters whose N:M patterns are counted; by default all.
+        ``filled`` are the zeros that a merge of the adapter would fill. N:M patterns are those of
+        the first count.
 
         Raises
         ------
         SparsityReportError
             The parameters are not those of the start, or a weight is NaN.
         """
-        if (shapes := self._read_shapes()) != self._shapes:
+        places, shapes = self._read_places()
+        if shapes != self._shapes:
             name = min(name for name, _ in shapes.items() ^ self._shapes.items())
-            self._refuse(f"has other parameters than at the start, as {name}; track it anew")
-        self._places = locate(walk(self._model))
-        self._follow_sharding()
-        patterned = self.masked if patterned is None else patterned
+            raise self.weights.wrong(
+                f"has other parameters than at the start, as {name}; track it anew"
+            )
+        self._places = places
+        self._reshard()
         stored = list(self.weights.stored)
         adapters = {} if self.is_sharded else _adapters(self._model)
-        rows = [self._count(p, p.name in patterned, adapters) for p in stored]
-        table = torch.tensor(rows, dtype=torch.int64)
+        table = torch.tensor([self._count(p, adapters) for p in stored], dtype=torch.int64)
         if self.is_sharded:
             table = table.to(local_values(self._tensor(stored[0])).device)
             distributed.all_reduce(table)
-        tallies, filled = dict[str, Tally](), dict[str, int]()
-        for p, (nan, pruned, kept, adapted, lost, *side) in zip(
+        counts, fates, filled = dict[str, Magnitudes](), dict[str, Tally](), dict[str, int]()
+        for p, (nan, pruned, kept, adapted, lost, zeros, grouped, *groups) in zip(
             stored, table.tolist(), strict=True
         ):
             if nan:
-                self._refuse(f"holds NaN in {p.name}; go back to a checkpoint without")
-            zeros, grouped, *groups = side
-            after = SideCount(p.total, zeros, tuple(groups), grouped)
-            ends, fates = (SideCount(p.total, pruned), after), (kept, pruned - kept, zeros - kept)
-            tallies[p.name] = Tally(*ends, p.total, *fates)
+                raise self.weights.wrong(f"holds NaN in {p.name}; go back to a checkpoint without")
+            counts[p.name] = Magnitudes(p.total, p.total - zeros)
+            side = SideCount(p.total, zeros, tuple(groups), grouped)
+            fates[p.name] = Tally(after=side, kept=kept, revived=pruned - kept, new=zeros - kept)
             filled |= {p.name: lost} if adapted else {}
-        return tallies, filled
+        layers = LayerTable(self.weights, counts).frame("")
+        zero = layers["weight_total"] - layers["weight_nonzero"]
+        rows = [self._fate(module, fates, filled) for module in self.weights.modules]
+        columns = ["kept", "revived", "new", "n_m", "n_m_kept", "filled"]
+        return layers.assign(zeros=zero).join(pd.DataFrame(rows, columns=columns))
+
+    def _fate(
+        self, module: Module, fates: Mapping[str, Tally], filled: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """Return the fate of the masked weights of a module; null without a mask."""
+        names = [p.name for p in module.weights if p.name in self.masked]
+        if not names:
+            return {}
+        sums = sum((fates[name] for name in names), Tally())
+        pattern = self._patterns.setdefault(module.name, sums.after.n_m)
+        if not pattern:
+            self._grouped -= {*names}
+        lost = [filled[name] for name in names if name in filled]
+        return {
+            **{name: getattr(sums, name) for name in ("kept", "revived", "new")},
+            "n_m": pattern,
+            "n_m_kept": sums.after.shares.get(pattern) if pattern else None,
+            "filled": sum(lost) if lost else None,
+        }
 
     def hold_(self) -> None:
         """Set the prunable weights that the mask prunes, and their gradients, to zero."""
-        self._follow_sharding()
+        self._reshard()
         for name, p in self.masked.items():
             module, leaf = self._places[name]
             gradient = getattr(getattr(module, leaf), "grad", None)
@@ -149,28 +171,15 @@ class TrackedModel:
     def _has_shards(self) -> bool:
         return any(is_shard(self._tensor(p)) for p in self.weights.stored)
 
-    def _follow_sharding(self) -> None:
-        """Shard the masks if the model was sharded since, and reshard what a pass gathered."""
+    def _reshard(self) -> None:
+        """Reshard what a pass gathered."""
         every: Iterable[Any] = self._model.modules()
-        for module in every:
-            if _is_fully_sharded(module):
-                module.reshard()
-        if not self.is_sharded and self._has_shards():
-            self.is_sharded = True
-            for name, p in self.masked.items():
-                empty = torch.empty(p.shape, dtype=torch.bool)
-                empty = empty.transpose(-1, -2) if p.inputs_outputs else empty
-                kept = ~self._flags(name, empty).numpy()
-                kept = kept.swapaxes(-1, -2) if p.inputs_outputs else kept
-                self._bits[name] = self._packed(p, kept)
+        for module in filter(_is_fully_sharded, every):
+            module.reshard()
+        if self._has_shards() != self.is_sharded:
+            raise self.weights.wrong("was sharded after track(); call track() after fully_shard()")
 
-    def _packed(self, p: Parameter, kept: Any) -> torch.Tensor:
-        """Return the bits of the part of a mask that is in this process."""
-        if is_shard(tensor := self._tensor(p)):
-            kept = _sharded(torch.from_numpy(kept), tensor).numpy()
-        return torch.from_numpy(np.packbits(~(kept.swapaxes(-1, -2) if p.inputs_outputs else kept)))
-
-    def _count(self, p: Parameter, is_patterned: bool, adapters: dict[int, list[Any]]) -> list[int]:
+    def _count(self, p: Parameter, adapters: dict[int, list[Any]]) -> list[int]:
         """Return NaN, pruned, kept, adapted and filled weights, and the numbers of the side."""
         tensor, side, kept, filled = self._tensor(p), SideCount(), 0, 0
         if not self._counts_here(tensor):
@@ -183,7 +192,7 @@ class TrackedModel:
         flat = np.ascontiguousarray(values).reshape(-1)
         for start in range(0, flat.size, _RUN):
             run = flat[start : start + _RUN]
-            side += count_values(run, is_patterned and inputs % 8 == 0)
+            side += count_values(run, p.name in self._grouped and inputs % 8 == 0)
             if bits is not None:
                 nonzero = np.packbits(nonzero_flags(run))
                 kept += _ones(bits[start // 8 :][: nonzero.size] & ~nonzero)
@@ -217,39 +226,36 @@ class TrackedModel:
         array = to_array(local_values(self._tensor(p)))
         return array.swapaxes(-1, -2) if p.inputs_outputs else array
 
-    def _read_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {
-            place.full_name(leaf): tuple(tensor.shape)
-            for place in walk(self._model)
-            for leaf, tensor in place.tensors.items()
-        }
+    def _read_places(self) -> tuple[dict[str, tuple[nn.Module, str]], dict[str, tuple[int, ...]]]:
+        """Return the places of all parameters, and their shapes."""
+        places = locate(walk(self._model))
+        return places, {name: value(*place).shape for name, place in places.items()}
 
-    def _read_masks(self, pruning: Pruning) -> dict[str, Any]:
-        """Return the kept weights of each pruned parameter, whole."""
+    def _read_masks(self, pruning: Pruning) -> dict[str, Array]:
+        """Return the kept weights of each pruned parameter in this process, inputs last."""
         for name in pruning.cuts:
             shape = pruning.weights[name].shape
             if name not in self.masked or self.masked[name].shape != shape:
-                self._refuse(
+                raise self.weights.wrong(
                     f"has no prunable {name} of shape {shape}, which the mask of "
                     f"{pruning.weights.name} prunes; give a pruning of this model"
                 )
-        return {name: pruning.mask(name) for name in pruning.cuts}
+        return {name: self._local(self.masked[name], pruning.mask(name)) for name in pruning.cuts}
 
-    def _refuse(self, reason: str) -> NoReturn:
-        raise SparsityReportError(f"{self.weights.name}: {reason}")
+    def _local(self, p: Parameter, kept: Array) -> Array:
+        """Return the part of a mask that is in this process, inputs last."""
+        mesh: Any = self._tensor(p)
+        if is_shard(mesh):
+            from torch.distributed.tensor import distribute_tensor
+
+            places = mesh.device_mesh, mesh.placements
+            whole = torch.from_numpy(kept).to(mesh.to_local().device)
+            kept = distribute_tensor(whole, *places, src_data_rank=None).to_local().cpu().numpy()
+        return kept.swapaxes(-1, -2) if p.inputs_outputs else kept
 
 
 def _ones(bits: Any) -> int:
     return int(np.count_nonzero(np.unpackbits(bits)))
-
-
-def _sharded(tensor: torch.Tensor, like: Any) -> torch.Tensor:
-    """Return the part of a tensor that this process holds of a distributed one."""
-    from torch.distributed.tensor import distribute_tensor
-
-    tensor = tensor.to(like.to_local().device)
-    places = like.device_mesh, like.placements
-    return distribute_tensor(tensor, *places, src_data_rank=None).to_local().cpu()
 
 
 @contextmanager

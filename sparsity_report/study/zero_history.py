@@ -41,7 +41,7 @@ class Revival(NamedTuple):
     modules: int
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class ZeroHistory:
     """Zeros of a model over training.
 
@@ -67,22 +67,63 @@ class ZeroHistory:
 
     @property
     def steps(self) -> list[int]:
-        """The recorded steps."""
+        """The recorded steps.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> tracker = sr.track(sr.load().module(), every=2)
+        >>> tracker.step(1)
+        >>> tracker.step(2)
+        >>> tracker.step(3)
+        >>> tracker.steps
+        [0, 2]
+        """
         return [int(record["step"].iloc[0]) for record in self.records]
 
     @property
-    def frame(self) -> pd.DataFrame:
-        """The table ``history`` of all records."""
+    def history(self) -> pd.DataFrame:
+        """One row per recorded step and module.
+
+        ``nonzero`` counts all its parameters, and ``zeros`` those of its weights. Of the weights
+        that the mask prunes, ``kept`` are zero and ``revived`` are not; ``new`` zeros are outside
+        of the mask. ``n_m_kept`` is the share of groups that comply with the N:M pattern of the
+        mask. ``filled`` zeros would be lost by merging the adapter. Cells are null where there is
+        no mask, pattern or adapter.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> model = sr.masked(sr.n_m(sr.load(), 2, 4)).module()
+        >>> sr.track(model).history.dropna(subset="kept")["n_m_kept"].unique().tolist()
+        [1.0]
+        """
         return pd.concat(self.records, ignore_index=True)
 
     @property
     def totals(self) -> pd.DataFrame:
-        """One row per step: three sparsities, and the fate of the pruned weights."""
+        """One row per recorded step: three sparsities, and the fate of the pruned weights.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> model = sr.masked(sr.global_magnitude(sr.load(), sparsity=0.5)).module()
+        >>> sr.track(model).totals[["step", "kept", "kept_share"]].values.tolist()
+        [[0.0, 393216.0, 1.0]]
+        """
         return self._sums(total_frame, [])
 
     @property
     def groups(self) -> pd.DataFrame:
-        """One row per step and group: zeros, and the fate of the pruned weights."""
+        """One row per recorded step and group, see :attr:`totals`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> model = sr.masked(sr.global_magnitude(sr.load(), sparsity=0.5)).module()
+        >>> int(sr.track(model).groups["kept"].sum())
+        393216
+        """
         return self._sums(group_frame, ["group"])
 
     def study(self) -> StudyFigures:
@@ -93,8 +134,8 @@ class ZeroHistory:
             )
         first, ends, steps = self.first, (self.records[0], self.records[-1]), self.steps
         names = [f"Step {step}" for step in (steps[0], steps[-1])]
-        last = hashlib.sha256(repr((self.settings["fingerprint"], ends[1].to_csv())).encode())
-        prints = [first.variants["fingerprint"].iloc[0], last.hexdigest()[:16]]
+        states = (repr((self.settings["fingerprint"], end.to_csv())).encode() for end in ends)
+        prints = [hashlib.sha256(state).hexdigest()[:16] for state in states]
         rows = pd.concat([first.variants] * 2, ignore_index=True)
         layers = [self._layers(rows, name) for rows, name in zip(ends, names, strict=True)]
         every, mode, chosen = self.settings["every"], self.settings["mode"], self._chosen()
@@ -116,7 +157,7 @@ class ZeroHistory:
         """Return records at even distances, with the first and the last, and those of a revival."""
         count, steps = len(self.records), self.steps
         places = {round(i * (count - 1) / (_MOST - 3)) for i in range(_MOST - 2)}
-        if revival := first_revival(self.frame):
+        if revival := first_revival(self.history):
             places |= {steps.index(revival.after), steps.index(revival.step)}
         return [self.records[place] for place in sorted(places)]
 
@@ -134,11 +175,17 @@ class ZeroHistory:
         sums = summed(pd.concat([self._layers(*end) for end in ends], ignore_index=True))
         sums = sums.assign(step=sums["variant"].astype("int64"))
         shares = [name for name in map(str, sums) if name.startswith("sparsity_")]
-        frame = self.frame
-        fates = frame[frame["kept"].notna()].groupby(["step", *keys])[_FATES].sum(min_count=1)
-        joined = sums[["step", *keys, "total", "nonzero", *shares]].join(fates, on=["step", *keys])
-        pruned = joined["kept"] + joined["revived"]
-        return joined.assign(kept_share=(joined["kept"] / pruned).where(pruned > 0))
+        fates = fate_sums(self.history, ["step", *keys])[[*_FATES, "kept_share"]]
+        return sums[["step", *keys, "total", "nonzero", *shares]].join(fates, on=["step", *keys])
+
+
+def fate_sums(history: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return the sums over masked modules by keys, and shares of the pruned weights."""
+    rows = history[history["kept"].notna()]
+    sums = rows.groupby(keys, sort=False)[_FATES].sum(min_count=1)
+    sums = sums.assign(pruned=sums["kept"] + sums["revived"])
+    known = sums["pruned"].where(sums["pruned"] > 0)
+    return sums.assign(kept_share=sums["kept"] / known, new_share=sums["new"] / known)
 
 
 def first_revival(history: pd.DataFrame) -> Revival | None:

@@ -36,7 +36,7 @@ def test_two_processes_record_what_one_does(folder, case):
     pd.testing.assert_frame_equal(of_two, tracker.history)
 
 
-def test_each_process_ends_when_a_zero_is_lost(folder):
-    errors = {(folder / f"error-{rank}").read_text() for rank in range(2)}
-    assert len(errors) == 1
-    assert "Step 1: " in errors.pop()
+def test_each_process_refuses_a_lost_zero_and_late_sharding(folder):
+    lost, late = {(folder / f"errors-{rank}").read_text() for rank in range(2)}.pop().splitlines()
+    assert " at step 1; go on with mode=" in lost
+    assert "was sharded after track()" in late

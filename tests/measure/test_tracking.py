@@ -149,7 +149,7 @@ def test_the_first_revival_is_exact_or_an_interval(every, place):
 def test_raise_ends_training_at_the_first_loss():
     model = pruned(opt())
     tracker = sr.track(model, every=1, mode="raise")
-    with pytest.raises(SparsityReportError, match="at step 1") as error:
+    with pytest.raises(SparsityReportError, match="at step 1; go on") as error:
         trained(model, tracker, 5)
     assert "\n" not in str(error.value)
     assert tracker.history["step"].max() == 1

@@ -40,7 +40,7 @@ def plain_loop(last=5):
         tracker.step()
         if step == last:
             tracker.record()
-        if tracker.recorded_step == step:
+        if tracker.steps[-1] == step:
             logged[step] = tracker.metrics()
     return tracker, logged
 

@@ -41,7 +41,6 @@ CASES = {
     "gpt2": (gpt2, lambda w: sr.global_magnitude(w, 0.5), {}),
     "pattern": (lambda: gpt2(32, 48), lambda w: sr.n_m(w, 2, 4), {"mode": "hold"}),
     "mask": (gpt2, lambda w: sr.global_magnitude(w, 0.5), {"masked": True, "mode": "hold"}),
-    "before": (gpt2, lambda w: sr.global_magnitude(w, 0.5), {"sharded": "later"}),
     "replicas": (gpt2, lambda w: sr.global_magnitude(w, 0.5), {"mesh": (2, 1)}),
     "ddp": (gpt2, lambda w: sr.global_magnitude(w, 0.5), {"mesh": None}),
 }
@@ -55,10 +54,8 @@ def train(case, log=None, shard=None):
     pruning = prune(sr.load(copy.deepcopy(model)))
     mask = {"mask": pruning} if "masked" in options else {}
     model = model if mask else sr.masked(pruning).module()
-    is_later, mode = "sharded" in options, options.get("mode", "report")
-    model = shard(model, options) if shard and not is_later else model
-    tracker = sr.track(model, every=1, log=log, mode=mode, **mask)
-    model = shard(model, options) if shard and is_later else model
+    model = shard(model, options) if shard else model
+    tracker = sr.track(model, every=1, log=log, mode=options.get("mode", "report"), **mask)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
     ids = torch.arange(16).view(2, 8)
     for _ in range(STEPS):
@@ -94,17 +91,22 @@ def shard(model, options):
 
 
 def main(folder, rank):
-    """Train each case, and end with the error of a zero that is lost."""
+    """Train each case, and end with the errors of a zero that is lost and of late sharding."""
     torch.set_num_threads(1)
     address = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     for case in CASES:
         train(case, folder / f"{case}.jsonl", shard)
-    try:
-        CASES["raise"] = (*CASES["gpt2"][:2], {"mode": "raise"})
-        train("raise", None, shard)
-    except sr.SparsityReportError as error:
-        (folder / f"error-{rank}").write_text(str(error))
+    CASES["raise"] = (*CASES["gpt2"][:2], {"mode": "raise"})
+    tracker = sr.track(model := gpt2(), every=1)
+    shard(model, {})
+    errors = []
+    for fail in (lambda: train("raise", None, shard), tracker.step):
+        try:
+            fail()
+        except sr.SparsityReportError as error:
+            errors.append(f"{error}\n")
+    (folder / f"errors-{rank}").write_text("".join(errors))
     distributed.destroy_process_group()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-_FATES = ["kept", "revived", "new"]
+from sparsity_report.study.zero_history import fate_sums
 
 
 def group_fates(history: pd.DataFrame) -> pd.DataFrame:
@@ -45,9 +45,5 @@ def kept_by_place(history: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shares(history: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    rows = history[history["kept"].notna()]
-    sums = rows.groupby(keys, sort=False)[_FATES].sum().reset_index()
-    sums = sums.assign(pruned=sums["kept"] + sums["revived"])
-    sums = sums[sums["pruned"] > 0]
-    shares = {f"{name}_share": sums[name] / sums["pruned"] for name in ("kept", "new")}
-    return sums.assign(**shares)
+    sums = fate_sums(history, keys)
+    return sums[sums["pruned"] > 0].reset_index()
