@@ -33,9 +33,8 @@ def training_sentences(history: pd.DataFrame) -> Iterator[str]:
         yield say(key, share=share, where=where, place=place, **values)
     else:
         yield say("track.kept" if values["steps"] else "track.begun", **values)
-    if last["filled"].notna().any():
-        zeros = int(last.loc[last["filled"].notna(), "zeros"].sum())
-        filled = int(last["filled"].sum())
+    if len(tuned := last[last["filled"].notna()]):
+        filled, zeros = (int(tuned[name].sum()) for name in ("filled", "zeros"))
         yield say("track.merge_fills", share=share_of(filled, zeros, say("track.adapter_zeros")))
     masked = last[last["kept"].notna()]
     if masked["n_m_kept"].notna().all() and masked["n_m"].nunique() == 1:

@@ -261,18 +261,20 @@ def _ones(bits: Any) -> int:
 @contextmanager
 def _as_before_sharding(model: nn.Module) -> Iterator[None]:
     """Undo for a while what ``fully_shard`` did to the classes and the hooks of modules."""
-    names = ("__class__", "_forward_pre_hooks", "_forward_hooks")
-    sharded = [module for module in model.modules() if _is_fully_sharded(module)]
-    states = [{name: getattr(module, name) for name in names} for module in sharded]
-    for module in sharded:
-        for name, state in zip(names, (type(module).__bases__[1], {}, {}), strict=True):
-            setattr(module, name, state)
+    every: Iterable[Any] = model.modules()
+    states = [
+        (module, type(module), module._forward_pre_hooks, module._forward_hooks)
+        for module in filter(_is_fully_sharded, every)
+    ]
+    for module, kind, _, _ in states:
+        module.__class__ = kind.__bases__[1]
+        module._forward_pre_hooks, module._forward_hooks = {}, {}
     try:
         yield
     finally:
-        for module, state in zip(sharded, states, strict=True):
-            for name, value in state.items():
-                setattr(module, name, value)
+        for module, kind, before, after in states:
+            module.__class__ = kind
+            module._forward_pre_hooks, module._forward_hooks = before, after
 
 
 def _is_fully_sharded(module: nn.Module) -> bool:
@@ -290,9 +292,8 @@ def _adapters(model: nn.Module) -> dict[int, list[Any]]:
 
 
 def _base_weight(layer: Any) -> torch.Tensor:
-    weight: torch.Tensor = getattr(
-        layer.get_base_layer(), getattr(layer, "parameter_name", "weight")
-    )
+    name = getattr(layer, "parameter_name", "weight")
+    weight: torch.Tensor = getattr(layer.get_base_layer(), name)
     return weight
 
 

@@ -201,16 +201,14 @@ def first_revival(history: pd.DataFrame) -> Revival | None:
 
 def _matches(layers: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Return the matches of modules with masks; changes of nonzero weights are unknown."""
-    old, new = before.reset_index(drop=True), after.reset_index(drop=True)
-    rows = layers.reset_index(drop=True)
-    sizes = {f"weight_{side}": rows["weight_total"] for side in ("before", "after")}
-    shapes = {f"shape_{side}": rows["shape"] for side in ("before", "after")}
-    rows = rows.assign(
-        **sizes, **shapes, compared=rows["weight_total"], after_name=rows["module_name"],
-        alignment="name", certainty=1.0, zeros_before=old["zeros"], zeros_after=new["zeros"],
-        kept=new["kept"], revived=new["revived"], new=new["new"],
-        iou=new["kept"] / (new["kept"] + new["revived"] + new["new"]),
-        n_m_before=old["n_m"], n_m_after=new["n_m"].where(new["n_m_kept"] >= COMPLIANCE),
-        **dict.fromkeys(("changed", "relative_change", "norm", "correlation", "untouched")),
+    weights, shapes = layers["weight_total"], layers["shape"]
+    rows = layers.assign(
+        after_name=layers["module_name"], alignment="name", certainty=1.0, compared=weights,
+        weight_before=weights, weight_after=weights, shape_before=shapes, shape_after=shapes,
+        zeros_before=before["zeros"], zeros_after=after["zeros"],
+        kept=after["kept"], revived=after["revived"], new=after["new"],
+        iou=after["kept"] / (after["kept"] + after["revived"] + after["new"]),
+        n_m_before=before["n_m"], n_m_after=after["n_m"].where(after["n_m_kept"] >= COMPLIANCE),
     )  # fmt: skip
-    return typed("matches", rows[new["kept"].notna()].reset_index(drop=True))
+    rows = rows[after["kept"].notna()].reindex(columns=[*TABLES["matches"]])
+    return typed("matches", rows.reset_index(drop=True))

@@ -137,7 +137,7 @@ def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[s
     def add(values: pd.Series[Any]) -> int:
         return arrays.numbers(values.to_numpy(dtype=float, na_value=np.nan))
 
-    either = rows["kept"] + rows["revived"] + rows["new"]
+    either, known = rows["kept"] + rows["revived"] + rows["new"], rows.dropna(axis=1, how="all")
     _, moved = compared_metrics(rows)[0]
     shares = np.abs(common_ratio(moved.amounts, moved.sizes))
     order = np.argsort(-np.nan_to_num(np.where(rows["prunable"], shares, -1.0)), kind="stable")
@@ -161,11 +161,7 @@ def _compared(study: StudyFigures, rows: pd.DataFrame, arrays: Arrays) -> dict[s
             "neither": add(rows["compared"] - either),
         },
         "rows": [
-            *(
-                [head(k), add(rows[k]), kind]
-                for k, kind in _DETAILS.items()
-                if rows[k].notna().any()
-            ),
+            *([head(k), add(known[k]), kind] for k, kind in _DETAILS.items() if k in known),
             *([head(key), _texts(rows, key, write), "text"] for key, write in _TEXTS.items()),
         ],
         "removed": [

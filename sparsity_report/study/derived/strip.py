@@ -99,11 +99,8 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
     else:
         figures["performed_flops"] = "flops_per_token"
     if history is not None:
-        return (
-            *tiles,
-            Tile("new", None, (fate["new"],), {"note": "strip.new_note"}),
-            _end(history),
-        )
+        new = Tile("new", None, (fate["new"],), {"note": "strip.new_note"})
+        return (*tiles, new, _end(history))
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
     for key, figure in figures.items():

@@ -53,15 +53,7 @@ def read_log(path: str | os.PathLike[str]) -> ZeroHistory:
         history = _read_header(source, next(lines, b""))
         names = history.first.layers["module_name"].tolist()
         for number, line in enumerate(lines, 2):
-
-            def explain(error: Exception, number: int = number) -> str:
-                return f"{source}: line {number:,} is damaged: {error}; remove it"
-
-            with explained(explain, LookupError, TypeError, ValueError):
-                record = read("history", parse_json(line, once=True, finite=True))
-                if record["module_name"].tolist() != names or record["step"].nunique() != 1:
-                    raise ValueError("its modules are not those of the first line")
-                history.add(record)
+            history.add(_read_record(f"{source}: line {number:,}", line, names))
     return history
 
 
@@ -83,6 +75,15 @@ def whole_lines(source: Path) -> Iterator[bytes]:
 
 def _line(data: Mapping[str, Any]) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _read_record(where: str, line: bytes, names: list[str]) -> pd.DataFrame:
+    kinds = LookupError, TypeError, ValueError
+    with explained(lambda error: f"{where} is damaged: {error}; remove it", *kinds):
+        record = read("history", parse_json(line, once=True, finite=True))
+        if record["module_name"].tolist() != names or record["step"].nunique() != 1:
+            raise ValueError("its modules are not those of the first line")
+    return record
 
 
 def _read_header(source: Path, line: bytes) -> ZeroHistory:
