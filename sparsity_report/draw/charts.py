@@ -15,7 +15,7 @@ from sparsity_report.draw.vega_lite import Rows, VegaLite, layer, layered, nomin
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.findings.checkpoint_findings import block_names, blocks_axis, both
 from sparsity_report.study.derived.removed_strips import block_shares
-from sparsity_report.study.derived.zero_losses import group_fates
+from sparsity_report.study.derived.zero_losses import fate_shares
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS
@@ -86,7 +86,7 @@ def timeline_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite |
         None without a history of pruned weights.
     """
     history = study.facts.table("history")
-    if (frame := group_fates(history)).empty:
+    if (frame := fate_shares(history, "step", "group")).empty:
         return None
     kept = frame.assign(value=frame["kept_share"], line=frame["group"].map(group_name))
     names = [say("chart.timeline_new", group=name) for name in kept["line"]]

@@ -249,8 +249,8 @@ class TrackedModel:
             from torch.distributed.tensor import distribute_tensor
 
             places = mesh.device_mesh, mesh.placements
-            whole = torch.from_numpy(kept).to(mesh.to_local().device)
-            kept = distribute_tensor(whole, *places, src_data_rank=None).to_local().cpu().numpy()
+            mask = torch.from_numpy(kept).to(mesh.to_local().device)
+            kept = distribute_tensor(mask, *places, src_data_rank=None).to_local().cpu().numpy()
         return kept.swapaxes(-1, -2) if p.inputs_outputs else kept
 
 

@@ -11,13 +11,12 @@ import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import COMPLIANCE
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.study.derived.zero_losses import FATES, fate_sums
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import group_frame, total_frame, with_shares
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.words.sentences import say
 
-# Columns of counts that are summed.
-_FATES = ["zeros", "kept", "revived", "new", "filled"]
 # Steps of the table in a study; a log has all.
 _MOST = 100
 
@@ -175,17 +174,8 @@ class ZeroHistory:
         sums = summed(pd.concat([self._layers(*end) for end in ends], ignore_index=True))
         sums = sums.assign(step=sums["variant"].astype("int64"))
         shares = [name for name in map(str, sums) if name.startswith("sparsity_")]
-        fates = fate_sums(self.history, ["step", *keys])[[*_FATES, "kept_share"]]
+        fates = fate_sums(self.history, ["step", *keys])[[*FATES, "kept_share"]]
         return sums[["step", *keys, "total", "nonzero", *shares]].join(fates, on=["step", *keys])
-
-
-def fate_sums(history: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Return the sums over masked modules by keys, and shares of the pruned weights."""
-    rows = history[history["kept"].notna()]
-    sums = rows.groupby(keys, sort=False)[_FATES].sum(min_count=1)
-    sums = sums.assign(pruned=sums["kept"] + sums["revived"])
-    known = sums["pruned"].where(sums["pruned"] > 0)
-    return sums.assign(kept_share=sums["kept"] / known, new_share=sums["new"] / known)
 
 
 def first_revival(history: pd.DataFrame) -> Revival | None:

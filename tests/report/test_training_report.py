@@ -13,7 +13,7 @@ from sparsity_report.draw.charts import timeline_chart
 from sparsity_report.draw.heat_maps import history_map
 from sparsity_report.findings.first_screen import first_screen
 from sparsity_report.report.study_sections import study_sections
-from sparsity_report.study.derived.zero_losses import group_fates, kept_by_place, module_losses
+from sparsity_report.study.derived.zero_losses import fate_shares, kept_by_place, module_losses
 from sparsity_report.viewer.study_payload import study_contents
 
 FC1, FC2 = "model.decoder.layers.1.fc1", "model.decoder.layers.3.fc2"
@@ -141,13 +141,13 @@ def test_new_zeros_are_stated(model):
     tracker.step()
     study = tracker.study()
     assert "100 weights that the mask does not prune are zero." in study.sentences()
-    groups = group_fates(study.history).set_index(["step", "group"])
+    groups = fate_shares(study.history, "step", "group").set_index(["step", "group"])
     assert groups.loc[(1, "mlp_linear"), "new"] == 100
 
 
 def test_tables_by_group_block_and_module(model):
     study = trained(model, every=2, s1=[(FC1, 4096)], s4=[(FC2, 8192), (FC1, 4096)]).study()
-    fates = group_fates(study.history).set_index(["step", "group"])["kept_share"]
+    fates = fate_shares(study.history, "step", "group").set_index(["step", "group"])["kept_share"]
     # MLP: 8 modules of 32,768 pruned weights.
     assert fates.unstack()["mlp_linear"].tolist() == [1, 1 - 4096 / 262_144, 1 - 16_384 / 262_144]
     assert fates.unstack()["attention_linear"].tolist() == [1, 1, 1]

@@ -9,7 +9,7 @@ import pandas as pd
 from sparsity_report.findings.checkpoint_findings import block_names, blocks_axis
 from sparsity_report.report.tables.table_model import Table, caption_of, table_of, wide_table
 from sparsity_report.study.derived.removed_strips import BlockShares
-from sparsity_report.study.derived.zero_losses import group_fates, kept_by_place, module_losses
+from sparsity_report.study.derived.zero_losses import fate_shares, kept_by_place, module_losses
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.words.display_names import display_name, group_name, head
@@ -105,7 +105,7 @@ def blocks(shares: BlockShares) -> Table:
 
 def timeline(study: StudyFigures) -> Table:
     """Return the fate of the pruned weights, and new zeros, by group and step."""
-    frame = group_fates(study.facts.table("history"))
+    frame = fate_shares(study.facts.table("history"), "step", "group")
     frame = frame.assign(group=frame["group"].map(group_name))
     columns = "step pruned kept revived new kept_share"
     return table_of("timeline", say("caption.timeline"), columns, frame, title="group")

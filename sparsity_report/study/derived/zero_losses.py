@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sparsity_report.study.zero_history import fate_sums
+#: Columns of counts that are summed.
+FATES = ["zeros", "kept", "revived", "new", "filled"]
 
 
-def group_fates(history: pd.DataFrame) -> pd.DataFrame:
-    """Return the fate of the pruned weights by step and group.
+def fate_sums(history: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return the sums over masked modules by keys, and shares of the pruned weights."""
+    rows = history[history["kept"].notna()]
+    sums = rows.groupby(keys, sort=False)[FATES].sum(min_count=1)
+    sums = sums.assign(pruned=sums["kept"] + sums["revived"])
+    known = sums["pruned"].where(sums["pruned"] > 0)
+    return sums.assign(kept_share=sums["kept"] / known, new_share=sums["new"] / known)
+
+
+def fate_shares(history: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """Return the fate of the pruned weights by columns such as step and group.
 
     The shares are relative to the pruned weights, new zeros too.
     """
-    return _shares(history, ["step", "group"])
+    sums = fate_sums(history, [*keys])
+    return sums[sums["pruned"] > 0].reset_index()
 
 
 def module_losses(history: pd.DataFrame) -> pd.DataFrame:
@@ -22,7 +33,7 @@ def module_losses(history: pd.DataFrame) -> pd.DataFrame:
     """
     lost = history[history["revived"].gt(0).fillna(False)]
     last = history[history["step"] == history["step"].max()]
-    sums = _shares(last, ["module_name"])
+    sums = fate_shares(last, "module_name")
     sums = sums.assign(
         seen=sums["module_name"].map(lost.groupby("module_name")["step"].min()).astype("Int64"),
         n_m_kept=sums["module_name"].map(last.set_index("module_name")["n_m_kept"]),
@@ -41,9 +52,4 @@ def kept_by_place(history: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     rows = history[history["kept"].notna()]
     names = rows["module_name"]
     place = names.map(blocks).astype("string").fillna(names)
-    return _shares(rows.assign(place=place), ["step", "place"])
-
-
-def _shares(history: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    sums = fate_sums(history, keys)
-    return sums[sums["pruned"] > 0].reset_index()
+    return fate_shares(rows.assign(place=place), "step", "place")
