@@ -23,15 +23,13 @@ from sparsity_report.untrusted.gates import check_integer, open_file, parse_json
 #: The text by which a program recognizes the file.
 FORMAT = "sparsity-report/track"
 MODES = ("report", "raise", "hold")
-_VERSION = 1
 # Bytes at the start of a log that have its format.
 _BEGINNING = 64
 
 
 def log_header(history: ZeroHistory) -> str:
-    """Return the first line of a log."""
-    settings, study = history.settings, content_of(history.first, [])
-    return _line({"format": FORMAT, "version": _VERSION, **settings, "study": study})
+    """Return the first line of a log, whose version is that of the study in it."""
+    return _line({"format": FORMAT, **history.settings, "study": content_of(history.first, [])})
 
 
 def log_line(record: pd.DataFrame) -> str:
@@ -94,8 +92,6 @@ def _read_header(source: Path, line: bytes) -> ZeroHistory:
         raise SparsityReportError(
             f"{source}: is no log of zeros; give a file that track(…, log=…) wrote"
         )
-    if check_integer(data["version"], "version", low=1) != _VERSION:
-        raise SparsityReportError(f"{source}: is of a newer version; upgrade sparsity-report")
     first, fingerprint, mode = figures_in(source, data["study"]), data["fingerprint"], data["mode"]
     if mode not in MODES or not isinstance(fingerprint, str) or len(first.variants) != 1:
         raise ValueError("its first line is not that of a log")
