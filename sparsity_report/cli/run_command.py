@@ -36,13 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass_options
-def run(
-    models: Models = None,
-    *,
-    choice: Choice,
-    outputs: Outputs,
-    analysis: Analysis,
-) -> None:
+def run(models: Models = None, *, choice: Choice, outputs: Outputs, analysis: Analysis) -> None:
     """Count a model as Dense, Masked and CSR and write the report, tables and figures.
 
     Several policies or sparsities are compared as Dense and Masked, each policy at each sparsity.

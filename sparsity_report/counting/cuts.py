@@ -57,8 +57,7 @@ def masked_copy(array: Values, kept: Flags) -> Values:
     >>> masked_copy(np.array([1.0, -2.0]), np.array([False, True])).tolist()
     [0.0, -2.0]
     """
-    masked: Values = (array.view(f"u{array.itemsize}") * kept).view(array.dtype)
-    return masked
+    return (array.view(f"u{array.itemsize}") * kept).view(array.dtype)
 
 
 class Cut(ABC):

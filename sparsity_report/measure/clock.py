@@ -311,8 +311,7 @@ def resampled(samples: Floats, resamples: int = _RESAMPLES) -> Floats:
     drawn = np.ascontiguousarray(samples.T)[:, places.reshape(resamples, -1)[:, :rounds]]
     # Medians of all resamples from one sort in place.
     drawn.sort(axis=2)
-    medians: Floats = (drawn[:, :, (rounds - 1) // 2] + drawn[:, :, rounds // 2]).T / 2
-    return medians
+    return (drawn[:, :, (rounds - 1) // 2] + drawn[:, :, rounds // 2]).T / 2
 
 
 def interval(ratios: Floats, ratio: float) -> tuple[float, float]:

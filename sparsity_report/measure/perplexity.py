@@ -399,10 +399,7 @@ def _run(model: nn.Module, passage: Passage, batch: Batch) -> tuple[torch.Tensor
 
 @torch.inference_mode()
 def _predicted(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    missing: str,
-    against: Predicted | None = None,
+    logits: torch.Tensor, targets: torch.Tensor, missing: str, against: Predicted | None = None
 ) -> Predicted:
     """Return the predictions of tokens, with figures in double precision."""
     rows = max((_SLICE if logits.is_cpu else _LONG_SLICE) // logits.shape[-1], 1)

@@ -291,5 +291,4 @@ def in_layout(rows: pd.DataFrame, layout: str, nonzeros: pd.Series | None = None
 
 
 def _integers(column: pd.Series) -> npt.NDArray[np.int64]:
-    numbers: npt.NDArray[np.int64] = column.to_numpy(dtype=np.int64, na_value=0)
-    return numbers
+    return column.to_numpy(dtype=np.int64, na_value=0)

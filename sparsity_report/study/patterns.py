@@ -122,10 +122,7 @@ def expected_sparsity(threshold: float | None, std: float) -> float | None:
 
 
 def _patterns(
-    weights: Weights,
-    prunings: Mapping[int, Pruning | None],
-    module: Module,
-    parameter: Parameter,
+    weights: Weights, prunings: Mapping[int, Pruning | None], module: Module, parameter: Parameter
 ) -> dict[int, list[dict[str, object]]]:
     """Return the rows of a tensor under every pruning, reading it once, block by block."""
     matrix = _matrix(weights, parameter)

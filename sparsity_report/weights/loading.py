@@ -152,9 +152,7 @@ def open_to_count(
 
 
 def _open(
-    model: str,
-    options: ReaderOptions,
-    base: str | os.PathLike[str] | nn.Module | None = None,
+    model: str, options: ReaderOptions, base: str | os.PathLike[str] | nn.Module | None = None
 ) -> Weights:
     def explain(error: OSError) -> str:
         place = printable(str(error.filename or model), 200)

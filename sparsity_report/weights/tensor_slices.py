@@ -314,8 +314,7 @@ class FileSlice(Divisible):
 
     def decode(self, raw: Bytes) -> Array:
         """Return the values of bytes of the file."""
-        values: Array = self.unpack(raw).view(array_dtype(self.dtype))
-        return values
+        return self.unpack(raw).view(array_dtype(self.dtype))
 
     def sources(self) -> Sequence[FileSlice]:
         """Return the slice itself."""

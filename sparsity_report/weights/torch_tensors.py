@@ -14,10 +14,7 @@ from sparsity_report.weights.array_dtypes import Array, array_dtype, dtype_name
 from sparsity_report.weights.tensor_slices import HeldSlice, Slice
 
 # Integers of as many bytes as a float that NumPy lacks, in both libraries.
-_BITS: dict[int, tuple[torch.dtype, Any]] = {
-    1: (torch.uint8, np.uint8),
-    2: (torch.int16, np.int16),
-}
+_BITS: dict[int, tuple[torch.dtype, Any]] = {1: (torch.uint8, np.uint8), 2: (torch.int16, np.int16)}
 
 
 def to_array(tensor: torch.Tensor) -> Array:
@@ -76,8 +73,7 @@ def is_shard(tensor: torch.Tensor) -> bool:
 
 def local_values(tensor: torch.Tensor) -> torch.Tensor:
     """Return the values of a tensor that this process holds."""
-    local: torch.Tensor = cast(Any, tensor).to_local() if is_shard(tensor) else tensor
-    return local
+    return cast(Any, tensor).to_local() if is_shard(tensor) else tensor
 
 
 def is_strided(tensor: torch.Tensor) -> bool:

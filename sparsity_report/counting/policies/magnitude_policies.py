@@ -7,11 +7,7 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from sparsity_report.counting.allocation import (
-    Allocation,
-    compute_quotas,
-    even_counts,
-)
+from sparsity_report.counting.allocation import Allocation, compute_quotas, even_counts
 from sparsity_report.counting.count_cache import CacheFolder
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import Cut, ThresholdCut, check_n_m, cut_groups

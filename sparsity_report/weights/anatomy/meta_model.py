@@ -68,10 +68,7 @@ def read_config(
         )
     check_config(known, path)
     # Each config class validates in its own way.
-    with (
-        explained(lambda error: f"{path}: {first_line(error)}", Exception),
-        scratch() as plain,
-    ):
+    with explained(lambda error: f"{path}: {first_line(error)}", Exception), scratch() as plain:
         (plain / "config.json").write_text(json.dumps(known), encoding="utf-8")
         config = AutoConfig.from_pretrained(plain, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(directory)

@@ -26,10 +26,7 @@ from sparsity_report.words.sentences import say
 
 
 def match_class(
-    folder: Path,
-    entries: Mapping[str, Entry],
-    count: int,
-    settings: Mapping[str, Any] | None,
+    folder: Path, entries: Mapping[str, Entry], count: int, settings: Mapping[str, Any] | None
 ) -> tuple[nn.Module, dict[str, list[Entry]], tuple[str, ...]]:
     """Return the model of a configuration, and what it is made of.
 

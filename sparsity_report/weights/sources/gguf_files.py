@@ -370,8 +370,7 @@ def block_steps(kind: str, blocks: Bytes) -> Floats:
     blocks : numpy.ndarray
         uint8, shape (blocks, bytes of a block).
     """
-    steps: Floats = np.abs(_STEPS[kind](blocks)).astype(np.float32, copy=False)
-    return steps
+    return np.abs(_STEPS[kind](blocks)).astype(np.float32, copy=False)
 
 
 def _half(blocks: Bytes, place: int) -> Floats:
