@@ -17,13 +17,8 @@ from sparsity_report.report.template_files import template_folders
 
 # Headings of the options in the help of a command, in order.
 PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (
-    "Model",
-    "Rules",
-    "Pruning",
-    "Measurements",
-    "Output",
-    "Reading files",
-)
+    "Model", "Rules", "Pruning", "Measurements", "Output", "Reading files"
+)  # fmt: skip
 # Options of `sr.load` that every command has which opens a model.
 _OPENING = ("base", "allow_pickle")
 _SHARED = (*_OPENING, "template_dir")

@@ -4,7 +4,7 @@ import io
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,8 +25,6 @@ from sparsity_report.weights.tensor_slices import (
     FileSlice,
     HeldSlice,
     LazyValues,
-    Shape,
-    Slice,
 )
 from sparsity_report.weights.weights import Weights
 
@@ -117,10 +115,8 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool, name: str
     changed = pruning.changed if pruning else ()
     unpack = unpack or any(p.packing for p in weights.stored if p.name in changed)
     if not isinstance(weights, CheckpointWeights) or weights.source == "gguf":
-        entries = {
-            p.name: Entry(p.name, p.shape, LazyValues(p.dtype, _in_memory(weights, p.name)))
-            for p in weights.stored
-        }
+        # The values in memory, also where a file has them in the same order.
+        entries = {p.name: Weights.entry(weights, p) for p in weights.stored}
         for name, values in weights.buffers().items():
             entries[name] = Entry(name, values.shape, HeldSlice.from_array(values))
         return _new_files(entries, by_parameter=True, unpacks=True)
@@ -172,10 +168,6 @@ def _gguf_file(weights: Weights, name: str) -> Layout:
     header = content.getvalue() + b"\0" * (-content.tell() % alignment)
     places = {key: (name, len(header) + start) for key, start in zip(tensors, starts, strict=True)}
     return Layout({name: header}, tensors, places, alignment=alignment)
-
-
-def _in_memory(weights: Weights, name: str) -> Callable[[Shape], Iterator[Slice]]:
-    return lambda _: weights.as_in_memory(name)
 
 
 def _dense(entry: Entry) -> Entry:

@@ -54,13 +54,8 @@ def _not_finite(model: str, counts: Mapping[str, Magnitudes]) -> Iterator[str]:
         (INFINITE, {name: c.infinite for name, c in counts.items() if c.infinite}),
     ):
         if numbers:
-            yield say(
-                key,
-                model=model,
-                count=sum(numbers.values()),
-                tensors=len(numbers),
-                names=list(numbers)[:_NAMED],
-            )
+            figures = {"count": sum(numbers.values()), "tensors": len(numbers)}
+            yield say(key, model=model, names=list(numbers)[:_NAMED], **figures)
 
 
 def count_weights(

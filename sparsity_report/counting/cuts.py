@@ -377,14 +377,8 @@ def cut_rows(
     cuts: dict[str, Cut] = {}
     for p, parts in map_rows(weights, work, progress):
         thresholds, ties, kept = zip(*parts, strict=True)
-        cuts[p.name] = RowCut(
-            counts[p.name],
-            sum(kept),
-            scales[p.name],
-            np.concatenate(thresholds),
-            np.concatenate(ties),
-            p.inputs_outputs,
-        )
+        limits = np.concatenate(thresholds), np.concatenate(ties)
+        cuts[p.name] = RowCut(counts[p.name], sum(kept), scales[p.name], *limits, p.inputs_outputs)
     return cuts
 
 

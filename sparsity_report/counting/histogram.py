@@ -160,15 +160,9 @@ class Magnitudes:
         if not self.total:
             return other
         values, counts = merge_counts([(self.values, self.counts), (other.values, other.counts)])
-        return Magnitudes(
-            self.total + other.total,
-            self.nonzero + other.nonzero,
-            self.nan + other.nan,
-            values,
-            counts,
-            self.exact and other.exact,
-            self.steps and self.steps.merged(other.steps),
-        )
+        sums = self.total + other.total, self.nonzero + other.nonzero, self.nan + other.nan
+        steps = self.steps and self.steps.merged(other.steps)
+        return Magnitudes(*sums, values, counts, self.exact and other.exact, steps)
 
     @property
     def infinite(self) -> int:

@@ -187,11 +187,8 @@ class NMPattern(Policy):
 
     def at(self, sparsity: float) -> NMPattern:
         """Return the pattern of this family at a sparsity, or the one pattern."""
-        return (
-            self
-            if self.pattern
-            else NMPattern(Pattern(self.group - round(sparsity * self.group), self.group))
-        )
+        kept = self.group - round(sparsity * self.group)
+        return self if self.pattern else NMPattern(Pattern(kept, self.group))
 
     @property
     def key(self) -> str:
@@ -260,12 +257,8 @@ class ExistingZeros(Policy):
 
 # In the order of menus and messages. A new policy is added here.
 POLICIES: tuple[type[Policy], ...] = (
-    GlobalMagnitude,
-    LayerwiseMagnitude,
-    NMPattern,
-    Wanda,
-    RandomWeights,
-)
+    GlobalMagnitude, LayerwiseMagnitude, NMPattern, Wanda, RandomWeights
+)  # fmt: skip
 
 
 def families() -> dict[str, Policy]:

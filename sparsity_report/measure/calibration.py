@@ -351,9 +351,7 @@ class RouterUse:
         rows = []
         for name, sums in self._sums.items():
             means = torch.cat([sums[:2], sums[2:] / sums[0]])  # NaN without tokens
-            rows += [
-                (name, blocks[name], expert, *row) for expert, row in enumerate(means.T.tolist())
-            ]
+            rows += [(name, blocks[name], n, *row) for n, row in enumerate(means.T.tolist())]
         dtypes = {
             "module_name": "str", "block": "Int64", "expert": "int64", "tokens": "int64",
             "gate_mass": "float64", "output_norm": "Float64", "saliency": "Float64",

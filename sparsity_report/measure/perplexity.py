@@ -99,12 +99,10 @@ class Score:
 
     def facts(self) -> dict[str, object]:
         """Return means per scored token, and the perplexity ``exp(nll)``."""
-        means = dict(
-            zip(_MEANS, (float(sums.sum()) / self.scored for sums in self.sums), strict=True)
-        )
+        means = [float(sums.sum()) / self.scored for sums in self.sums]
         # JSON has no infinity.
-        perplexity = math.exp(means["nll"]) if means["nll"] < 700 else None
-        return {"perplexity": perplexity, **means}
+        perplexity = math.exp(means[0]) if means[0] < 700 else None
+        return {"perplexity": perplexity, **dict(zip(_MEANS, means, strict=True))}
 
     def losses(self) -> dict[str, object]:
         """Return the sums of each span."""

@@ -37,19 +37,12 @@ _IN_TURNS = "GptOss"
 _FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 # Axes of rows and columns by role.
 _AXES = {
-    "q": ("head", "width"),
-    "k": ("kv_head", "width"),
-    "v": ("kv_head", "width"),
-    "o": ("width", "head"),
-    "gate": ("channel", "width"),
-    "up": ("channel", "width"),
-    "down": ("width", "channel"),
-    "qkv": ("", "width"),
-    "gate_up": ("", "width"),
-    "router": ("expert", "width"),
-    "embed": ("vocabulary", "width"),
+    "q": ("head", "width"), "k": ("kv_head", "width"), "v": ("kv_head", "width"),
+    "o": ("width", "head"), "gate": ("channel", "width"), "up": ("channel", "width"),
+    "down": ("width", "channel"), "qkv": ("", "width"), "gate_up": ("", "width"),
+    "router": ("expert", "width"), "embed": ("vocabulary", "width"),
     "head": ("vocabulary", "width"),
-}
+}  # fmt: skip
 
 
 Place = tuple[str, int | None, int | None]

@@ -73,16 +73,10 @@ def tally_values(before: Array, after: Array, grouped: bool = False) -> Tally:
         return Tally()
     nonzero, left, surviving, changed, *sums = map(sum, zip(*rows, strict=True))
     total = before.size
-    return Tally(
-        _side(total, total - nonzero, patterns[:1]),
-        _side(total, total - left, patterns[1:]),
-        total,
-        total - nonzero - left + surviving,
-        left - surviving,
-        nonzero - surviving,
-        changed,
-        *sums,
-    )
+    one, other = total - nonzero, total - left
+    sides = _side(total, one, patterns[:1]), _side(total, other, patterns[1:])
+    kept, revived, new = one - left + surviving, left - surviving, nonzero - surviving
+    return Tally(*sides, total, kept, revived, new, changed, *sums)
 
 
 def count_values(values: Array, grouped: bool = False) -> SideCount:

@@ -195,9 +195,7 @@ def _without_methods(node: ast.expr) -> ast.expr:
     """Return the tensor of an expression without transpositions and other method calls."""
     while True:
         match node:
-            case ast.Call(func=ast.Attribute(value=value)):
-                node = value
-            case ast.Attribute(value=value, attr="T" | "mT"):
+            case ast.Call(func=ast.Attribute(value=value)) | ast.Attribute(value, "T" | "mT"):
                 node = value
             case _:
                 return node

@@ -129,8 +129,8 @@ class AdapterSettings:
             raise wrong(self._file, f"{CONFIG} gives {field} = {value!r} for {module!r}")
         return cast(float, value)
 
-    def _match(self, pattern: str, text: str, full: bool = False) -> re.Match[str] | None:
-        """Return the match of a pattern with the start of a text, or with all of it."""
+    def _match(self, pattern: str, text: str, full: bool = False) -> bool:
+        """Return whether a pattern matches the start of a text, or all of it."""
         import regex
 
         subject = f"pattern {pattern!r} of {CONFIG}"
@@ -140,17 +140,16 @@ class AdapterSettings:
         try:
             re.compile(pattern)
             search = regex.fullmatch if full else regex.match
-            matched: re.Match[str] | None = search(pattern, text, timeout=seconds)
+            return search(pattern, text, timeout=seconds) is not None
         except TimeoutError as error:
             raise wrong(self._file, f"{subject} is too complex") from error
         except (re.error, regex.error, RecursionError, OverflowError) as error:
             raise wrong(self._file, f"{subject} is not a regular expression: {error}") from error
-        return matched
 
     def _has(self, names: str | Mapping[str, None], module: str) -> bool:
         """Return whether names contain a module or the end of its name, or a pattern fits it."""
         if isinstance(names, str):
-            return self._match(names, module, full=True) is not None
+            return self._match(names, module, full=True)
         return any(module[dot.end() :] in names for dot in re.finditer(r"^|\.", module))
 
     def _names(self, field: str) -> Any:

@@ -251,13 +251,9 @@ def _check_shape(base: Weights, adapter: Adapter, parameter: Parameter, shape: S
 def _notes(base: Weights, adapter: Adapter) -> Iterator[str]:
     """Yield notes about the parameters of the base and of the adapter."""
     pairs = adapter.pairs.values()
-    yield say(
-        "note.adapter_merged",
-        base=base.name,
-        base_parameters=sum(p.total for p in base.stored),
-        parameters=sum(pair.a.total + pair.b.total for pair in pairs),
-        pairs=len(pairs),
-        ranks=sorted({pair.a.shape[0] for pair in pairs}),
-    )
+    parameters = sum(pair.a.total + pair.b.total for pair in pairs)
+    figures = {"base_parameters": base.total, "parameters": parameters, "pairs": len(pairs)}
+    ranks = sorted({pair.a.shape[0] for pair in pairs})
+    yield say("note.adapter_merged", base=base.name, ranks=ranks, **figures)
     if adapter.replaced:
         yield say("note.adapter_replaces", tensors=len(adapter.replaced))

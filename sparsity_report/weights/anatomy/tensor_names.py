@@ -208,10 +208,8 @@ class Conversion:
         if stack := self._stacked():
             return {self.name: stack}
         outlines = {
-            id(entry): torch.empty(
-                entry.shape, dtype=torch_dtype(entry.values.dtype), device="meta"
-            )
-            for _, entry in self.sources
+            id(each): torch.empty(each.shape, dtype=torch_dtype(each.values.dtype), device="meta")
+            for _, each in self.sources
         }
         results = self.run(lambda entry: outlines[id(entry)])
         totals = [result.numel() for result in results.values()]

@@ -22,16 +22,9 @@ from sparsity_report.words.sentences import say
 
 #: All packed formats; a weight is decoded by the first that fits its tensors.
 FORMATS: list[PackedFormat] = [
-    SparseBitmask(),
-    PackQuantized(),
-    GptqAwq(),
-    FusedMxfp4(),
-    FourBit(),
-    LlmInt8(),
-    Mlx(),
-    Scaled(),
-    TorchAo(),
-]
+    SparseBitmask(), PackQuantized(), GptqAwq(), FusedMxfp4(), FourBit(), LlmInt8(), Mlx(),
+    Scaled(), TorchAo(),
+]  # fmt: skip
 
 # Scales of activations and of the KV cache.
 _ACTIVATION = re.compile(

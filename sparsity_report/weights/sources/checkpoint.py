@@ -228,11 +228,8 @@ class CheckpointWeights(Weights):
                     f"{tuple(buffer.shape)} in the model of config.json; it can be counted but not "
                     "run"
                 )
-            values[name] = join_slices(
-                (part for entry in entries for part in self.cut(entry)),
-                entries[0].values.dtype,
-                tuple(buffer.shape),
-            )
+            slices = (part for entry in entries for part in self.cut(entry))
+            values[name] = join_slices(slices, entries[0].values.dtype, tuple(buffer.shape))
         return values
 
     @cached_property
@@ -381,15 +378,8 @@ def _of_class(contents: Contents, folder: Path, options: ReaderOptions) -> Conte
     if options.only_counted:
         by = {"model": type(model).__name__, "version": version("transformers")}
         notes += (say("note.described_by_class", **by),)
-    return replace(
-        contents,
-        parts=parts,
-        description=description,
-        model=model,
-        notes=notes,
-        complete=complete,
-        architecture=type(model).__name__,
-    )
+    contents = replace(contents, parts=parts, description=description, model=model, notes=notes)
+    return replace(contents, complete=complete, architecture=type(model).__name__)
 
 
 def _is_default(path: Path, source: str) -> bool:

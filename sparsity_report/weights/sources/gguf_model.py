@@ -229,15 +229,8 @@ def _match(
     for key, name in names.items():
         parts[name].append(entries[key])
     complete, description, untied = describe_class(options, model, parts, any_arrangement=True)
-    return Contents(
-        entries,
-        dict(parts),
-        description,
-        model,
-        notes=untied,
-        complete=complete,
-        architecture=type(model).__name__,
-    ), processor
+    contents = Contents(entries, dict(parts), description, model, untied, complete=complete)
+    return replace(contents, architecture=type(model).__name__), processor
 
 
 def _unmatched(

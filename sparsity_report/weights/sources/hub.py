@@ -212,9 +212,8 @@ def _download(
             super().__init__(*values, **options)  # type: ignore[no-untyped-call]
 
     try:
-        return Path(
-            snapshot_download(model, revision=revision, allow_patterns=patterns, tqdm_class=Bar)
-        )
+        options: Any = {"revision": revision, "allow_patterns": patterns, "tqdm_class": Bar}
+        return Path(snapshot_download(model, **options))
     except Exception as error:  # a missing network raises many exceptions
         raise refusal(error, model, revision) or UnstreamableError(
             f"{model} is not a local path, is not in the local Hub cache, and the Hub cannot be "

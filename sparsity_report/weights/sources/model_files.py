@@ -71,17 +71,11 @@ def _choose_in_folder(path: Path) -> tuple[str, Shards[Path]]:
     check_folder(path, names)
     kind, chosen, weight_map = choose_model(str(path), names, path)
     if not chosen:
-        parts = sorted(
-            {str(file.parent) for file in path.glob("*/*") if _WEIGHTS.fullmatch(file.name)}
-        )
-        raise SparsityReportError(
-            f"{path} holds no weights"
-            + (
-                f" itself; open one of its parts: {listed(parts)}"
-                if parts
-                else "; give a folder with .safetensors, .gguf or pytorch_model.bin files"
-            )
-        )
+        advice = "; give a folder with .safetensors, .gguf or pytorch_model.bin files"
+        weights = (file for file in path.glob("*/*") if _WEIGHTS.fullmatch(file.name))
+        if parts := sorted({str(file.parent) for file in weights}):
+            advice = f" itself; open one of its parts: {listed(parts)}"
+        raise SparsityReportError(f"{path} holds no weights{advice}")
     for name in chosen if weight_map else ():
         if not is_within(path / name):
             raise SparsityReportError(
