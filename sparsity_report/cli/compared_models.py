@@ -69,9 +69,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
         for model, name in zip(others, names, strict=True)
     ]
     choices = read_policies(choice.policy, choice.sparsity)
-    fewer: list[Variant] = []
-    if choice.keep_experts is not None:
-        fewer = [*map(sr.without_experts, chosen_experts(weights, choice, _SEEDS))]
+    fewer = [*map(sr.without_experts, chosen_experts(weights, choice, _SEEDS))]
     if (fewer or others) and not (choice.sparsity or choice.policy):
         choices = []
     with workers(analysis.workers) as executor:

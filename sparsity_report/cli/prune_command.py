@@ -114,15 +114,14 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
     files = folder.glob("*.safetensors") if folder.is_dir() else [folder]
     figures = {
         "folder": str(folder),
-        "parameters": sum(p.total for p in variant.weights.stored),
+        "parameters": variant.weights.total,
         "bytes": sum(file.stat().st_size for file in files),
         "seconds": seconds,
     }
     if kept := variant.kept:
         experts = sum(kept.counts.values())
         counts = {"experts": experts - kept.removed, "experts_before": experts}
-        before = sum(p.total for p in kept.weights.stored)
-        print_line(say("prune.experts", before=before, **counts, **figures))
+        print_line(say("prune.experts", before=kept.weights.total, **counts, **figures))
     if folder.is_file():  # whose blocks were copied and not counted
         print_line(say("prune.copied", **figures))
         return

@@ -123,11 +123,9 @@ def reap(
     if score not in CALIBRATED_SCORES:
         if options or not (calibration is None or use is not None):
             raise SparsityReportError(f"score={score!r} reads no text; leave the text out")
-        scores = (
-            _magnitudes(weights, stacks, progress)
-            if score == "magnitude"
-            else {o: random_words(seed, o, p.experts).tolist() for o, p in stacks.items()}
-        )
+        scores = {o: random_words(seed, o, p.experts).tolist() for o, p in stacks.items()}
+        if score == "magnitude":
+            scores = _magnitudes(weights, stacks, progress)
     elif isinstance(calibration, Mapping):
         scores = _observed(weights, name, calibration, _COLUMNS[score][1])
         basis = kept_experts.digest_of(name, scores)

@@ -15,7 +15,7 @@ from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning_policies import check_sparsity
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.measure.model_stage import Stage
-from sparsity_report.measure.perplexity import Score, score_text
+from sparsity_report.measure.perplexity import score_text
 from sparsity_report.measure.protocols import Passages, ScoringOptions
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import LayerTable
@@ -77,6 +77,7 @@ def sensitivity(
     counts = count_weights(weights)
     dense = score_text(stage.model, passage, "dense")
     span = span_of(dense.scored, len(parts))
+    starts = np.arange(0, len(dense.sums.nll), span // dense.span)
     everywhere = global_magnitude(weights, level)
     pruned_layers = LayerTable(weights, counts).frame("", everywhere).set_index("module_name")
     rows = []
@@ -88,6 +89,7 @@ def sensitivity(
         pruning = prune_together(weights, level, chosen)
         stage.prune(pruning)
         score = score_text(stage.model, passage, part)
+        increases = np.add.reduceat(score.sums.nll - dense.sums.nll, starts)
         total, nonzero = pruned_layers.loc[names, ["weight_total", "weight_nonzero"]].sum().tolist()
         rows.append(
             {
@@ -107,7 +109,7 @@ def sensitivity(
                 **passage.facts(stage.model),
                 "scored": score.scored,
                 "span": span,
-                "span_increase": _increases(score, dense, span),
+                "span_increase": kept_sums(increases),
             }
         )
     if progress:
@@ -135,9 +137,3 @@ def _deviation(weights: Weights, modules: Sequence[Module]) -> float:
         for piece in pieces(weights.slices(parameter.name)):
             moments.add(piece)
     return moments.std
-
-
-def _increases(score: Score, dense: Score, span: int) -> tuple[float, ...] | None:
-    """Return the increase of the loss in each span."""
-    increases = score.sums.nll - dense.sums.nll
-    return kept_sums(np.add.reduceat(increases, np.arange(0, len(increases), span // score.span)))

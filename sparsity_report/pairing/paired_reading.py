@@ -9,6 +9,7 @@ from operator import methodcaller
 
 import numpy as np
 
+from sparsity_report.counting.histogram import split
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
 from sparsity_report.pairing.alignment import ParameterMatch, Plan
@@ -85,14 +86,14 @@ class PieceSlice(PairedSlice):
         assert match.pieces
         one, other = match.pieces
         old = matrix_of_slices(self.before, match.before, one.expert)[one.first : one.last]
-        for some in _in_rows(old):
+        for some in split(old, _ROWS):
             sums += Tally(before=count_values(some.reshape(-1), self._is_grouped(some)))
         if match.after is None:
             return sums
         new = matrix_of_slices(self.after, match.after, other.expert)[other.first : other.last]
         rows = np.arange(len(new)) if match.rows is None else match.rows
         columns = slice(None) if match.columns is None else match.columns
-        for some, places in zip(_in_rows(new), _in_rows(rows), strict=True):
+        for some, places in zip(split(new, _ROWS), split(rows, _ROWS), strict=True):
             kept = old[places][:, columns]
             counted = tally_values(kept.reshape(-1), some.reshape(-1), self._is_grouped(some))
             sums += replace(counted, before=SideCount())
@@ -100,10 +101,6 @@ class PieceSlice(PairedSlice):
 
     def _is_grouped(self, rows: Array) -> bool:
         return self.grouped and rows.shape[1] % 8 == 0
-
-
-def _in_rows(table: Array) -> Iterator[Array]:
-    return (table[start : start + _ROWS] for start in range(0, len(table), _ROWS))
 
 
 def in_step(one: Iterator[Array], other: Iterator[Array]) -> Iterator[tuple[Array, Array]]:

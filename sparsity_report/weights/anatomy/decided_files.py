@@ -234,7 +234,8 @@ class _File:
             self.kinds[p.name] in _KNOWN or p.name in self.stem or self._is_beside(module)
             for module, p in self.named
         )
-        yield self._attention_words in _ATTENTION
+        linear = (p.name for _, p in self.named if self.kinds[p.name] == "attention_linear")
+        yield {name.split(".")[-2] for name in linear if _BLOCK.match(name)} in _ATTENTION
         yield is_ordered(p.name for _, p in self.named)
         yield self._has_whole_blocks()
         yield self._has_known_experts()
@@ -272,12 +273,6 @@ class _File:
             return True
         has_pooler = self.class_name.endswith(("Model", *_AT_ONCE))
         return has_pooler and bool(_POOLER.fullmatch(module))
-
-    @property
-    def _attention_words(self) -> set[str]:
-        """Names of the matrices of attention in a block."""
-        linear = (p.name for _, p in self.named if self.kinds[p.name] == "attention_linear")
-        return {name.split(".")[-2] for name in linear if _BLOCK.match(name)}
 
     def _has_whole_blocks(self) -> bool:
         """Return whether towers have as many blocks as announced, with tensors of equal shapes.

@@ -3,11 +3,9 @@
 import os
 import re
 from pathlib import Path
-from typing import cast
 
 from sparsity_report.errors import SparsityReportError, opening
 from sparsity_report.weights.sources.gguf_files import read_header
-from sparsity_report.weights.tensor_slices import Slice, pieces
 
 _COUNTS = re.compile(r"blk\.(\d{1,6})\.ffn_\w+_exps\.weight\.counts")
 
@@ -38,9 +36,7 @@ def expert_tokens(path: Path) -> dict[int, list[float]]:
     metadata, entries = ({}, {}) if is_old else read_header(path)
     for name, entry in entries.items():
         if match := _COUNTS.fullmatch(name):
-            counts = [
-                float(n) for part in pieces([cast(Slice, entry.values)]) for n in part.ravel()
-            ]
+            counts = [float(number) for number in entry.read().ravel()]
             if known.setdefault(int(match[1]), counts) != counts or min(counts, default=-1) < 0:
                 raise SparsityReportError(
                     f"{path}: {name} holds negative numbers of tokens, or others than another "
