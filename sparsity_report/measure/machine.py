@@ -122,6 +122,5 @@ def _model_name() -> str | None:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None
-    )
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None)

@@ -25,10 +25,9 @@ LEVEL_COUNTS = [*TABLES["levels"]][2:]
 _LAYER_COLUMNS = [name for name in TABLES["level"] if name in TABLES["layers"]]
 # Columns of a level, and the column of the layers that holds for modules without prunable weights.
 _STARTS = {
-    "dense_bytes": "stored_bytes",
-    "csr_bytes": "stored_bytes",
+    "dense_bytes": "stored_bytes", "csr_bytes": "stored_bytes",
     "csr_flops_per_token": "flops_per_token",
-}
+}  # fmt: skip
 
 
 class Matrices:

@@ -67,10 +67,8 @@ def says(text: str, key: str) -> bool:
     (True, False)
     """
     parts = _TEMPLATES.parse(catalogue()[key])
-    pattern = "".join(
-        re.escape(fixed) + ("" if name is None else ".*") for fixed, name, *_ in parts
-    )
-    return re.fullmatch(pattern, text, re.DOTALL) is not None
+    patterns = (re.escape(fixed) + ".*" * (name is not None) for fixed, name, *_ in parts)
+    return re.fullmatch("".join(patterns), text, re.DOTALL) is not None
 
 
 def join(words: Sequence[object]) -> str:
