@@ -115,6 +115,7 @@ class Tracker(Track):
 
     def __init__(self, model: TrackedModel, options: Mapping[str, Any], log: Path | None) -> None:
         if options["mode"] == "hold":
+            model.check_mask()
             model.hold_()
         layers, fingerprint = model.count(), model.fingerprint
         variant = Variant("Step 0", model.weights, None, "dense")
@@ -125,15 +126,16 @@ class Tracker(Track):
             notes=model.weights.notes,
         )
         super().__init__(first, {**options, "fingerprint": fingerprint})
-        self._model, self._step, self._log = model, 0, log if model.is_first else None
+        self._model, self._log = model, log if model.is_first else None
+        self._step: int | None = 0
         self.records = model.gathered(self._resumed())[0]
         if self.records:
-            self._step = self.steps[-1]
+            self._step = None  # of the model, which may be that of any record
             return
         if layers["revived"].any():
             raise model.weights.wrong(
-                "has nonzero weights where the mask prunes; prune it with pruning.apply_(model), "
-                "or track it with mode='hold'"
+                "has nonzero weights where the mask prunes; give the pruned model, or track with "
+                "mode='hold', which sets them to zero"
             )
         self._write(log_header(self))
         self._add(layers)
@@ -144,13 +146,14 @@ class Tracker(Track):
         Parameters
         ----------
         number : int, optional
-            Number of the step; by default one more than before. A smaller one than before, of
-            training that was started again, supersedes the records from it on.
+            Number of the step; by default one more than before. The first one of a continued log
+            needs it. A smaller one than before supersedes the records from it on.
 
         Raises
         ------
         SparsityReportError
-            The modules changed, a weight is NaN, or a zero is lost with ``mode="raise"``.
+            The modules changed, a weight is NaN, a zero is lost with ``mode="raise"``, or the
+            number is none.
 
         Examples
         --------
@@ -160,7 +163,15 @@ class Tracker(Track):
         >>> tracker.history["step"].unique().tolist()
         [0, 1]
         """
-        self._step = self._step + 1 if number is None else number
+        if number is None and self._step is None:
+            raise SparsityReportError(
+                f"{self._log}: has records up to step {self.steps[-1]:,}; give the number of this "
+                "step, as in step(1), or start another log"
+            )
+        number = (self._step or 0) + 1 if number is None else number
+        if type(number) is not int or number < 0:
+            raise SparsityReportError(f"step: {number!r} is no number of a step; give 0 or more")
+        self._step = number
         if self.settings["mode"] == "hold":
             self._model.hold_()
         if self._step % self.settings["every"] == 0:
@@ -179,10 +190,14 @@ class Tracker(Track):
         [0, 1]
         """
         layers = self._model.count()
+        if self._log and not self._log.exists():
+            self._write(log_header(self) + "".join(map(log_line, self.records)))
         self._add(layers)
         if self.settings["mode"] == "raise" and layers["revived"].any():
             loss = next(training_sentences(self.history)).removesuffix(".")
-            raise self._model.weights.wrong(f"{loss}; go on with mode='report' or mode='hold'")
+            raise SparsityReportError(
+                f"{self._model.weights.name}: {loss}; go on with mode='report' or mode='hold'"
+            )
 
     def callback(self, framework: str = "transformers") -> TrainerCallback | Callback:
         """Return a callback that calls :meth:`step` and logs :meth:`metrics`.
@@ -217,7 +232,7 @@ class Tracker(Track):
 
     def _add(self, layers: pd.DataFrame) -> None:
         """Add a record, to the log first."""
-        record = typed("history", layers.assign(step=self._step))
+        record = typed("history", layers.assign(step=self._step or 0))
         self._write(log_line(record))
         self.add(record)
 
@@ -226,10 +241,10 @@ class Tracker(Track):
         if self._log is None or not self._log.exists() or not self._log.stat().st_size:
             return []
         past = read_log(self._log)
-        if past.settings["fingerprint"] != self.settings["fingerprint"]:
+        if past.settings != self.settings:
             raise SparsityReportError(
-                f"{self._log}: is the log of another run, whose model or mask differs; give "
-                "another file, or the pruning of that run as mask="
+                f"{self._log}: is the log of another run, whose model, mask or options differ; "
+                "give another file, or its mask, as in mask=sr.existing_zeros(sr.load(PRUNED))"
             )
         with one_line_errors(self._log):
             os.truncate(self._log, sum(map(len, whole_lines(self._log))))
@@ -264,16 +279,18 @@ def track(
         Steps between two records, which count the zeros. With 1, the step at which a pruned weight
         becomes nonzero is exact; otherwise it lies between two records.
     log : path-like, optional
-        File of JSON lines, one per record. If it exists and is of the same model and mask, its
-        records are continued.
+        File of JSON lines, one per record. If it exists and is of the same model, mask and options,
+        it is continued from the number of the next :meth:`Tracker.step`. Where zeros were lost
+        meanwhile, give the mask of the start.
     mode : {"report", "raise", "hold"}
         ``"report"`` records the zeros. ``"raise"`` also ends training by an error at the first
         record with a pruned weight that is not zero. ``"hold"`` sets the pruned weights and their
         gradients to zero after each step. The optimizer keeps its state for them, such as momentum,
-        which has no effect, and clipping by norm includes their gradients.
+        which has no effect where states are of single weights, as in Adam. Clipping by norm
+        includes their gradients.
     mask : Pruning, optional
-        Weights that are to be zero; by default the zeros of the prunable weights now. It takes one
-        bit per weight.
+        Weights that are to be zero, such as ``sr.existing_zeros(sr.load("pruned"))``; by default
+        the zeros of the prunable weights now. It takes one bit per weight.
 
     Returns
     -------
@@ -297,8 +314,15 @@ def track(
     Step 1: 9.6 % of the 393,216 pruned weights are nonzero again, first in
     model.decoder.layers.0.fc1 at step 1.
     """
+    from torch import nn
+
+    from sparsity_report.counting.pruning import Pruning
     from sparsity_report.measure.tracked_model import TrackedModel
 
+    if not isinstance(model, nn.Module) or not isinstance(mask, Pruning | None):
+        raise SparsityReportError(
+            "track: needs an nn.Module, such as sr.load().module(), and a pruning or no mask"
+        )
     if type(every) is not int or every < 1:
         raise SparsityReportError(f"track: every={every!r} is no number of steps; give 1 or more")
     if mode not in MODES:

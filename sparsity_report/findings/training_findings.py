@@ -49,6 +49,7 @@ def training_steps(history: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Yield advice after a loss, or before a merge, with the code that follows it."""
     last = history[history["step"] == history["step"].max()]
     if last["revived"].sum():
-        yield say("next.hold"), 'sr.track(model, mode="hold", mask=pruning)'
+        yield say("next.hold"), 'sr.track(pruned, mode="hold")'
     elif last["filled"].sum():
-        yield say("next.merge"), "pruning.apply_(model)"
+        mask = 'sr.existing_zeros(sr.load("PRUNED"))'
+        yield say("next.merge"), f'sr.track(merged, mode="hold", mask={mask})'

@@ -28,6 +28,8 @@ from sparsity_report.weights.weights import Module, Parameter
 
 # Values counted at a time, a multiple of eight.
 _RUN = 2**20
+# Share of the weights that a mask may leave zero by chance.
+_TRACE = 0.001
 _BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
 
 T = TypeVar("T")
@@ -159,14 +161,28 @@ class TrackedModel:
     def hold_(self) -> None:
         """Set the prunable weights that the mask prunes, and their gradients, to zero."""
         self._reshard()
-        for name, p in self.masked.items():
+        for name in (name for name, p in self.masked.items() if p.prunable):
             module, leaf = self._places[name]
-            gradient = getattr(getattr(module, leaf), "grad", None)
-            for tensor in (value(module, leaf), gradient) if p.prunable else ():
+            gradient, flags = getattr(getattr(module, leaf), "grad", None), None
+            for tensor in (value(module, leaf), gradient):
                 if tensor is not None:
                     local = local_values(tensor.detach())
-                    local = local.transpose(-1, -2) if p.inputs_outputs else local
-                    local.masked_fill_(self._flags(name, local), 0)
+                    local = local.transpose(-1, -2) if self.masked[name].inputs_outputs else local
+                    flags = self._flags(name, local) if flags is None else flags
+                    local.masked_fill_(flags, 0)
+
+    def check_mask(self) -> None:
+        """Refuse a mask of another model, in which the zeros of this one lie by chance."""
+        sums = self.count()[["kept", "revived", "new"]].sum()
+        self._patterns, self._grouped = {}, {*self.masked}  # those of the held weights
+        weights = sum(p.total for p in self.masked.values())
+        zeros, pruned = sums["kept"] + sums["new"], sums["kept"] + sums["revived"]
+        by_chance = zeros * pruned / max(weights, 1)
+        if sums["new"] > _TRACE * weights and 2 * sums["kept"] < zeros + by_chance:
+            raise self.weights.wrong(
+                f"has {zeros:,} zeros, and the mask prunes {sums['kept']:,} of them alone; give "
+                "the mask of this model"
+            )
 
     def _has_shards(self) -> bool:
         return any(is_shard(self._tensor(p)) for p in self.weights.stored)
@@ -178,6 +194,9 @@ class TrackedModel:
             module.reshard()
         if self._has_shards() != self.is_sharded:
             raise self.weights.wrong("was sharded after track(); call track() after fully_shard()")
+        for p in self.weights.stored:
+            if self._tensor(p).is_meta:
+                raise self.weights.wrong(f"has no values of {p.name} any more; load them again")
 
     def _count(self, p: Parameter, adapters: dict[int, list[Any]]) -> list[int]:
         """Return NaN, pruned, kept, adapted and filled weights, and the numbers of the side."""
@@ -286,7 +305,7 @@ def _adapters(model: nn.Module) -> dict[int, list[Any]]:
     layers: dict[int, list[Any]] = {}
     every: Iterable[Any] = model.modules()
     for layer in every:
-        if hasattr(layer, "merged_adapters") and not layer.merged:
+        if hasattr(layer, "merged_adapters") and not getattr(layer, "merged", True):
             layers.setdefault(id(_base_weight(layer)), []).append(layer)
     return layers
 

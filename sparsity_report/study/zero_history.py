@@ -153,11 +153,15 @@ class ZeroHistory:
         )
 
     def _chosen(self) -> list[pd.DataFrame]:
-        """Return records at even distances, with the first and the last, and those of a revival."""
-        count, steps = len(self.records), self.steps
-        places = {round(i * (count - 1) / (_MOST - 3)) for i in range(_MOST - 2)}
-        if revival := first_revival(self.history):
-            places |= {steps.index(revival.after), steps.index(revival.step)}
+        """Return records at even distances, with both ends and the first losses of modules."""
+        count, steps, history = len(self.records), self.steps, self.history
+        if count <= _MOST:
+            return self.records
+        lost = history[history["revived"].gt(0).fillna(False)].groupby("module_name")["step"].min()
+        places = {steps.index(step) for step in sorted({*lost})[: _MOST // 2]}
+        places |= {place - 1 for place in sorted(places)[:1] if place}
+        rest = _MOST - len(places)
+        places |= {round(i * (count - 1) / (rest - 1)) for i in range(rest)}
         return [self.records[place] for place in sorted(places)]
 
     def _layers(self, record: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -190,6 +190,12 @@ def test_a_mask_is_checked_against_the_model():
         sr.track(model, mask=pruning)
     with pytest.raises(SparsityReportError, match="give a pruning of this model"):
         sr.track(gpt2(), mask=pruning)
+    other = sr.random_unstructured(sr.load(model), 0.5)
+    taken = other.apply_(copy.deepcopy(model))
+    before = copy.deepcopy(taken.state_dict())
+    with pytest.raises(SparsityReportError, match="give the mask of this model"):
+        sr.track(taken, mask=pruning, mode="hold")
+    assert all(torch.equal(value, before[name]) for name, value in taken.state_dict().items())
     tracker = sr.track(pruning.apply_(copy.deepcopy(model)), mask=pruning)
     assert int(tracker.history["kept"].sum()) == pruning.pruned
 
@@ -209,7 +215,9 @@ def test_a_log_is_read_back_and_continued(tmp_path):
         file.write('{"columns":["st')  # the run was killed
     assert sr.read_track(log).history.equals(tracker.history)
     again = sr.track(start, every=1, log=log)
-    trained(start, again, 1)
+    with pytest.raises(SparsityReportError, match="has records up to step 2; give the number"):
+        again.step()
+    again.step(3)
     assert again.history["step"].unique().tolist() == [0, 1, 2, 3]
     again.step(2)
     assert again.history["step"].unique().tolist() == [0, 1, 2]
@@ -218,7 +226,12 @@ def test_a_log_is_read_back_and_continued(tmp_path):
     before = log.read_bytes()
     with pytest.raises(SparsityReportError, match="log of another run"):
         sr.track(other, log=log)
+    with pytest.raises(SparsityReportError, match="log of another run"):
+        sr.track(pruned(opt()), every=2, log=log)
     assert log.read_bytes() == before
+    log.unlink()  # meanwhile
+    again.step()
+    assert sr.read_track(log).history.equals(again.history)
 
 
 KILLED = """
@@ -227,7 +240,7 @@ model = sr.masked(sr.global_magnitude(sr.load(), 0.5)).module()
 tracker = sr.track(model, every=1, log=sys.argv[1])
 for step in range(int(sys.argv[2])):
     model.get_parameter("model.decoder.layers.0.fc1.weight").data.view(-1)[:step * 100] += 1
-    tracker.step()
+    tracker.step(int(sys.argv[4]) + step + 1)
     if step == int(sys.argv[3]):
         os.kill(os.getpid(), 9)
 """
@@ -236,9 +249,9 @@ for step in range(int(sys.argv[2])):
 def test_a_killed_run_keeps_its_records(tmp_path):
     log = tmp_path / "zeros.jsonl"
     run = [sys.executable, "-c", KILLED, str(log)]
-    assert subprocess.run([*run, "9", "2"], check=False).returncode == -signal.SIGKILL
+    assert subprocess.run([*run, "9", "2", "0"], check=False).returncode == -signal.SIGKILL
     assert sr.read_track(log).history["step"].unique().tolist() == [0, 1, 2, 3]
-    subprocess.run([*run, "2", "9"], check=True)
+    subprocess.run([*run, "2", "9", "3"], check=True)
     assert sr.read_track(log).history["step"].unique().tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -269,6 +282,9 @@ def test_what_cannot_be_counted_is_refused_and_the_log_kept(tmp_path):
     for options in ({"every": 0}, {"every": True}, {"mode": "hard"}):
         with pytest.raises(SparsityReportError, match="track: "):
             sr.track(opt(), **options)
+    for model in (sr.load(), "opt"):
+        with pytest.raises(SparsityReportError, match=r"needs an nn\.Module"):
+            sr.track(model)
     with torch.device("meta"):
         meta = opt()
     with pytest.raises(SparsityReportError, match="no dense values"):
@@ -282,6 +298,9 @@ def test_what_cannot_be_counted_is_refused_and_the_log_kept(tmp_path):
         tracker.step()
     weight.data[0, 0] = float("inf")
     tracker.step()
+    for number in (-1, 2.0, "a"):
+        with pytest.raises(SparsityReportError, match="is no number of a step"):
+            tracker.step(number)
     model.model.decoder.layers[0].extra = nn.Linear(2, 2)
     with pytest.raises(SparsityReportError, match="other parameters than at the start"):
         tracker.step()
