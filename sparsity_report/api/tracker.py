@@ -48,8 +48,8 @@ class Track(ZeroHistory):
     ...     tracker = sr.track(model, every=1, log=f"{folder}/zeros.jsonl")
     ...     tracker.step()
     ...     track = sr.read_track(f"{folder}/zeros.jsonl")
-    >>> print(track)
-    Step 1: all 393,216 pruned weights are still zero.
+    >>> print(track)  # doctest: +NORMALIZE_WHITESPACE
+    The zeros survived 1 step: all 393 216 pruned weights are still zero.
     """
 
     def __repr__(self) -> str:
@@ -311,7 +311,7 @@ def track(
     >>> _ = model.model.decoder.layers[0].fc1.weight.data.add_(1)  # as an optimizer would
     >>> tracker.step()
     >>> print(tracker)  # doctest: +NORMALIZE_WHITESPACE
-    Step 1: 9.6 % of the 393,216 pruned weights are nonzero again, first in
+    Step 1: 7.8 % of the 393 216 pruned weights are nonzero again, first in
     model.decoder.layers.0.fc1 at step 1.
     """
     from torch import nn

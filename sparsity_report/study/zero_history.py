@@ -108,7 +108,7 @@ class ZeroHistory:
         >>> import sparsity_report as sr
         >>> model = sr.masked(sr.global_magnitude(sr.load(), sparsity=0.5)).module()
         >>> sr.track(model).totals[["step", "kept", "kept_share"]].values.tolist()
-        [[0.0, 393216.0, 1.0]]
+        [[0, 393216, 1.0]]
         """
         return self._sums(total_frame, [])
 
