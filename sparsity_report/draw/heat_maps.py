@@ -31,6 +31,8 @@ MOST_EXPERTS = 8_000
 _SMALL, _SMALL_ROW, _SMALL_HEIGHT = 210, 13, 200
 # Most cells of a map of heads or experts, and its greatest height.
 _MOST, _TALLEST = 5_000, 420
+# Cells of a history from which tooltips would take most of a page.
+_TIPPED = 600
 # Titles of the blocks and of the tooltip's fields.
 _AXIS, _TIPS = "chart.x_transformer_block", {"block": "kind.block", "projection": "name.projection"}
 
@@ -222,11 +224,12 @@ def history_map(study: StudyFigures, width: float = TEXT_WIDTH) -> HeatMap | Non
     shares, title = cells["kept_share"], say("chart.history_map_title")
     ends = {"low": shares.min(), "high": shares.max()}
     counts = {"steps": len(axes[0]), "places": len(axes[1])}
+    tips = {"block": "column.step", "projection": "label.place", "label": "chart.zeros_label"}
     return _map(
         cells.assign(block=cells["step"].map(str), projection=cells["place"].map(str)),
         (axes[0], axes[1]),
         "kept_share",
-        {"block": "column.step", "projection": "label.place", "label": "chart.zeros_label"},
+        tips if len(cells) < _TIPPED else None,
         width=width,
         row=min(theme.ROW, _TALLEST / len(axes[1])),
         title=title,

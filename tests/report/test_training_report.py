@@ -157,9 +157,12 @@ def test_tables_by_group_block_and_module(model):
     places = kept_by_place(study.history, study.layers).pivot(
         index="step", columns="place", values="kept_share"
     )
-    # A block: 4 · 8,192 + 2 · 32,768 pruned weights.
-    assert places["1"].tolist() == [1, 1 - 4096 / 98_304, 1 - 8192 / 98_304]
-    assert places["0"].tolist() == [1, 1, 1]
+    assert places["1.fc1"].tolist() == [1, 1 - 4096 / 32_768, 1 - 8192 / 32_768]
+    assert places["0.fc1"].tolist() == [1, 1, 1]
+    long = pd.concat([study.history.assign(step=step) for step in range(101)])
+    blocks = kept_by_place(long, study.layers)
+    # A block: 4 · 8,192 + 2 · 32,768 pruned weights, at the three steps.
+    assert blocks.query("step == 7 and place == '1'")["pruned"].tolist() == [3 * 98_304]
 
 
 def test_each_medium_shows_the_history(model, tmp_path):

@@ -114,8 +114,8 @@ def timeline(study: StudyFigures) -> Table:
 def history_map(study: StudyFigures) -> Table:
     """Return the shares of the pruned weights that are zero, by step and place."""
     frame = kept_by_place(study.facts.table("history"), study.layers)
-    wide = frame.pivot(index="step", columns="place", values="kept_share")
-    wide = wide[[*frame["place"].unique()]].rename(columns=str)
+    wide = frame.pivot(index="place", columns="step", values="kept_share")
+    wide = wide.loc[frame["place"].unique()].rename_axis("module_name").rename(columns=str)
     return wide_table("history_map", say("caption.history_map"), wide, SHARE)
 
 

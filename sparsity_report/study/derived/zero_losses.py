@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import pandas as pd
 
+# Most cells of the map by module; with more it is by block.
+_CELLS = 2400
 #: Columns of counts that are summed.
 FATES = ["zeros", "kept", "revived", "new", "filled"]
 
@@ -46,10 +50,16 @@ def module_losses(history: pd.DataFrame) -> pd.DataFrame:
 def kept_by_place(history: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """Return the fate of the pruned weights by step and ``place``, in the order of the model.
 
-    A place is the number of a Transformer block, or a module outside of blocks.
+    A place is a module, without the words that all begin with. In a long history it is the number
+    of a Transformer block, or a module outside of blocks.
     """
-    blocks = layers.drop_duplicates("module_name").set_index("module_name")["block"]
     rows = history[history["kept"].notna()]
     names = rows["module_name"]
-    place = names.map(blocks).astype("string").fillna(names)
+    shared = list(
+        takewhile(lambda words: len({*words}) == 1, zip(*names.str.split("."), strict=False))
+    )
+    place = names.str.split(".", n=len(shared)).str[-1]
+    if len(rows) > _CELLS:
+        blocks = layers.drop_duplicates("module_name").set_index("module_name")["block"]
+        place = names.map(blocks).astype("string").fillna(names)
     return fate_shares(rows.assign(place=place), "step", "place")
