@@ -194,13 +194,15 @@ def _sensitivity(given: Compared, analysis: Analysis) -> pd.DataFrame:
 
 @dataclass_options
 def render(
-    saved: Annotated[Path, typer.Argument(help="study.json of an earlier run.", metavar="STUDY")],
+    saved: Annotated[
+        Path, typer.Argument(help="study.json of a run, or log of track().", metavar="STUDY")
+    ],
     *,
     outputs: RenderOptions,
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
     if not saved.exists():
-        raise SparsityReportError(f"{saved}: no such file; give the study.json of an earlier run")
+        raise SparsityReportError(f"{saved}: no such file; give a study.json or a log of track()")
     check_outputs(outputs)
     import sparsity_report as sr
 
