@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from sparsity_report.counting.kept_experts import routed_parameters
 from sparsity_report.counting.matrix_counts import MatrixCount, count_entry
 from sparsity_report.counting.n_m_patterns import Pattern, find_pattern
 from sparsity_report.errors import SparsityReportError
@@ -85,10 +86,17 @@ def expert_counts(weights: Weights) -> list[int]:
 
 
 def _each_expert(weights: Weights) -> dict[str, list[float]]:
-    """Return distinct parameters, mean bytes and bits per weight of a routed expert by module."""
-    stacks = ([p for p in m.parameters if p.experts > 1 and p.uses < 1] for m in weights.modules)
-    rows = [(sum(p.total for p in s), sum(p.stored_bytes for p in s), s[0].experts)
-            for s in stacks if s]  # fmt: skip
+    """Return distinct parameters, mean bytes and bits per weight of a routed expert by module.
+
+    Biases of experts belong to them.
+    """
+    beside = {p.name: module.parameters for module in weights.modules for p in module.parameters}
+    rows = []
+    for stack in routed_parameters(weights).values():
+        count = stack[0].experts
+        parts = {p.name: p for each in stack for p in beside[each.name] if p.shape[0] == count}
+        sizes = [(p.total, p.stored_bytes) for p in parts.values()]
+        rows.append((*map(sum, zip(*sizes, strict=True)), count))
     return {
         "each_parameters": sorted({total // count for total, _, count in rows}),
         "each_bytes": sorted({size / count for _, size, count in rows}),

@@ -13,6 +13,7 @@ from smaller_mixtures import saved
 import sparsity_report as sr
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import filesystem
+from sparsity_report.findings.model_counts import model_counts
 
 ALL = {block: [*range(12)] for block in (0, 1)}
 KEPT = {0: [0, 2, 10], 1: [1, 9, 11]}
@@ -160,7 +161,10 @@ def test_what_is_no_block_of_a_gguf_model_is_refused(tmp_path):
         (sr.masked(sr.layerwise_magnitude(weights, 0.5)), {}),
         (sr.dense(weights), {"unpack": True}),
     ):
-        with pytest.raises(SparsityReportError, match=r"get blocks of GGUF .* with llama.cpp$"):
+        with pytest.raises(
+            SparsityReportError,
+            match=r"(is no GGUF model|values would change); choose .* with llama.cpp$",
+        ):
             sr.write_checkpoint(variant, out, **options)
     with pytest.raises(SparsityReportError, match=r"or lacks some already"):
         sr.without_experts(sr.KeptExperts(smaller(whole).weights, {0: [0, 1], 1: [0, 1]}))
@@ -206,9 +210,25 @@ def test_prune_writes_a_file(tmp_path):
     given = ("prune", whole, "--keep-experts", tmp_path / "list.json", "--by-names")
     out = command(*given, "--sparsity", "50%", "--out", tmp_path / "out.gguf")
     assert (out.returncode, out.stderr.count("\n")) == (2, 1)
-    assert "of which none is pruned" in out.stderr
+    assert "its values would change" in out.stderr
     out = command(*given, "--out", tmp_path / "out.gguf")
     assert (out.returncode, out.stderr) == (0, "")
     assert "6 of 24 experts" in out.stdout
     expected = write(tmp_path / "expected.gguf", KEPT, kind="Q4_0").read_bytes()
     assert (tmp_path / "out.gguf").read_bytes() == expected
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_an_expert_has_the_matrices_and_biases_of_its_block(tmp_path, numbered):
+    weights = sr.load(write(tmp_path / "m.gguf", numbered=numbered), config=False)
+    each = 3 * (8 * 256 + 8 * (not numbered))
+    size = 3 * (8 * 256 * 2 + 8 * 4 * (not numbered))  # float16, and float32 biases
+    counts = model_counts(weights, [])["experts"]
+    assert (counts["each_parameters"], counts["each_bytes"]) == ([each], [size])
+
+
+def test_an_expert_of_gpt_oss_has_its_biases(tmp_path):
+    config = saved(tmp_path, "GptOss").config
+    hidden, inner = config.hidden_size, config.intermediate_size
+    each = 3 * hidden * inner + 2 * inner + hidden
+    assert model_counts(sr.load(tmp_path), [])["experts"]["each_parameters"] == [each]
