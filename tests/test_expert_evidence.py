@@ -58,7 +58,7 @@ def test_every_score_has_a_list_at_every_level(lists, study):
     names = ["Dense"]
     for kept in (6, 4):
         names += [f"{name}{kept}of8" for name in ("REAP", "Frequency", "Magnitude")]
-        names += [f"Random{kept}of8{seed}" for seed in ("", "Seed1", "Seed2")]
+        names += [f"Random{kept}of8{seed}" for seed in ("Seed0", "Seed1", "Seed2")]
     assert study.variants["variant"].tolist() == names
     assert study.variants["expert_score"].tolist()[1:] == [kept.method for kept in lists]
     assert study.identity["seeds"] == [0, 1, 2]
@@ -117,7 +117,8 @@ def test_the_overlap_of_two_texts_has_an_interval_over_modules():
     ("options", "message"),
     [({"keep_experts": "6,best"}, "neither a number, nor a share"),
      ({"keep_experts": "6", "score": ["random"], "calibration": ["a"]}, "has no effect"),
-     ({"keep_experts": "6", "calibration": ["a", "b", "c"]}, "too many values")],
+     ({"keep_experts": "6", "calibration": ["a", "b", "c"]},
+      "--calibration has 3 values; give at most 2")],
 )  # fmt: skip
 def test_contradictory_options_are_one_line(options, message):
     with pytest.raises(sr.SparsityReportError, match=message):

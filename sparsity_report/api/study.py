@@ -25,7 +25,15 @@ from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.provenance import provenance, refreshed
 from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.sweep import level_table
-from sparsity_report.study.variants import Variant, csr_note, fingerprint, listed, variant_row
+from sparsity_report.study.variants import (
+    Variant,
+    csr_note,
+    fingerprint,
+    listed,
+    removal_notes,
+    variant_row,
+)
+from sparsity_report.words.sentences import says
 
 if TYPE_CHECKING:
     from sparsity_report.counting.pruning import Calibration
@@ -372,7 +380,9 @@ def compare(
         notes += [*model.notes, *count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
-    notes += [note for variant in variants for note in variant.notes]
+    removals = removal_notes(variants)
+    each = (note for variant in variants for note in variant.notes)
+    notes += [*removals, *(note for note in each if not says(note, "note.experts_removed"))]
     return Study(
         variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(frames, ignore_index=True),

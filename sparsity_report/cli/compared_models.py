@@ -78,7 +78,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
             count_weights(each, **counting)
         base, calibration = sr.dense(weights), None
         is_pruned = base.is_pruned
-        counts_as_is = choice.as_is or (not choice.sparsity and is_pruned)
+        counts_as_is = choice.as_is or (not (choice.sparsity or fewer) and is_pruned)
         if counts_as_is and not choice.sparsity:
             needing = [policy.option for policy, _ in choices if not policy.pattern]
             if choice.policy and needing:

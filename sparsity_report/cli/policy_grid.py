@@ -17,6 +17,7 @@ from sparsity_report.counting.pruning_policies import (
     read_option,
 )
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.sources.gguf_imatrix import is_imatrix
 from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.words.number_format import read_share
 
@@ -84,13 +85,24 @@ def check_experts(options: Policies, choices: Choices, *, is_one: bool = False) 
             "--keep-experts with a number, or leave it out"
         )
     most = 1 if is_one or not is_scored else 2
-    if len(options.calibration) > most or (is_one and len(keeps) * len(scores) > 1):
-        raise SparsityReportError(
-            "--calibration, --keep-experts or --score has too many values; give prune one of each, "
-            "and run at most two texts, the second to compare the experts that scores keep"
-        )
+    given = {"--calibration": (options.calibration, most)}
+    given |= {"--keep-experts": (keeps, 1), "--score": (scores, 1)} if is_one else {}
+    for name, (values, allowed) in given.items():
+        if len(values) > allowed:
+            raise SparsityReportError(f"{name} has {len(values)} values; give at most {allowed}")
     if needing := [policy.option for policy, _ in choices if policy.calibrates]:
         need_torch(needing[-1])
+
+
+def needs_class(options: Policies) -> bool:
+    """Return whether the class of a model decides the experts that are kept.
+
+    It runs for a text, and its names of modules are keys of random scores. Other scores and lists
+    need the tensors alone.
+    """
+    scores = {*_read_experts(options)[1]}
+    has_counts = all(map(is_imatrix, options.calibration or [None]))
+    return "random" in scores or not (has_counts or scores.isdisjoint(CALIBRATED_SCORES))
 
 
 def chosen_experts(weights: Weights, options: Policies, seeds: int = 1) -> list[KeptExperts]:
@@ -100,7 +112,6 @@ def chosen_experts(weights: Weights, options: Policies, seeds: int = 1) -> list[
     """
     import sparsity_report as sr
     from sparsity_report.study.derived.heads_experts import overlap_note
-    from sparsity_report.weights.sources.gguf_imatrix import is_imatrix
 
     keeps, scores = _read_experts(options)
     if not scores:

@@ -26,16 +26,18 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
     Files of a safetensors model keep their names, dtypes and headers. The folder appears when it
     is complete and its zeros were counted again. Blocks of a GGUF file are copied.
     """
+    start = time.perf_counter()
     check_paths(model, options.base)
     check_free(options.out)
     chosen = _check(options)
     import sparsity_report as sr
-    from sparsity_report.cli.policy_grid import chosen_experts
+    from sparsity_report.cli.policy_grid import chosen_experts, needs_class
 
     with quiet_libraries():
         rules = options.policy or options.sparsity or options.mask
         is_pruned = bool(rules or options.keep_experts is None)
-        weights = _opened(model, options, is_pruned, blacklist=options.blacklist or None)
+        needs = is_pruned or options.out.suffix != ".gguf" or needs_class(options)
+        weights = _opened(model, options, is_pruned, needs, blacklist=options.blacklist or None)
         variant = sr.dense(weights)
         if options.keep_experts is not None:
             kept, *_ = chosen_experts(weights, options)
@@ -43,29 +45,34 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
         if is_pruned:
             pruned = sr.masked(_pruning(variant.weights, options, *chosen))
             variant = replace(pruned, kept=variant.kept)
-        _write(variant, options)
+        _write(variant, options, start)
 
 
 @dataclass_options
 def expand(model: Model = None, *, options: WriteOptions) -> None:
     """Unpack a packed, sparse or GGUF model to dense safetensors files that transformers opens."""
+    start = time.perf_counter()
     check_paths(model, options.base)
     check_free(options.out)
     import sparsity_report as sr
 
     with quiet_libraries():
-        weights = _opened(model, options, is_pruned=True)
+        weights = _opened(model, options, is_pruned=True, needs_class=True)
         is_plain = weights.source == "safetensors" and options.base is None
         if is_plain and not any(p.packing for p in weights.parameters):
             raise weights.wrong("holds no packed weights: its files are dense already; copy them")
-        _write(sr.dense(weights), options, unpack=True)
+        _write(sr.dense(weights), options, start, unpack=True)
 
 
-def _opened(model: str | None, options: WriteOptions, is_pruned: bool, **rules: Any) -> Weights:
+def _opened(
+    model: str | None, options: WriteOptions, is_pruned: bool, needs_class: bool, **rules: Any
+) -> Weights:
     import sparsity_report as sr
     from sparsity_report.counting.checkpoint_writer import check_place
 
-    weights = sr.load(model, config=not options.by_names, **options.opening, **rules)
+    weights = sr.load(
+        model, config=needs_class and not options.by_names, **options.opening, **rules
+    )
     check_place(weights, options.out, is_pruned)
     return weights
 
@@ -102,13 +109,13 @@ def _pruning(weights: Weights, options: PruneOptions, policy: Policy, sparsity: 
         return policy_registry.prune(policy, weights, sparsity, inputs)
 
 
-def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
-    """Write a variant; print its zeros, its bytes and the seconds."""
+def _write(variant: Variant, options: WriteOptions, start: float, **settings: Any) -> None:
+    """Write a variant; print its zeros, its bytes and the seconds since the command began."""
     import sparsity_report as sr
+    from sparsity_report.study.frames import note_findings
     from sparsity_report.study.layers import total_frame
     from sparsity_report.words.sentences import say
 
-    start = time.perf_counter()
     folder = sr.write_checkpoint(variant, options.out, base_model=options.base_model, **settings)
     seconds = time.perf_counter() - start
     files = folder.glob("*.safetensors") if folder.is_dir() else [folder]
@@ -122,6 +129,8 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
         experts = sum(kept.counts.values())
         counts = {"experts": experts - kept.removed, "experts_before": experts}
         print_line(say("prune.experts", before=kept.weights.total, **counts, **figures))
+        for note in note_findings(kept.weights.notes, {"note.list_of_model"}):
+            print_line(note)
     if folder.is_file():  # whose blocks were copied and not counted
         print_line(say("prune.copied", **figures))
         return

@@ -101,10 +101,11 @@ def home_of(weights: Weights) -> Path | None:
 
 def check_place(weights: Weights, folder: Path, is_pruned: bool) -> None:
     """Refuse to write into the opened model, or around it, or values to a GGUF file."""
-    if folder.suffix == ".gguf" and (is_pruned or not isinstance(weights, GGUFWeights)):
+    is_gguf = isinstance(weights, GGUFWeights)
+    if folder.suffix == ".gguf" and (is_pruned or not is_gguf):
+        reason = "its values would change" if is_gguf else f"{weights.name} is no GGUF model"
         raise SparsityReportError(
-            f"cannot write {folder}: GGUF files get blocks of GGUF models alone, of which none is "
-            "pruned or unpacked; choose a folder, and convert it with llama.cpp"
+            f"cannot write {folder}: {reason}; choose a folder, and convert it with llama.cpp"
         )
     weights = weights.base if isinstance(weights, AdaptedWeights) else weights
     if not isinstance(weights, CheckpointWeights):

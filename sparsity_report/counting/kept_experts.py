@@ -20,7 +20,7 @@ from sparsity_report.counting import expert_lists
 from sparsity_report.counting.expert_lists import Layer
 from sparsity_report.counting.pruning import Basis
 from sparsity_report.counting.pruning_policies import EXPERT_SCORES
-from sparsity_report.errors import check_options, explained, opening, writable
+from sparsity_report.errors import check_options, explained, opening, printable, writable
 from sparsity_report.files.atomic import write_file
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Module, Parameter, Weights
@@ -311,7 +311,7 @@ def read_experts(weights: Weights, file: ListLike, *, keep: float | None = None)
     name, data = "list", cast(Any, file)
     if not isinstance(file, Mapping):
         name = Path(file).name
-        with opening(Path(file), "list"):
+        with opening(Path(file), "list"), reading(name):
             data = expert_lists.read_file(Path(file))
     with reading(name):
         counts: Any = {key: p.experts for key, p in routed_stacks(weights).items()}
@@ -330,8 +330,13 @@ def read_experts(weights: Weights, file: ListLike, *, keep: float | None = None)
             numbers = _chosen(weights, name, layer, keep)
             if kept.setdefault(layer.key, numbers) != numbers:
                 raise ValueError(f"it keeps and removes other experts of layer {layer.key!r}")
+        if not kept:
+            raise ValueError("it has no layers")
         result = KeptExperts(weights, kept)
         if is_own:
+            if (model := data["model"]) != weights.name:
+                note = say("note.list_of_model", file=name, model=printable(str(model), 80))
+                weights.notes = (*dict.fromkeys((*weights.notes, note)),)
             return replace(result, method=method, basis=basis)
         return replace(result, basis=digest_of(name, result.kept))
 
@@ -340,7 +345,11 @@ def reading(name: str) -> AbstractContextManager[None]:
     """Turn errors from reading a list or a mapping of scores into one-line errors."""
 
     def explain(error: Exception) -> str:
-        reason = error if isinstance(error, ValueError) else repr(error)
+        reason = error if isinstance(error, ValueError) else "it has no lists or scores by layer"
+        if isinstance(error, KeyError):
+            reason = f"it lacks {error}"
+        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            reason = "it is not JSON"
         return f"{name}: {reason}; give experts or scores of these weights by module or block"
 
     return explained(explain, AttributeError, LookupError, TypeError, ValueError)
@@ -363,6 +372,12 @@ def find_module(weights: Weights, key: object) -> str:
     if weights.source == "gguf":
         block = str(Module(str(key), "", "", ()).block)
     names = [o for o in stacks if (block == blocks[o] if block else f".{key}." in f".{o}.")]
+    known = [module.block for module in weights.modules if module.name in stacks]
+    if block and not names:
+        raise weights.wrong(
+            f"has no experts in block {block}, which the list names, but in "
+            f"{printable(', '.join(map(str, known)), 80)}; give a list for this model"
+        )
     if len(names) != 1:
         first = next(iter(stacks))
         advice = "" if names else f", or by the number of its block, here {blocks[first]}"
@@ -452,9 +467,11 @@ def _checked(
     """Return the kept experts of a module; refuse numbers that are no choice among them."""
     known = {n for n in numbers if type(n) is int and 0 <= n < stack.experts}
     if len(known) != len(numbers):
+        others = [n for n in numbers if type(n) is not int or n not in known]
+        odd = [*others, *(f"{n} twice" for n in known if [*numbers].count(n) > 1)][0]
         raise weights.wrong(
-            f"has experts 0 to {stack.experts - 1:,} in {name}, but the list has others, or one "
-            "twice; give a list for these weights"
+            f"has experts 0 to {stack.experts - 1:,} in {name}, but the list has "
+            f"{printable(str(odd), 40)}; give a list for these weights"
         )
     sizes = {len(known.intersection(group)) for group in expert_groups(stack)}
     if len(sizes) > 1:

@@ -198,9 +198,10 @@ def _cells(shape: HeatMap, plot: _Plot) -> Iterator[str]:
         color, ink = shape.paint(cell.value)
         paths.setdefault((color, cell.tip), []).append(f"M{column} {row}h{length:.3g}")
         x, y = left + (column + 0.5) * wide, top + (row + 0.5) * shape.row
-        text = "×" * cell.is_crossed + digits(cell.value, shape.kind) * has_digits
+        text = digits(cell.value, shape.kind) if has_digits else "×" * cell.is_crossed
+        style = f'fill="{ink}"' + ' text-decoration="line-through"' * cell.is_crossed
         if text:
-            texts.append(_text(x, y + 0.35 * LABEL, text, f'fill="{ink}"'))
+            texts.append(_text(x, y + 0.35 * LABEL, text, style))
     moved = f"translate({left:.5g} {top + shape.row / 2:.5g}) scale({wide:.5g} {shape.row:.5g})"
     edges = "" if is_spaced else ' shape-rendering="crispEdges"'
     yield f'<g transform="{moved}" stroke-width="{stroke:.3g}"{edges}>'

@@ -109,6 +109,5 @@ def check_free(target: Path) -> None:
     if os.path.lexists(target) and (
         target.is_symlink() or not target.is_dir() or any(target.iterdir())
     ):
-        raise SparsityReportError(
-            f"cannot write {target}: it exists and is not an empty folder; choose another path"
-        )
+        kind = " and is not empty" if target.is_dir() else ""
+        raise SparsityReportError(f"cannot write {target}: it exists{kind}; choose another path")

@@ -166,12 +166,13 @@ def _after_experts(study: StudyFigures) -> Iterator[tuple[str, str]]:
         best = min(scores, key=lambda each: each.perplexity, default=None)
         if best and (change := facts.paired(best).get(best.variant, facts.original)):
             changes.append((facts.total(names[0], "total") or 0.0, *change.ratio, change.variant))
+            correction = facts.paired(best).correction
     kept = min((change for change in changes if change[2] <= 1), default=None)
-    if changes:
+    if changes and kept in {None, min(changes)}:  # otherwise fewer were measured, too
         _, _, low, high, name = kept or max(changes)
         ends = {"level": kept_words(facts.lacking[name]), **ratio_ends(low, high)}
         key = "next.keep_fewer" if kept else "next.keep_more"
-        yield say(key, best=labels_of(study, [name])[0], **ends), ""
+        yield say(key, best=labels_of(study, [name])[0], correction=correction, **ends), ""
 
 
 def _after_scores(study: StudyFigures) -> Iterator[tuple[str, str]]:

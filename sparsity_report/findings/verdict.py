@@ -118,15 +118,16 @@ def _ranked(
     if len(ranked) == 1 or is_guessing(best.perplexity, tokens):
         return
     pairs, variants = study.facts.paired(best), [known[name].variant for name in ranked]
-    key, lowest = "verdict.highest", list[str]()
-    if variants in pairs.rivals:
+    lowest, key = list[str](), "verdict.highest"
+    if is_compared := variants in pairs.rivals and not pairs.why(variants):
         lowest = labels_of(study, pairs.best(variants))
-        is_apart = lowest or pairs.why(variants)
-        key = "verdict.lowest" if lowest else key if is_apart else "verdict.not_separated"
+        key = "verdict.lowest" if lowest else "verdict.not_separated"
+    counts = {"level": level, "best": lowest, "number": len(ranked)}
     worst = {"worst": labels_of(study, ranked)[-1], "high": (known[ranked[-1]].perplexity, tokens)}
-    number = len({label.split(", seed ")[0] for label in labels_of(study, ranked)})
-    number = len(ranked) if key == "verdict.highest" else number
-    yield say(key, level=level, best=lowest, number=number, **worst)
+    if study.facts.contenders:
+        yield say(key, **counts, **worst)
+    elif is_compared:  # no choice of experts is called worst, because none is separated from all
+        yield say(f"{key}_choice", **counts)
 
 
 def _change(study: StudyFigures, score: Scored, cause: str) -> str:

@@ -21,7 +21,6 @@ from sparsity_report.weights.sources.gguf_imatrix import expert_tokens, is_imatr
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.weights.weights import Parameter, Weights
-from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     from sparsity_report.measure.calibration import CalibrationOptions
@@ -115,9 +114,9 @@ def reap(
         path = Path(cast(str, calibration))
         if score != "frequency":
             raise SparsityReportError(f"{path}: an imatrix has no outputs; use score='frequency'")
-        name = say("name.imatrix", file=path.name)
+        tokens, name = expert_tokens(path)
         key = _COLUMNS[score][1]
-        calibration = {block: {key: counts} for block, counts in expert_tokens(path).items()}
+        calibration = {block: {key: counts} for block, counts in tokens.items()}
     method = f"random, seed {seed}" if score == "random" else score
     use = calibration.experts if isinstance(calibration, Calibration) else None
     if score not in CALIBRATED_SCORES:

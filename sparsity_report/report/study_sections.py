@@ -22,6 +22,7 @@ from sparsity_report.report.sections import Block, Bullets, Chart, Drawing, Medi
 from sparsity_report.report.tables import method_tables, speed_tables, study_tables, task_tables
 from sparsity_report.report.tables.latex import tex
 from sparsity_report.report.tables.table_model import Table, plain_rows
+from sparsity_report.study.derived.heads_experts import OVERLAPS
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.untrusted.display_text import clip, short_name
@@ -245,7 +246,9 @@ def _method(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Itera
         return
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
+    elsewhere = note_findings(study.notes, OVERLAPS)
     notes = [say("format.note_sentence", note=note) for note in study.notes]
+    notes = [note for note in notes if note not in elsewhere]
     yield Bullets((*notes, *sentences["method"], *conventions(study), *audit(study)))
     yield sections.Partial("provenance", {"texts": _origin(study), "bibtex": bibtex(study)})
 

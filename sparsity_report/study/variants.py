@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -103,10 +104,7 @@ class Variant:
         if basis := kept.basis:
             source = say("note.expert_source", name=basis.name, fingerprint=basis.fingerprint)
             notes.insert(0, source if basis.windows is None else basis.note)
-        figures = {"removed": kept.removed, "count": sum(kept.counts.values())}
-        names = {"variant": self.name, "model": kept.weights.name, "method": kept.method}
-        modules = len(kept.counts)
-        return (say("note.experts_removed", **names, **figures, modules=modules), *notes)
+        return (*removal_notes([self]), *notes)
 
     def layers(self, convention: str = "standard") -> pd.DataFrame:
         """Return one row per module that owns parameters.
@@ -315,8 +313,23 @@ def without_experts(kept: KeptExperts, *, name: str | None = None) -> Variant:
     weights = keep_experts(kept.weights, kept.kept, kept.counts, model)
     method, _, seed = kept.method.partition(", seed ")
     prefix = _PREFIXES.get(method, method.title())
-    suffix = f"Seed{seed}" if seed not in {"", "0"} else ""
+    suffix = f"Seed{seed}" if seed else ""
     return Variant(name or f"{prefix}{kept.label}{suffix}", weights, None, "dense", kept)
+
+
+def removal_notes(variants: Iterable[Variant]) -> list[str]:
+    """Return a note for each number of experts that variants of one model lack."""
+    groups = defaultdict[tuple[Weights, int], dict[str, KeptExperts]](dict)
+    for variant in variants:
+        if kept := variant.kept:
+            groups[kept.weights, kept.removed][variant.name] = kept
+    notes = []
+    for (weights, removed), lists in groups.items():
+        counts, methods = next(iter(lists.values())).counts, [o.method for o in lists.values()]
+        names = {"variants": [*lists], "model": weights.name, "methods": [*dict.fromkeys(methods)]}
+        figures = {"removed": removed, "count": sum(counts.values()), "modules": len(counts)}
+        notes.append(say("note.experts_removed", **names, **figures))
+    return notes
 
 
 def csr_note(weights: Weights) -> str | None:

@@ -206,14 +206,16 @@ def _caption(study: StudyFigures) -> str:
 
 def _note(study: StudyFigures, rows: Sequence[_Figures]) -> str:
     """Return denominators, and the computation of intervals and marks that the rows have."""
-    sentences = [say("table_note.results")]
+    suffix = "" if study.facts.contenders or not study.facts.expert_lists else "_experts"
+    has_zeros = any(row.get("zeros") for row in rows)
+    sentences = [say("table_note.results" if has_zeros else "table_note.results_sizes")]
     if dtypes := study.facts.unpacked_dtypes(study.facts.baseline):
         sentences.append(say("table_note.results_unpacked", dtypes=dtypes))
     cells = [row["perplexity"] for row in rows if row.get("perplexity")]
     if any(isinstance(cell.value, tuple) for cell in cells):
         sentences.append(study_tables.paired_note(study, records(_scored(study))[0]))
     if any(cell.note for cell in cells):
-        sentences.append(say("table_note.lowest"))
+        sentences.append(say(f"table_note.lowest{suffix}"))
     return " ".join(sentences)
 
 

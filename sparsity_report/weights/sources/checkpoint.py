@@ -299,9 +299,13 @@ class CheckpointWeights(Weights):
         """Return the model on the meta device; refuse one without class or copy on disk."""
         self.require_local()
         if (model := self._matched[0]) is None:
+            experts = (
+                ", or score experts by --score magnitude,random or by --score frequency "
+                "--calibration IMATRIX"
+            ) * any(p.experts > 1 for p in self.parameters)
             raise self.wrong(
                 "can be counted but not run: transformers has no class for it; load it with that "
-                "class and pass the nn.Module"
+                f"class and pass the nn.Module{experts}"
             )
         return model
 

@@ -4,8 +4,9 @@ import os
 import re
 from pathlib import Path
 
-from sparsity_report.errors import SparsityReportError, opening
+from sparsity_report.errors import SparsityReportError, opening, printable
 from sparsity_report.weights.sources.gguf_files import read_header
+from sparsity_report.words.sentences import say
 
 _COUNTS = re.compile(r"blk\.(\d{1,6})\.ffn_\w+_exps\.weight\.counts")
 
@@ -22,8 +23,8 @@ def is_imatrix(text: object) -> bool:
     return head.startswith(b"GGUF") or (head[8:] == b"blk." and head[7] == 0)
 
 
-def expert_tokens(path: Path) -> dict[int, list[float]]:
-    """Return the tokens that routers sent to each expert, by block.
+def expert_tokens(path: Path) -> tuple[dict[int, list[float]], str]:
+    """Return the tokens that routers sent to each expert, by block, and a name of the file.
 
     Raises
     ------
@@ -47,4 +48,8 @@ def expert_tokens(path: Path) -> dict[int, list[float]]:
             f"{path}: holds no tokens by expert, as no older file does; write an imatrix of the "
             "mixture with llama-imatrix --output-format gguf"
         )
-    return known
+    texts, chunks = (metadata.get(f"imatrix.{key}") for key in ("datasets", "chunk_count"))
+    is_named = isinstance(texts, list) and texts and isinstance(chunks, int)
+    key = "name.imatrix" if is_named else "name.imatrix_of_unknown"
+    names = [printable(str(name), 80) for name in texts] if is_named else []
+    return known, say(key, file=path.name, texts=names, chunks=chunks)

@@ -194,6 +194,8 @@ def _match(
     path: Path, options: ReaderOptions, entries: Mapping[str, Entry], metadata: Metadata
 ) -> tuple[Contents, Any]:
     """Match tensors with the model of transformers; return them and its value converter."""
+    if metadata.get(ARCHITECTURE) == "llama" and metadata.get("llama.expert_count"):
+        return _unmatched(options, entries, metadata, say("note.llama_mixture")), None
     need_torch(options.name, "names and metadata")
     from transformers import modeling_gguf_pytorch_utils as utils
 
