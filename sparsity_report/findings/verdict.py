@@ -127,7 +127,7 @@ def _ranked(
     if study.facts.contenders:
         yield say(key, **counts, **worst)
     elif is_compared:  # no choice of experts is called worst, because none is separated from all
-        yield say(f"{key}_choice", **counts)
+        yield say("verdict.lowest_choice" if lowest else "verdict.choices_not_separated", **counts)
 
 
 def _change(study: StudyFigures, score: Scored, cause: str) -> str:

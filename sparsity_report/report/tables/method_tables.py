@@ -206,7 +206,6 @@ def _caption(study: StudyFigures) -> str:
 
 def _note(study: StudyFigures, rows: Sequence[_Figures]) -> str:
     """Return denominators, and the computation of intervals and marks that the rows have."""
-    suffix = "" if study.facts.contenders or not study.facts.expert_lists else "_experts"
     has_zeros = any(row.get("zeros") for row in rows)
     sentences = [say("table_note.results" if has_zeros else "table_note.results_sizes")]
     if dtypes := study.facts.unpacked_dtypes(study.facts.baseline):
@@ -215,7 +214,7 @@ def _note(study: StudyFigures, rows: Sequence[_Figures]) -> str:
     if any(isinstance(cell.value, tuple) for cell in cells):
         sentences.append(study_tables.paired_note(study, records(_scored(study))[0]))
     if any(cell.note for cell in cells):
-        sentences.append(say(f"table_note.lowest{suffix}"))
+        sentences.append(say("table_note.lowest" if study.facts.contenders else "table_note.lowest_choice"))
     return " ".join(sentences)
 
 
@@ -235,13 +234,13 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
         if is_scored:
             policy = method_name(scores[row["variant"]])
         label = policy[:1].upper() + policy[1:] or short_name(row["variant"])
-        if row["sparsity"] == 0 and not has_policy:
+        if is_scored and not has_policy:
+            kind = kept_words(fewer[row["variant"]], "results.experts")
+            row["fingerprint"] = models.index[0]
+        elif row["sparsity"] == 0 and not has_policy:
             kind = ""
             if len(names) > 1 and row["variant"] not in fewer:
                 label = say("name.dense_baseline")  # one row for all models
-            if is_scored:
-                kind = kept_words(fewer[row["variant"]], "results.experts")
-                row["fingerprint"] = models.index[0]
         elif not has_policy and row["variant"] == facts.baseline:
             label = say("name.as_opened")
         rows.append((kind, label, names[row["fingerprint"]], row["variant"]))

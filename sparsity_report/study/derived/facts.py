@@ -328,6 +328,7 @@ class Facts:
         opened = {*rows.loc[rows["method"].isna(), "variant"]}
         # Zeros of an opened model that rounding explains are no pruning.
         pruned = {name for names in self.already_pruned.values() for name in names}
+        pruned = set() if self.lacking else pruned  # choices of experts are compared instead
         names = [n for n in self.first_prunings["variant"] if n not in opened or n in pruned]
         others = [n for n in names if self.baseline not in self.layouts_of(n)]
         return tuple(others or names)

@@ -235,7 +235,7 @@ class HeaderReader:
         Returns
         -------
         object
-            A number, boolean, text or list of numbers; for the vocabulary the number of tokens;
+            A number, boolean, text or list of them; for the vocabulary the number of tokens;
             None for a value that is skipped.
         """
         if kind in _SCALARS:
@@ -258,6 +258,8 @@ class HeaderReader:
             return None
         if item != _STRING:
             raise ValueError(f"{key!r} is an array of value type {item}")
+        if key == "imatrix.datasets" and count <= limits.BLOCKS:
+            return [self.value(key, _STRING) for _ in range(count)]
         self._skip_texts(count)
         return count if key == TOKENS else None
 
