@@ -123,7 +123,7 @@ def _steps(study: StudyFigures) -> Iterator[tuple[str, str]]:
     elif facts.lacks_head(variant):
         if study.tasks is None:
             yield say("next.score_tasks"), "study.with_measured(tasks=frame)"
-    elif variant in facts.already_pruned:
+    elif variant in facts.already_pruned and not facts.lacking:
         yield say("next.score_beside_base"), "sparsity-report run BASE MODEL --perplexity"
     elif command := _command(study) or ("--perplexity" if facts.lacking else ""):
         yield say("next.score"), command

@@ -223,7 +223,8 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
     facts, frame = study.facts, study.facts.methods
     models = frame.drop_duplicates("fingerprint").set_index("fingerprint")["model"]
     names = dict(zip(models.index, distinct_names(list(models)), strict=True))
-    scores = study.variants.set_index("variant")["expert_score"]
+    variants = study.variants.set_index("variant")
+    scores = variants["expert_score"]
     rows, fewer = [], facts.lacking
     for row in records(frame):
         share = facts.level(row["variant"]) if pd.notna(row["sparsity"]) else None
@@ -236,7 +237,7 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
         label = policy[:1].upper() + policy[1:] or short_name(row["variant"])
         if is_scored and not has_policy:
             kind = kept_words(fewer[row["variant"]], "results.experts")
-            row["fingerprint"] = models.index[0]
+            row["fingerprint"] = variants["fingerprint"][facts.baseline]
         elif row["sparsity"] == 0 and not has_policy:
             kind = ""
             if len(names) > 1 and row["variant"] not in fewer:
