@@ -30,10 +30,9 @@ from sparsity_report.study.variants import (
     csr_note,
     fingerprint,
     listed,
-    removal_notes,
+    variant_notes,
     variant_row,
 )
-from sparsity_report.words.sentences import says
 
 if TYPE_CHECKING:
     from sparsity_report.counting.pruning import Calibration
@@ -380,9 +379,7 @@ def compare(
         notes += [*model.notes, *count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
-    removals = removal_notes(variants)
-    each = (note for variant in variants for note in variant.notes)
-    notes += [*removals, *(note for note in each if not says(note, "note.experts_removed"))]
+    notes += variant_notes(variants)
     return Study(
         variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(frames, ignore_index=True),

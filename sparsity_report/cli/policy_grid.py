@@ -101,7 +101,7 @@ def needs_class(options: Policies) -> bool:
     need the tensors alone.
     """
     scores = {*_read_experts(options)[1]}
-    has_counts = all(map(is_imatrix, options.calibration or [None]))
+    has_counts = all(map(is_imatrix, options.calibration or [""]))
     return "random" in scores or not (has_counts or scores.isdisjoint(CALIBRATED_SCORES))
 
 

@@ -98,13 +98,7 @@ class Variant:
         >>> sr.masked(pruning).notes
         ()
         """
-        notes = [self.pruning.basis.note] if self.pruning and self.pruning.basis else []
-        if (kept := self.kept) is None:
-            return tuple(notes)
-        if basis := kept.basis:
-            source = say("note.expert_source", name=basis.name, fingerprint=basis.fingerprint)
-            notes.insert(0, source if basis.windows is None else basis.note)
-        return (*removal_notes([self]), *notes)
+        return tuple(variant_notes([self]))
 
     def layers(self, convention: str = "standard") -> pd.DataFrame:
         """Return one row per module that owns parameters.
@@ -317,19 +311,25 @@ def without_experts(kept: KeptExperts, *, name: str | None = None) -> Variant:
     return Variant(name or f"{prefix}{kept.label}{suffix}", weights, None, "dense", kept)
 
 
-def removal_notes(variants: Iterable[Variant]) -> list[str]:
-    """Return a note for each number of experts that variants of one model lack."""
-    groups = defaultdict[tuple[Weights, int], dict[str, KeptExperts]](dict)
+def variant_notes(variants: Iterable[Variant]) -> list[str]:
+    """Return notes on removed experts, once for each number, and on the basis of choices."""
+    groups, notes = defaultdict[tuple[Weights, int], list[Variant]](list), list[str]()
     for variant in variants:
         if kept := variant.kept:
-            groups[kept.weights, kept.removed][variant.name] = kept
-    notes = []
-    for (weights, removed), lists in groups.items():
-        counts, methods = next(iter(lists.values())).counts, [o.method for o in lists.values()]
-        names = {"variants": [*lists], "model": weights.name, "methods": [*dict.fromkeys(methods)]}
+            groups[kept.weights, kept.removed].append(variant)
+            if basis := kept.basis:
+                source = say("note.expert_source", name=basis.name, fingerprint=basis.fingerprint)
+                notes.append(source if basis.windows is None else basis.note)
+        if variant.pruning and variant.pruning.basis:
+            notes.append(variant.pruning.basis.note)
+    removals = []
+    for (weights, removed), members in groups.items():
+        lists = [o.kept for o in members if o.kept]
+        counts, methods = lists[0].counts, [*dict.fromkeys(each.method for each in lists)]
+        names = {"variants": [o.name for o in members], "model": weights.name, "methods": methods}
         figures = {"removed": removed, "count": sum(counts.values()), "modules": len(counts)}
-        notes.append(say("note.experts_removed", **names, **figures))
-    return notes
+        removals.append(say("note.experts_removed", **names, **figures))
+    return [*removals, *notes]
 
 
 def csr_note(weights: Weights) -> str | None:

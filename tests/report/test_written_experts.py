@@ -139,7 +139,7 @@ def test_run_adds_the_model_without_experts(tmp_path):
 WRONG = [
     (["--keep-experts", "no such"], "is neither a number, nor a share such as 75%, nor a file"),
     (["--keep-experts", "6", "--score", "x"], "--score 'x' is unknown; use reap, frequency, magn"),
-    (["--keep-experts", "6", "--score", "reap,random"], "give prune one of each"),
+    (["--keep-experts", "6", "--score", "reap,random"], "--score has 2 values; give at most 1"),
     (["--score", "reap"], "--score has no effect; add --keep-experts"),
     (["--keep-experts", "LIST", "--score", "reap"], "--score has no effect; add --keep-experts"),
     (

@@ -214,7 +214,9 @@ def _note(study: StudyFigures, rows: Sequence[_Figures]) -> str:
     if any(isinstance(cell.value, tuple) for cell in cells):
         sentences.append(study_tables.paired_note(study, records(_scored(study))[0]))
     if any(cell.note for cell in cells):
-        sentences.append(say("table_note.lowest" if study.facts.contenders else "table_note.lowest_choice"))
+        sentences.append(
+            say("table_note.lowest" if study.facts.contenders else "table_note.lowest_choice")
+        )
     return " ".join(sentences)
 
 

@@ -49,7 +49,6 @@ def expert_tokens(path: Path) -> tuple[dict[int, list[float]], str]:
             "mixture with llama-imatrix --output-format gguf"
         )
     texts, chunks = (metadata.get(f"imatrix.{key}") for key in ("datasets", "chunk_count"))
-    is_named = isinstance(texts, list) and texts and isinstance(chunks, int)
-    key = "name.imatrix" if is_named else "name.imatrix_of_unknown"
-    names = [printable(str(name), 80) for name in texts] if is_named else []
+    names = [printable(str(name), 80) for name in texts] if isinstance(texts, list) else []
+    key = "name.imatrix" if names and isinstance(chunks, int) else "name.imatrix_of_unknown"
     return known, say(key, file=path.name, texts=names, chunks=chunks)
