@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,6 @@ from sparsity_report.study.variants import Variant, variant_row
 from sparsity_report.study.zero_history import ZeroHistory
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback
     from torch import nn
     from transformers import TrainerCallback
 
@@ -49,7 +49,7 @@ class Track(ZeroHistory):
     ...     tracker.step()
     ...     track = sr.read_track(f"{folder}/zeros.jsonl")
     >>> print(track)  # doctest: +NORMALIZE_WHITESPACE
-    The zeros survived 1 step: all 393 216 pruned weights are still zero.
+    The zeros survived 1 step: all 393...216 pruned weights are still zero.
     """
 
     def __repr__(self) -> str:
@@ -199,7 +199,7 @@ class Tracker(Track):
                 f"{self._model.weights.name}: {loss}; go on with mode='report' or mode='hold'"
             )
 
-    def callback(self, framework: str = "transformers") -> TrainerCallback | Callback:
+    def callback(self, framework: str = "transformers") -> TrainerCallback:
         """Return a callback that calls :meth:`step` and logs :meth:`metrics`.
 
         Parameters
@@ -210,8 +210,8 @@ class Tracker(Track):
 
         Returns
         -------
-        transformers.TrainerCallback or lightning.pytorch.Callback
-            To pass as ``Trainer(callbacks=[…])``.
+        transformers.TrainerCallback
+            Or lightning's ``Callback``, to pass as ``Trainer(callbacks=[…])``.
 
         Examples
         --------
@@ -311,7 +311,7 @@ def track(
     >>> _ = model.model.decoder.layers[0].fc1.weight.data.add_(1)  # as an optimizer would
     >>> tracker.step()
     >>> print(tracker)  # doctest: +NORMALIZE_WHITESPACE
-    Step 1: 7.8 % of the 393 216 pruned weights are nonzero again, first in
+    Step 1: 7.8 % of the 393...216 pruned weights are nonzero again, first in
     model.decoder.layers.0.fc1 at step 1.
     """
     from torch import nn
@@ -386,7 +386,7 @@ def _transformers_callback(tracker: Tracker) -> Any:
 
 
 def _lightning_callback(tracker: Tracker) -> Any:
-    from lightning.pytorch import Callback
+    Callback: Any = import_module("lightning.pytorch").Callback  # noqa: N806
 
     class ZerosCallback(Callback):  # type: ignore[misc]
         """Steps of a Lightning trainer, whose loggers receive the metrics."""

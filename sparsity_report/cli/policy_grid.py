@@ -17,7 +17,7 @@ from sparsity_report.counting.pruning_policies import (
     read_option,
 )
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.sources.gguf_imatrix import is_imatrix
+from sparsity_report.weights.sources.model_paths import is_imatrix
 from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.words.number_format import read_share
 

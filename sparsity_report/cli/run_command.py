@@ -60,7 +60,7 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
     """Refuse contradictory options before counting."""
     from sparsity_report.cli.policy_grid import calibrates, check_experts, read_policies
     from sparsity_report.counting.pruning_policies import calibrated_names
-    from sparsity_report.weights.sources.gguf_imatrix import is_imatrix
+    from sparsity_report.weights.sources.model_paths import is_imatrix
 
     choices = read_policies(choice.policy, choice.sparsity)
     if analysis.sensitivity not in {None, "block", "group", "layer"}:

@@ -17,7 +17,8 @@ from sparsity_report.counting.pruning import Calibration
 from sparsity_report.counting.pruning_policies import CALIBRATED_SCORES, EXPERT_SCORES
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.matrix_direction import Matrix
-from sparsity_report.weights.sources.gguf_imatrix import expert_tokens, is_imatrix
+from sparsity_report.weights.sources.gguf_imatrix import expert_tokens
+from sparsity_report.weights.sources.model_paths import is_imatrix
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.torch_extra import need_torch
 from sparsity_report.weights.weights import Parameter, Weights

@@ -153,7 +153,7 @@ def random_words(seed: int, name: str, total: int) -> Words:
     Examples
     --------
     >>> random_words(0, "fc1.weight", 2) % 100
-    array([68,  7], dtype=uint64)
+    array([69, 73], dtype=uint64)
     """
     return np.random.Philox(key=_key(seed, name)).random_raw(total)
 

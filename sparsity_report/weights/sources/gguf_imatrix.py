@@ -1,26 +1,13 @@
 """Tokens by expert from the imatrix files of llama.cpp."""
 
-import os
 import re
 from pathlib import Path
 
-from sparsity_report.errors import SparsityReportError, opening, printable
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.weights.sources.gguf_files import read_header
 from sparsity_report.words.sentences import say
 
 _COUNTS = re.compile(r"blk\.(\d{1,6})\.ffn_\w+_exps\.weight\.counts")
-
-
-def is_imatrix(text: object) -> bool:
-    """Return whether a text is the path of an imatrix, by its first bytes.
-
-    Older files begin with the number of entries, and the first name with its length.
-    """
-    if not isinstance(text, str | Path) or not os.path.isfile(text):  # noqa: PTH113 - never raise
-        return False
-    with opening(Path(text), "imatrix"), Path(text).open("rb") as file:
-        head = file.read(12)
-    return head.startswith(b"GGUF") or (head[8:] == b"blk." and head[7] == 0)
 
 
 def expert_tokens(path: Path) -> tuple[dict[int, list[float]], str]:

@@ -1,11 +1,12 @@
 """Local paths of models, distinguished from Hub ids without loading any library."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, opening
 
 # Files that transformers looks for in a folder, in this order.
 DEFAULTS = {
@@ -106,3 +107,15 @@ def find_model(model: str) -> Path | HubPlace:
     if (place := hub_place(model)) and not place.model.endswith((*STREAMED, *PICKLES)):
         return place
     raise SparsityReportError(f"{model}: no such file or directory; give a path or a Hub id")
+
+
+def is_imatrix(text: object) -> bool:
+    """Return whether a text is the path of an imatrix, by its first bytes.
+
+    Older files begin with the number of entries, and the first name with its length.
+    """
+    if not isinstance(text, str | Path) or not os.path.isfile(text):  # noqa: PTH113 - never raise
+        return False
+    with opening(Path(text), "imatrix"), Path(text).open("rb") as file:
+        head = file.read(12)
+    return head.startswith(b"GGUF") or (head[8:] == b"blk." and head[7] == 0)
