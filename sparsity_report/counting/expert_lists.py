@@ -31,7 +31,7 @@ OWN = "sparsity-report/experts"
 # Signs in the names of a file that is no known list, and their meaning.
 _SIGNS = {
     "coreExperts": "a plan of the experts that stay on a GPU, which removes none",
-    "prun|remov|drop|disabl": "a list of removed experts, of a program that is not known",
+    "prun|remov|drop|disable": "a list of removed experts, of a program that is not known",
     "reap|salien|score|freq|count": "scores of experts, which reap() reads by block",
 }
 _Data = Mapping[Any, Any]

@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, cast
 
 import sparsity_report
 from sparsity_report.counting import expert_lists
@@ -26,6 +24,9 @@ from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Module, Parameter, Weights
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: A file or a mapping with kept or removed experts.
 ListLike = str | os.PathLike[str] | Mapping[int, Sequence[int]] | Mapping[str, Any]
@@ -170,6 +171,8 @@ class KeptExperts:
         >>> one.overlap(other)["overlap"].tolist()
         [0.5]
         """
+        import pandas as pd
+
         if self.counts != other.counts:
             raise self.weights.wrong(
                 f"has other experts than {other.weights.name}; compare lists for one model"

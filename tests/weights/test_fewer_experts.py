@@ -150,8 +150,8 @@ def test_notes_and_rows_name_the_choice(tmp_path):
     study = sr.compare(sr.dense(kept.weights), variant)
     (note,) = of_key(study.notes, "note.experts_removed")
     assert note == say(
-        "note.experts_removed", variant="REAP6of8", removed=4, count=16, modules=2,
-        model=kept.weights.name, method="reap",
+        "note.experts_removed", variants=["REAP6of8"], removed=4, count=16, modules=2,
+        model=kept.weights.name, methods=["reap"],
     )  # fmt: skip
     assert len(of_key(study.notes, "note.calibrated")) == 1
     assert study.variants["basis"].tolist()[1] == "a text"
