@@ -94,7 +94,8 @@ def _each_expert(weights: Weights) -> dict[str, list[float]]:
     rows = []
     for stack in routed_parameters(weights).values():
         count = stack[0].experts
-        parts = {p.name: p for each in stack for p in beside[each.name] if p.shape[0] == count}
+        parts = {each.name: each for each in stack}
+        parts |= {p.name: p for o in stack for p in beside[o.name] if p.shape[:1] == (count,)}
         sizes = [(p.total, p.stored_bytes) for p in parts.values()]
         rows.append((*map(sum, zip(*sizes, strict=True)), count))
     return {
