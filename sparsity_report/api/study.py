@@ -443,7 +443,7 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
     Parameters
     ----------
     path : path-like
-        A JSON file, or a log of :func:`track`, of which the study has the first and the last state.
+        A JSON file, or a log of :func:`track`, whose first and last states become the study.
     strict : bool, default False
         Refuse a study that was edited.
 

@@ -1,4 +1,4 @@
-"""Logs of zeros over training: JSON lines, of which the first describes the model.
+"""Logs of zeros over training: JSON lines after one that describes the model.
 
 A record is a line, so a killed run loses at most the line that it was writing.
 """
