@@ -26,7 +26,7 @@ from sparsity_report.study.files.track_files import (
 from sparsity_report.study.provenance import provenance
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant, variant_row
-from sparsity_report.study.zero_history import ZeroHistory
+from sparsity_report.study.zero_history import ZeroHistory, add_record
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +38,15 @@ if TYPE_CHECKING:
 
 class Track(ZeroHistory):
     """Zeros of a model over training, from :func:`read_track`.
+
+    Parameters
+    ----------
+    first : StudyFigures
+        The model as one variant, when tracking began.
+    settings : mapping
+        Fingerprint of model and mask, and options of :func:`track`.
+    records : list of pandas.DataFrame
+        Rows of :attr:`history` by step.
 
     Examples
     --------
@@ -100,6 +109,15 @@ class Track(ZeroHistory):
 
 class Tracker(Track):
     """Zeros of a live model while it is trained, from :func:`track`.
+
+    Parameters
+    ----------
+    model : TrackedModel
+        The model with its mask.
+    options : mapping
+        ``every`` and ``mode`` of :func:`track`.
+    log : pathlib.Path or None
+        File of the records.
 
     Examples
     --------
@@ -234,7 +252,7 @@ class Tracker(Track):
         """Add a record, to the log first."""
         record = typed("history", layers.assign(step=self._step or 0))
         self._write(log_line(record))
-        self.add(record)
+        add_record(self, record)
 
     def _resumed(self) -> list[pd.DataFrame]:
         """Return the records of the log, whose last line is completed; none of a new one."""

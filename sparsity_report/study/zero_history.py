@@ -58,12 +58,6 @@ class ZeroHistory:
     settings: Mapping[str, Any]
     records: list[pd.DataFrame] = field(default_factory=list)
 
-    def add(self, record: pd.DataFrame) -> None:
-        """Add a record; it supersedes those from its step on, of training that was restarted."""
-        while self.records and self.steps[-1] >= record["step"].iloc[0]:
-            self.records.pop()
-        self.records.append(record)
-
     @property
     def steps(self) -> list[int]:
         """The recorded steps.
@@ -180,6 +174,13 @@ class ZeroHistory:
         shares = [name for name in map(str, sums) if name.startswith("sparsity_")]
         fates = fate_sums(self.history, ["step", *keys])[[*FATES, "kept_share"]]
         return sums[["step", *keys, "total", "nonzero", *shares]].join(fates, on=["step", *keys])
+
+
+def add_record(history: ZeroHistory, record: pd.DataFrame) -> None:
+    """Add a record; it supersedes those from its step on, of training that was restarted."""
+    while history.records and history.steps[-1] >= record["step"].iloc[0]:
+        history.records.pop()
+    history.records.append(record)
 
 
 def first_revival(history: pd.DataFrame) -> Revival | None:

@@ -16,7 +16,7 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError, explained, opening
 from sparsity_report.study.files.json_files import content_of, figures_in
 from sparsity_report.study.schema import plain_table, read
-from sparsity_report.study.zero_history import ZeroHistory
+from sparsity_report.study.zero_history import ZeroHistory, add_record
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, open_file, parse_json
 
@@ -51,7 +51,7 @@ def read_log(path: str | os.PathLike[str]) -> ZeroHistory:
         history = _read_header(source, next(lines, b""))
         names = history.first.layers["module_name"].tolist()
         for number, line in enumerate(lines, 2):
-            history.add(_read_record(f"{source}: line {number:,}", line, names))
+            add_record(history, _read_record(f"{source}: line {number:,}", line, names))
     return history
 
 
