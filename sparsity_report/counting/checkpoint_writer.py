@@ -287,7 +287,9 @@ def _write(
                 filesystem.write_all(handle, data.data)
                 if is_reread:
                     os.lseek(handle, -len(data), os.SEEK_CUR)
-                    again = np.frombuffer(os.read(handle, len(data)), np.uint8)
+                    again = np.empty_like(data)
+                    with open(handle, "rb", buffering=0, closefd=False) as file_again:
+                        file_again.readinto(again.data)
                     if not np.array_equal(again, data):
                         raise SparsityReportError(f"{file}: {_OTHER_BYTES}")
                 written += len(data)
