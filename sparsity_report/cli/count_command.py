@@ -44,21 +44,21 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     weights = open_to_count(model, **options.opening)
     from sparsity_report.findings.model_counts import model_counts
 
-    differences, zeros = list[str](), None
+    differences, values = list[str](), None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN
         from sparsity_report.findings.deployment_notes import announced_pattern, missing_sparsity
-        from sparsity_report.findings.model_counts import count_tensors, model_zeros
+        from sparsity_report.findings.model_counts import count_tensors
 
         patterns = dict.fromkeys(filter(None, (*KNOWN, announced_pattern(weights))))
         values = count_tensors(weights, lambda _: True, [*patterns])
-        zeros = model_zeros(values)
         differences += missing_sparsity(values)
-    return model_counts(weights, differences, zeros)
+    return model_counts(weights, differences, values)
 
 
 def _lines(counts: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a table for a terminal, and sentences below it."""
+    from sparsity_report.findings.model_counts import expert_sentences, zero_experts
     from sparsity_report.sparse.shares import ratio
     from sparsity_report.words.display_names import group_name, head
     from sparsity_report.words.number_format import count as written
@@ -87,11 +87,12 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
     if tied := counts["tied"]:
         yield say(f"count.tied.{tied['reason']}", names=tied["names"])
     if experts := counts["experts"]:
-        active = {key: counts[key] for key in ("parameters", "active_parameters")}
-        key = "count.experts" if experts["per_token"] else "count.active"
-        yield say("count.experts_unknown" if None in active.values() else key, **experts, **active)
-        if experts["each_parameters"]:
-            yield say("count.each_expert", **experts)
+        yield from expert_sentences(experts)
+        if (rows := experts["modules"]) and all(row["all_zero"] is not None for row in rows):
+            places, total = zero_experts(experts), sum(row["experts"] for row in rows)
+            names = [say("check.expert", module=name, expert=number) for name, number in places]
+            key = "count.zero_experts" if names else "count.no_zero_experts"
+            yield say(key, number=len(names), experts=total, names=names)
     if patterns := counts["patterns"]:
         for pattern, number in patterns["patterns"].items():
             yield say("count.pattern", pattern=pattern, count=number, total=patterns["matrices"])

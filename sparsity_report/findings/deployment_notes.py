@@ -16,7 +16,7 @@ import numpy as np
 
 from sparsity_report.counting.matrix_counts import dead_parts, head_sums
 from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
-from sparsity_report.findings.model_counts import CountedModel
+from sparsity_report.findings.model_counts import CountedModel, model_experts, zero_experts
 from sparsity_report.sparse.runtime_support import LOOKED_AT, REFUSED, RUNTIMES, UNKNOWN
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.packed.quantization_config import read_scheme
@@ -89,15 +89,18 @@ def _not_finite(model: CountedModel) -> Iterator[str]:
 def _dead(model: CountedModel) -> Iterator[str]:
     """Yield layers, experts, heads, rows and columns without a nonzero, as the audit of studies."""
     dead: dict[str, dict[str, int]] = {kind: {} for kind in ALL_ZERO}
-    dead_experts: list[str] = []
+    dead_experts: dict[tuple[str, int], None] = {}
+    # Named by their module, in all of whose matrices they are zero.
+    in_modules = {*zero_experts(model_experts(model.weights, model))}
     for each in model.settled:
         nonzeros = {"rows": each.counts.rows, "columns": each.counts.columns}
         experts = nonzeros["rows"].any(axis=1)
         if not experts.any():
             dead["layers"][each.name] = 1
         else:
-            numbers = np.flatnonzero(~experts).tolist()
-            dead_experts += [say("check.expert", module=each.name, expert=n) for n in numbers]
+            for number in np.flatnonzero(~experts).tolist():
+                place = (each.module.name, number)
+                dead_experts[place if place in in_modules else (each.name, number)] = None
         lines = nonzeros["columns" if each.parameter.head_axis else "rows"]
         if each.parameter.heads:
             nonzeros["heads"] = head_sums(lines, each.parameter.heads)
@@ -107,7 +110,8 @@ def _dead(model: CountedModel) -> Iterator[str]:
     for kind, counts in dead.items():
         yield from zero_parts(kind, {model.weights.name: counts})
     if dead_experts:
-        yield say("check.zero_experts", variants=[model.weights.name], modules=dead_experts)
+        names = [say("check.expert", module=name, expert=n) for name, n in dead_experts]
+        yield say("check.zero_experts", variants=[model.weights.name], modules=names)
 
 
 def group_names(pairs: Iterable[tuple[_Key, str]]) -> dict[_Key, list[str]]:

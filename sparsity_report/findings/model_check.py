@@ -15,7 +15,12 @@ from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.findings.deployment_notes import announced_pattern, deployment_notes, varying
-from sparsity_report.findings.model_counts import CountedModel, count_tensors
+from sparsity_report.findings.model_counts import (
+    CountedModel,
+    count_tensors,
+    expert_sentences,
+    model_experts,
+)
 from sparsity_report.findings.wanted_bounds import Bound, Rules, Wanted, read_rules
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of
@@ -65,6 +70,8 @@ class ModelCheck:
         Broken rules, each with ``rule``, ``module``, ``wanted`` and ``actual``.
     notes : tuple of str
         What deployment meets.
+    experts : dict or None
+        Experts of a mixture, as in the JSON of ``sparsity-report count``.
 
     Examples
     --------
@@ -80,6 +87,7 @@ class ModelCheck:
     zeros: int | None
     violations: tuple[Violation, ...] = ()
     notes: tuple[str, ...] = ()
+    experts: dict[str, Any] | None = None
 
     def __bool__(self) -> bool:
         return not self.violations
@@ -103,7 +111,8 @@ class ModelCheck:
             counts = {"zeros": self.zeros, "total": self.prunable, "count": self.parameters}
             head = say("check.counts", model=self.name, **counts, share=self._share)
         notes = [say("check.note", note=note) for note in self.notes]
-        return [head, *map(str, self.violations), *notes]
+        experts = expert_sentences(self.experts) if self.experts else ()
+        return [head, *experts, *map(str, self.violations), *notes]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values.
@@ -111,8 +120,8 @@ class ModelCheck:
         Returns
         -------
         dict
-            ``model``, ``ok``, ``parameters``, ``prunable``, ``zeros``, ``share``, ``violations``
-            and ``notes``. Null is unknown.
+            ``model``, ``ok``, ``parameters``, ``prunable``, ``zeros``, ``share``, ``violations``,
+            ``notes`` and ``experts``. Null is unknown.
 
         Examples
         --------
@@ -133,6 +142,7 @@ class ModelCheck:
             "share": self._share,
             "violations": violations,
             "notes": list(self.notes),
+            "experts": self.experts,
         }
 
     @property
@@ -216,7 +226,8 @@ def check(
             notes.append(note)
     is_known = not weights.undecided and (asked.reads_all or asked.reads_prunable)
     prunable, zeros = (counted.total, counted.zeros) if is_known else (None, None)
-    return ModelCheck(weights.name, weights.total, prunable, zeros, tuple(violations), tuple(notes))
+    counts, experts = (weights.total, prunable, zeros), model_experts(weights, counted)
+    return ModelCheck(weights.name, *counts, tuple(violations), tuple(notes), experts)
 
 
 def _named_alike(parent: str, weights: Weights) -> Weights:

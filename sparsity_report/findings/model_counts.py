@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from sparsity_report.counting.kept_experts import routed_parameters
 from sparsity_report.counting.matrix_counts import MatrixCount, count_entry
 from sparsity_report.counting.n_m_patterns import Pattern, find_pattern
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.shares import bits_per_weight
+from sparsity_report.sparse.shares import bits_per_weight, ratio
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.anatomy.names_only import expert_stacks, experts_per_token
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
@@ -21,26 +23,26 @@ from sparsity_report.words.sentences import say
 
 _Key = Callable[[Module, Parameter], str]
 
+_SIZES = ("total", "stored_bytes")
 # Threads that count tensors: the smallest machines have two cores.
 _THREADS = 2
 
 
 def model_counts(
-    weights: Weights, differences: Sequence[str], zeros: Mapping[str, Any] | None = None
+    weights: Weights, differences: Sequence[str], values: CountedModel | None = None
 ) -> dict[str, Any]:
     """Return the counts of a model as plain values, the keys of which are stable.
 
-    Parameters are logical: a 4-bit weight is one. Tied tensors count once. Zeros are null unless
-    they were counted by :func:`model_zeros`. Groups, patterns and active parameters of an undecided
-    file are null.
+    Parameters are logical: a 4-bit weight is one. Tied tensors count once. Zeros are null without
+    `values`. Groups, patterns and active parameters of an undecided file are null.
 
     Returns
     -------
     dict
         ``model``, ``source``, ``files``, ``file_bytes``, ``tensor_bytes`` (with duplicates),
-        ``parameters``, ``active_parameters`` (null without experts), ``stored_values`` (null for
-        GGUF), ``bits_per_weight`` (without duplicates), ``zeros``, ``patterns``, ``groups`` and
-        ``formats`` (rows by name), ``tied``, ``experts``, ``differences`` and ``notes``.
+        ``parameters``, ``stored_values`` (null for GGUF), ``bits_per_weight`` (without duplicates),
+        ``zeros``, ``patterns``, ``groups`` and ``formats`` (rows by name), ``tied``, ``experts``
+        (from :func:`model_experts`), ``differences`` and ``notes``.
     """
     notes, on_file = weights.notes, set[str]()
     if isinstance(weights, CheckpointWeights):
@@ -48,11 +50,7 @@ def model_counts(
     tied = [p for p in weights.parameters if p.tied_to]
     twins = [p for p in tied if p.name in on_file]
     ties = {"names": [p.name for p in twins or tied], "reason": "equal" if twins else "absent"}
-    experts = {
-        "counts": expert_counts(weights),
-        "per_token": experts_per_token(weights.configuration()),
-        **_each_expert(weights),
-    }
+    zeros = values and model_zeros(values)
     groups = None if weights.undecided else _sums(weights, lambda module, _: module.group)
     for group, row in (groups or {}).items():
         row["zeros"] = zeros and zeros["groups"].get(group, 0)
@@ -64,7 +62,6 @@ def model_counts(
         "file_bytes": sum(file.size for file in weights.files),
         "tensor_bytes": stored_bytes + sum(p.stored_bytes for p in twins),
         "parameters": weights.total,
-        "active_parameters": active_total(weights),
         "stored_values": stored_values(weights),
         "bits_per_weight": bits_per_weight(stored_bytes, weights.total),
         "zeros": zeros and sum(zeros["groups"].values()),
@@ -72,7 +69,7 @@ def model_counts(
         "groups": groups and {group: groups[group] for group in GROUPS if group in groups},
         "formats": _sums(weights, lambda _, parameter: parameter.format),
         "tied": ties if tied else None,
-        "experts": experts if experts["counts"] else None,
+        "experts": model_experts(weights, values),
         "differences": list(differences),
         "notes": list(notes),
     }
@@ -85,24 +82,60 @@ def expert_counts(weights: Weights) -> list[int]:
     return sorted({*stacks, *routed})
 
 
-def _each_expert(weights: Weights) -> dict[str, list[float]]:
-    """Return distinct parameters, mean bytes and bits per weight of a routed expert by module.
+def model_experts(weights: Weights, values: CountedModel | None = None) -> dict[str, Any] | None:
+    """Return the experts of a mixture as plain values; None of a model without any.
 
     Biases of experts belong to them.
+
+    Returns
+    -------
+    dict or None
+        ``counts`` of the stacks, ``per_token``, ``parameters`` of the model, ``active_parameters``
+        and ``active_share`` (null if unknown), and ``modules``. Their rows are ``module``,
+        ``experts``, ``parameters`` of one, its mean ``bytes`` and ``bits_per_weight``, and
+        ``all_zero``, the experts whose matrices have no nonzero (null if not counted).
     """
+    if not (counts := expert_counts(weights)):
+        return None
     beside = {p.name: module.parameters for module in weights.modules for p in module.parameters}
-    rows = []
-    for stack in routed_parameters(weights).values():
+    matrices, rows = values.matrices if values else (), []
+    nonzero = {each.parameter.name: each.counts.rows.any(axis=1) for each in matrices}
+    for name, stack in routed_parameters(weights).items():
         count = stack[0].experts
         parts = {each.name: each for each in stack}
         parts |= {p.name: p for o in stack for p in beside[o.name] if p.shape[:1] == (count,)}
-        sizes = [(p.total, p.stored_bytes) for p in parts.values()]
-        rows.append((*map(sum, zip(*sizes, strict=True)), count))
+        total, size = (sum(getattr(p, key) for p in parts.values()) for key in _SIZES)
+        row = {"module": name, "experts": count, "parameters": total // count}
+        row |= {"bytes": size / count, "bits_per_weight": bits_per_weight(size, total)}
+        is_counted = nonzero.keys() >= {p.name for p in stack}
+        left = [nonzero[p.name] for p in stack] if is_counted else []
+        zeros = np.flatnonzero(~np.any(left, axis=0)).tolist() if is_counted else None
+        rows.append(row | {"all_zero": zeros})
+    active = active_total(weights)
     return {
-        "each_parameters": sorted({total // count for total, _, count in rows}),
-        "each_bytes": sorted({size / count for _, size, count in rows}),
-        "each_bits": sorted({8 * size / total for total, size, _ in rows}),
+        "counts": counts,
+        "per_token": experts_per_token(weights.configuration()),
+        "parameters": weights.total,
+        "active_parameters": active,
+        "active_share": ratio(active, weights.total),
+        "modules": rows,
     }
+
+
+def expert_sentences(experts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sentences on :func:`model_experts`."""
+    is_known, rows = experts["active_parameters"] is not None, experts["modules"]
+    key = "count.experts" if experts["per_token"] else "count.active"
+    yield say(key if is_known else "count.experts_unknown", **experts)
+    if rows:
+        keys = ("parameters", "bytes", "bits_per_weight")
+        yield say("count.each_expert", **{key: [row[key] for row in rows] for key in keys})
+
+
+def zero_experts(experts: Mapping[str, Any] | None) -> list[tuple[str, int]]:
+    """Return module and number of the experts of :func:`model_experts` that are all zero."""
+    rows = experts["modules"] if experts else ()
+    return [(row["module"], number) for row in rows for number in row["all_zero"] or ()]
 
 
 def active_total(weights: Weights) -> int | None:

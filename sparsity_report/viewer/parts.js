@@ -102,6 +102,23 @@ export function parts(figures, state, i) {
   return [heads, ...fused, ...stacks].filter(({ items }) => items.length > 1);
 }
 
+// Sentence on the size of one expert and the number that a token uses; empty without experts.
+function expertSize(figures, state, shown) {
+  const [{ text }, { of }] = [figures, figures.counts(state)];
+  const experts = shown.filter(({ kind }) => kind === "expert");
+  const counts = new Set(experts.map(({ items }) => items.length));
+  if (counts.size !== 1) return "";
+  const [[count], sum] = [counts, (array) => members.reduce((all, k) => all + array[k], 0)];
+  const members = experts.flatMap(({ key, items }) =>
+    items.flatMap((item) => item.members ?? (item === items[0] ? [key] : []))
+  );
+  const [parameters, bytes, k] = [sum(of.total), sum(of.base), members[0]];
+  const size = text.say("expert_size", { parameters: text.count(Math.round(parameters / count)),
+    bytes: text.scaled(bytes / count, "B"), bits: text.figures(8 * bytes / parameters, 2) });
+  const used = count * of.usesTop[k] / of.usesBottom[k];
+  return used < count ? `${size} ${text.say("experts_used", { used, count })}` : size;
+}
+
 /**
  * Return elements that show the parts of the layer in detail.
  * @param {import("./figures.js").Figures} figures @param {import("./types").State} state
@@ -110,7 +127,8 @@ export function parts(figures, state, i) {
 export function squares(figures, state, chosen, choose) {
   const { text } = figures;
   const side = figures.compares(state) ? "A, " : "";
-  return parts(figures, state, state.detail).flatMap(({ kind, key, items }) => {
+  const shown = parts(figures, state, state.detail);
+  const strips = shown.flatMap(({ kind, key, items }) => {
     const name = `${figures.id} ${key}`;
     const sentence = ({ number, share, weights, slack }) =>
       side
@@ -136,4 +154,6 @@ export function squares(figures, state, chosen, choose) {
     return [make("div", { className: "sv-parts", role: "radiogroup", ariaLabel: title }, ...radios),
       make("p", { textContent: lines.join(" ") })];
   });
+  const textContent = expertSize(figures, state, shown);
+  return textContent ? [...strips, make("p", { textContent })] : strips;
 }

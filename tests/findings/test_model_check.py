@@ -11,7 +11,7 @@ import packing
 import pytest
 import structural
 import torch
-from helpers import write_gguf
+from helpers import command, write_gguf
 from safetensors.torch import load_file, save_file
 from wording import count_of, key_of, of_key, values_of
 
@@ -240,11 +240,22 @@ def test_dead_parts(tmp_path):
 def test_dead_experts(tmp_path):
     folder = structural.base_of("mixtral", tmp_path / "m")
     tensors = load_file(folder / "model.safetensors")
-    dead = next(name for name in tensors if "experts.3.w2" in name)
-    tensors[dead].zero_()
+    dead = re.compile(r"layers\.(0\.block_sparse_moe\.experts\.3\.w2|1\.\w+\.experts\.2\.)")
+    for name in filter(dead.search, tensors):
+        tensors[name].zero_()
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    note = note_of(folder, "check.zero_experts")
-    assert "model.layers.0.mlp.experts.down_proj (expert 3)" in note
+    note, modules = note_of(folder, "check.zero_experts"), "model.layers.{}.mlp.experts{}"
+    # An expert that is zero in all of its matrices is named by its module.
+    names = zip((modules.format(0, ".down_proj"), modules.format(1, "")), (3, 2), strict=True)
+    places = [say("check.expert", module=name, expert=number) for name, number in names]
+    assert values_of(note, "check.zero_experts")["modules"] == " and ".join(places)
+    experts = json.loads(command("count", folder, "--zeros", "--json").stdout)["experts"]
+    assert [row["all_zero"] for row in experts["modules"]] == [[], [2], [], []]
+    assert sr.check(folder).experts == experts
+    total = sum(row["experts"] for row in experts["modules"])
+    line = say("count.zero_experts", number=1, experts=total, names=places[1:])
+    assert line in command("count", folder, "--zeros").stdout
+    assert line not in command("count", folder).stdout
     stack = {
         "mlp.experts.gate_up_proj": torch.randn(4, 32, 128),
         "mlp.experts.down_proj": torch.randn(4, 64, 32),

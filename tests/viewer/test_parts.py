@@ -12,7 +12,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.report.page import write_explorer
-from sparsity_report.words.number_format import percent
+from sparsity_report.words.number_format import percent, scaled
 from sparsity_report.words.sentences import say
 
 KEYS = ("gate", "up", "down")
@@ -191,11 +191,16 @@ def test_experts_of_a_block_are_squares(storage, chromium, tmp_path):
     near, others = ("model.layers.1.mlp.gate", "model.layers.0.mlp.experts") if fused else (
         "layers.1.experts.0.gate_proj", "layers.0.experts.0.gate_proj"
     )  # fmt: skip
-    wanted = sentences("expert", zeros, 3 * 16 * 24 if fused else 3 * 8 * 6)
+    each = 3 * 16 * 24 if fused else 3 * 8 * 6
+    wanted = sentences("expert", zeros, each)
+    texts = {"parameters": f"{each:,}".replace(",", "\u202f"), "bytes": scaled(4 * each, "B")}
+    size = say("viewer.expert_size", base="dense", bits="32.00", **texts)
+    used = say("viewer.experts_used", used=2, count=8)
     with Opened(chromium, tmp_path, study) as opened:
         assert shown(opened, others)[1] != wanted
-        _, names = shown(opened, near)
+        panel, names = shown(opened, near)
         assert names[-8:] == wanted
+        assert (size in panel, used in panel) == (True, fused)
         beside = "model.layers.1.self_attn.q_proj" if fused else "layers.1.attn.q"
         assert say("viewer.parts_expert") + ":" not in shown(opened, beside)[0]
         shown(opened, near)

@@ -23,7 +23,6 @@ from sparsity_report.findings.model_counts import (
     count_tensors,
     expert_counts,
     model_counts,
-    model_zeros,
 )
 from sparsity_report.weights.loading import open_to_count
 from sparsity_report.weights.sources import http_ranges
@@ -162,16 +161,15 @@ def test_no_class_leaves_counts_and_a_reason(tmp_path, fault):
     with pytest.raises(sr.SparsityReportError) as caught:
         sr.load(tmp_path)
     weights = open_to_count(tmp_path)
-    zeros = model_zeros(count_tensors(weights, lambda _: True, ()))
-    counts = model_counts(weights, (), zeros)
+    counts = model_counts(weights, (), count_tensors(weights, lambda _: True, ()))
     (note,) = counts["notes"]
     assert note == say("note.undecided", reason=str(caught.value))
     assert note in repr(weights)
     total = sum(each.numel() for each in tensors.values())
     assert (counts["parameters"], counts["zeros"], counts["tensor_bytes"]) == (total, 32, 4 * total)
     assert counts["formats"]["float32"]["parameters"] == total
-    unknown = ("groups", "patterns", "active_parameters", "experts", "tied")
-    assert [counts[key] for key in unknown] == [None] * 5
+    unknown = ("groups", "patterns", "experts", "tied")
+    assert [counts[key] for key in unknown] == [None] * 4
     checked = sr.check(tmp_path, no_nan=True, params=f"{total}..{total}")
     assert (bool(checked), checked.prunable, checked.zeros) == (True, None, None)
     assert note in checked.notes
@@ -225,7 +223,9 @@ def test_active_parameters_are_those_of_the_class(tmp_path):
     transformers.Ernie4_5_MoeForCausalLM(config).save_pretrained(tmp_path)
     weights = open_to_count(tmp_path)
     assert active_total(weights) == weights.total - 2 * 3 * 3 * 32 * 24
-    line = say("count.active", active_parameters=active_total(weights), parameters=weights.total)
+    active, total = active_total(weights), weights.total
+    share = {"active_share": active / total}
+    line = say("count.active", active_parameters=active, parameters=total, **share)
     assert line in command("count", tmp_path).stdout
 
 

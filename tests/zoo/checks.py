@@ -177,7 +177,8 @@ def commands_agree(subject: Subject) -> str | None:
         counts, checked = (json.loads(outcomes[name].stdout) for name in ("count", "check"))
         study = sr.read_study(out / "study.json")
     said["run"] = tuple(int(study.totals.loc[0, name]) for name in names)
-    active = counts["active_parameters"] if counts["experts"] else said["run"][2]
+    experts = counts["experts"]
+    active = experts["active_parameters"] if experts else said["run"][2]
     said["count"] = (counts["parameters"], said["run"][1], active)
     said["check"] = (checked["parameters"], checked["prunable"], active)
     groups = {group: row["parameters"] for group, row in counts["groups"].items()}
