@@ -447,10 +447,7 @@ def _chosen(weights: Weights, name: str, layer: Layer, keep: float | None) -> Se
     if layer.experts not in {None, count}:
         raise ValueError(f"it is for {layer.experts!r} experts in {module}, not {count:,}")
     if layer.is_removed and keep is None:
-        rest = sorted({*range(count)}.difference(numbers))
-        if len(rest) + len(numbers) != count:
-            raise ValueError(f"it removes experts that {module} lacks, or one twice")
-        return rest
+        return sorted({*range(count)} - _known_experts(weights, module, count, numbers))
     if keep is not None:
         number = keep if isinstance(keep, int) else int(round(count * keep, 6))
         if layer.is_removed or not 0 < number <= len(numbers):
@@ -468,14 +465,7 @@ def _checked(
     weights: Weights, name: str, stack: Parameter, numbers: Sequence[int]
 ) -> tuple[int, ...]:
     """Return the kept experts of a module; refuse numbers that are no choice among them."""
-    known = {n for n in numbers if type(n) is int and 0 <= n < stack.experts}
-    if len(known) != len(numbers):
-        others = [n for n in numbers if type(n) is not int or n not in known]
-        odd = [*others, *(f"{n} twice" for n in known if [*numbers].count(n) > 1)][0]
-        raise weights.wrong(
-            f"has experts 0 to {stack.experts - 1:,} in {name}, but the list has "
-            f"{printable(str(odd), 40)}; give a list for these weights"
-        )
+    known = _known_experts(weights, name, stack.experts, numbers)
     sizes = {len(known.intersection(group)) for group in expert_groups(stack)}
     if len(sizes) > 1:
         raise weights.wrong(
@@ -489,3 +479,16 @@ def _checked(
             f"token can reach {reached:,}, but it uses {used:,}; keep more"
         )
     return tuple(sorted(known))
+
+
+def _known_experts(weights: Weights, name: str, count: int, numbers: Sequence[int]) -> set[int]:
+    """Return the numbers of experts in a list; refuse others, and a number that comes twice."""
+    known = {n for n in numbers if type(n) is int and 0 <= n < count}
+    if len(known) != len(numbers):
+        others = [n for n in numbers if type(n) is not int or n not in known]
+        odd = [*others, *(f"{n} twice" for n in known if [*numbers].count(n) > 1)][0]
+        raise weights.wrong(
+            f"has experts 0 to {count - 1:,} in {name}, but the list has "
+            f"{printable(str(odd), 40)}; give a list for these weights"
+        )
+    return known

@@ -9,6 +9,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, expert_groups
+from sparsity_report.words.sentences import say
 
 FIRST, SECOND = (f"model.layers.{block}.mlp.experts" for block in (0, 1))
 SIX = (0, 2, 3, 4, 6, 7)
@@ -125,6 +126,10 @@ def test_a_saved_list_of_other_weights_is_one_line(mixtral, tmp_path):
         sr.read_experts(few, path)
     with pytest.raises(sr.SparsityReportError, match=r"^demo has other experts than"):
         sr.read_experts(sr.load(), path)
+    alike = sr.load(mixture("Mixtral"), name="alike")
+    sr.read_experts(alike, path)
+    note = say("note.list_of_model", file="kept.json", model="mix")
+    assert (alike.notes.count(note), note in mixtral.notes) == (1, False)
 
 
 def rows(layers, numbers):
@@ -251,8 +256,9 @@ def test_blocks_of_two_models_have_no_number_of_their_own(tmp_path):
      ({"kept": rows((0,), SIX), "pruned_experts": REMOVED}, "has both pruned_experts and kept"),
      ({"kept": rows((0,), SIX), "pruned": rows((0,), (0, 1))}, "removes other experts of layer 0"),
      ({"version": 2, "routing_mode": "post_topk_drop", "pruned_experts": []}, "post_topk_drop"),
-     ({"pruned_experts": [[0, 1], [0, 1]]}, "lacks, or one twice"),
-     ({"pruned_experts": [[0, 8]]}, "lacks, or one twice"), ({"pruned_experts": [3]}, "no lists"),
+     ({"pruned_experts": [[0, 1], [0, 1]]}, "the list has 1 twice;"),
+     ({"pruned_experts": [[0, 8]]}, r"^mix has experts 0 to 7.*the list has 8;"),
+     ({"pruned_experts": [3]}, "no lists"),
      ({"pruned_experts": [[0, e] for e in range(7)]}, "keep 1 of the 8 experts of"),
      ({"pruning": {"layers": {"0": {"disabled_experts": [1]}}}, "model": {"expert_count": 16}},
       r"^list: it is for 16 experts in model\.layers\.0\.mlp\.experts, not 8; give"),
