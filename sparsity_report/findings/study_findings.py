@@ -19,6 +19,7 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import EXISTING, threshold_rule
+from sparsity_report.words.number_format import scaled
 from sparsity_report.words.sentences import say
 
 _COUNTING = (
@@ -110,10 +111,13 @@ def _arithmetic(study: StudyFigures) -> Iterator[str]:
     """Yield the FLOPs that each variant performs, those of CSR beside its own model's."""
     totals = study.totals.dropna(subset="flops_per_token")
     dense = totals[totals["layout"] != "csr"]
-    known = [*_alike(dense[dense["flops_per_token"] > 0], ["flops_per_token"])]
+    performing = dense[dense["flops_per_token"] > 0]
+    # As written: numbers that differ by less would read as equal ones.
+    alike = performing.groupby(performing["flops_per_token"].map(scaled), sort=False)
+    known = [([*rows["variant"]], rows["flops_per_token"].iloc[0]) for _, rows in alike]
     is_common = len(known) == 1 and len(known[0][0]) == len(study.totals) > 1
     key = "finding.flops_in_common" if is_common else "finding.flops_performed"
-    statements = [say(key, variants=names, flops=row["flops_per_token"]) for names, row in known]
+    statements = [say(key, variants=names, flops=flops) for names, flops in known]
     if ((dense["sparsity_prunable"] > 0) & (dense["layout"] == "masked")).any():
         statements.append(say("finding.flops_of_masked"))
     models = study.variants.set_index("variant")["fingerprint"]
