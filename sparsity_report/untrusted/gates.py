@@ -171,19 +171,19 @@ def parse_json(
     return value
 
 
-def check_nesting(value: object, most: int = limits.NESTING) -> None:
-    """Refuse lists and objects that are nested more than `most` levels deep.
+def check_nesting(value: object) -> None:
+    """Refuse lists and objects that are nested deeper than the limit.
 
     Examples
     --------
-    >>> check_nesting([[[]]], most=2)
+    >>> check_nesting(json.loads("[" * 65 + "]" * 65))
     Traceback (most recent call last):
-    ValueError: it is nested more than 2 deep
+    ValueError: it is nested more than 64 deep
     """
     level, depth = [value], 0
     while containers := [each for each in level if isinstance(each, dict | list)]:
-        if depth == most:
-            raise ValueError(f"it is nested more than {most} deep")
+        if depth == limits.NESTING:
+            raise ValueError(f"it is nested more than {limits.NESTING} deep")
         inside = (each.values() if isinstance(each, dict) else each for each in containers)
         level, depth = list(chain.from_iterable(inside)), depth + 1
 

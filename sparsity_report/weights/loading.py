@@ -22,7 +22,7 @@ from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
 from sparsity_report.weights.sources.gguf_files import read_header, read_headers
 from sparsity_report.weights.sources.gguf_model import GGUFWeights
-from sparsity_report.weights.sources.hub import Remote, UnstreamableError, fetch, find
+from sparsity_report.weights.sources.hub import Remote, fetch, find
 from sparsity_report.weights.sources.model_files import (
     check_allowed,
     choose_files,
@@ -192,9 +192,10 @@ def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
         if not options.stream:
             path, notes = fetch(path, allow_pickle=options.allow_pickle)
             options = replace(options, notes=notes)
-        elif isinstance(chosen := _find(path, options), Remote):
-            return _open_remote(chosen, options)
         else:
+            chosen = find(path, options.only_counted, options.allow_pickle)
+            if isinstance(chosen, Remote):
+                return _open_remote(chosen, options)
             path = chosen
     options = replace(options, name=options.name or model_name(path))
     kind, shards = choose_files(path)
@@ -208,16 +209,6 @@ def _open_path(model: str, options: ReaderOptions) -> CheckpointWeights:
 
         return open_checkpoint(path, options, kind, shards.files, read_pickle)
     return open_checkpoint(path, options, kind, shards.files, shards.read)
-
-
-def _find(place: HubPlace, options: ReaderOptions) -> Remote | Path:
-    """Return a model on the Hub, or a copy of one that is to be counted and not streamed."""
-    try:
-        return find(place, or_cached=options.only_counted)
-    except UnstreamableError:
-        if not (options.only_counted and options.allow_pickle):
-            raise
-        return fetch(place, allow_pickle=True)[0]
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:

@@ -444,6 +444,13 @@ class Entry:
         """Return the names of the packings of tensors; empty for plain values."""
         return ", ".join(sorted({entry.values.packing for entry in entries} - {""}))
 
+    @staticmethod
+    def in_files(entries: Iterable[Entry]) -> Sequence[FileSlice]:
+        """Return the values of tensors if all are in files; none otherwise."""
+        values = [entry.values for entry in entries]
+        files = [each for each in values if isinstance(each, FileSlice)]
+        return files if len(files) == len(values) else ()
+
     def read(self) -> Array:
         """Return the values as one array."""
         return join_slices(self.slices(), self.values.dtype, self.shape)

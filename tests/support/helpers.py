@@ -1,5 +1,6 @@
 """What tests of several wings share: small models, their studies, files to read."""
 
+import json
 import os
 import resource
 import signal
@@ -182,6 +183,13 @@ def small_llama(**options):
         **{"max_position_embeddings": 32, **options},
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config).eval()
+
+
+def set_config(folder, **settings):
+    """Change settings of a saved model; return its folder."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    return folder
 
 
 def write_gguf(path, tensors, architecture="llama", **metadata):

@@ -1,11 +1,9 @@
 """Directories that transformers keeps in another form than a model in memory."""
 
-import json
-
 import pytest
 import torch
 import transformers
-from helpers import refused, same_counts, small_llama, study_of
+from helpers import refused, same_counts, set_config, small_llama, study_of
 from safetensors.torch import load_file, save_file
 from transformers import conversion_mapping
 from transformers.core_model_loading import Chunk, Concatenate, Transpose, WeightConverter
@@ -211,9 +209,7 @@ def test_unsaved_parameters_are_not_guessed(tmp_path, monkeypatch):
 
 def test_no_more_is_computed_than_a_config_may_ask_for(tmp_path):
     saved(tmp_path, "MarianMTModel")
-    file = tmp_path / "config.json"
-    config = json.loads(file.read_text()) | {"max_position_embeddings": 2**27}
-    file.write_text(json.dumps(config))
+    set_config(tmp_path, max_position_embeddings=2**27)
     refused(
         "embed_positions.weight' is never saved, and config.json gives it 4,294,967,296", tmp_path
     )
@@ -231,13 +227,6 @@ def test_names_of_other_code_differ_from_a_missing_part(tmp_path):
     )
 
 
-def classless(folder, *names):
-    file = folder / "config.json"
-    config = json.loads(file.read_text())
-    config["architectures"] = [*names]
-    file.write_text(json.dumps(config))
-
-
 @pytest.mark.parametrize("told", [(), ("OfTheirOwn",)])
 @pytest.mark.parametrize(
     "name", ["BertModel", "BertForPreTraining", "BertForTokenClassification", "LlamaModel"]
@@ -246,7 +235,7 @@ def test_a_config_without_a_class_is_of_the_one_that_the_tensors_fit(name, told,
     kind = getattr(transformers, name)
     model = kind(kind.config_class(**SIZE, intermediate_size=48, max_position_embeddings=16))
     model.save_pretrained(tmp_path)
-    classless(tmp_path, *told)
+    set_config(tmp_path, architectures=[*told])
     weights = sr.load(tmp_path)
     assert {p.name for p in weights.stored} == {name for name, _ in model.named_parameters()}
     same_counts(weights, sr.load(model))
@@ -254,7 +243,7 @@ def test_a_config_without_a_class_is_of_the_one_that_the_tensors_fit(name, told,
 
 def test_a_config_of_two_stacks_without_a_class_has_both(tmp_path):
     model = saved(tmp_path, "MarianMTModel")
-    classless(tmp_path)
+    set_config(tmp_path, architectures=[])
     same_counts(sr.load(tmp_path), sr.load(model))
     assert sr.load(tmp_path).architecture == "MarianMTModel"
 

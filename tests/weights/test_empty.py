@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import command, write_gguf
+from helpers import command, refused, write_gguf
 from safetensors.torch import save_file
 from torch import nn
 
@@ -52,8 +52,7 @@ def test_a_file_without_tensors(tmp_path, name, write, opened):
 @pytest.mark.parametrize("name", ["m.safetensors", "m.gguf", "m.bin"])
 def test_a_file_without_bytes(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(sr.SparsityReportError, match=rf"{name} has 0 bytes.*download it again"):
-        sr.load(tmp_path / name, allow_pickle=True)
+    refused(rf"{name} has 0 bytes.*download it again", tmp_path / name, allow_pickle=True)
     outcome = command("run", tmp_path / name, "--out", tmp_path / "out")
     assert (outcome.returncode, outcome.stderr.count("\n")) == (2, 1)
 

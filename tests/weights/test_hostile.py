@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from helpers import refused, small_llama
+from helpers import refused, set_config, small_llama
 from safetensors.torch import save_file
 from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -37,13 +37,6 @@ def folder(saved, tmp_path):
     for name, content in saved.items():
         (tmp_path / name).write_bytes(content)
     return tmp_path
-
-
-def says(folder, *, without=(), **told):
-    config = json.loads((folder / "config.json").read_text())
-    config = {key: value for key, value in (config | told).items() if key not in without}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 def save_model(folder, config, kind="CausalLM"):
@@ -82,7 +75,7 @@ def test_numbers_in_names(tmp_path):
      ({"id2label": [[[]]], "num_labels": 10**9}, "num_labels is")],
 )  # fmt: skip
 def test_sizes_are_checked_before_anything_is_built(folder, told, said):
-    refused(said, says(folder, **told))
+    refused(said, set_config(folder, **told))
 
 
 def test_numbers_of_models_inside_of_models_are_checked(tmp_path):
@@ -122,7 +115,7 @@ def test_configs_of_known_models_are_within_limits():
 
 def test_special_values_of_configurations_are_no_sizes(folder, tmp_path):
     weights = sr.load(
-        says(
+        set_config(
             folder, pad_token_id=-1, sep_token_id=-100, cls_token_id=None, eos_token_id=[-1, 5],
             seed=2**40, num_parameters=7**20, sliding_window=-1, rope_theta=10**10,
         )
@@ -175,11 +168,11 @@ def test_a_layer_that_is_gone_through_too_often_is_not_run(tmp_path, monkeypatch
     save_model(tmp_path, config, "MaskedLM")
     before = sr.load(tmp_path)
     assert not of_key(before.notes, "note.uses_by_rule")
-    weights = sr.load(says(tmp_path, num_hidden_layers=4000))
+    weights = sr.load(set_config(tmp_path, num_hidden_layers=4000))
     (note,) = of_key(weights.notes, "note.uses_by_rule")
     assert "far more operations than models" in note
     monkeypatch.setattr(parameter_uses, "_MOST", 3)
-    (note,) = of_key(sr.load(says(tmp_path, num_hidden_layers=2)).notes, "note.uses_by_rule")
+    (note,) = of_key(sr.load(set_config(tmp_path, num_hidden_layers=2)).notes, "note.uses_by_rule")
     assert "far more operations than models" in note
 
 
@@ -189,14 +182,16 @@ def test_a_token_goes_to_no_more_experts_than_there_are(tmp_path):
         num_attention_heads=2, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
     )  # fmt: skip
     save_model(tmp_path, config)
-    refused("sends a token to 9 of 4 experts", says(tmp_path, num_experts_per_tok=9))
-    refused("num_experts_per_tok is -1", says(tmp_path, num_experts_per_tok=-1))
+    refused("sends a token to 9 of 4 experts", set_config(tmp_path, num_experts_per_tok=9))
+    refused("num_experts_per_tok is -1", set_config(tmp_path, num_experts_per_tok=-1))
 
 
 def test_a_window_that_is_none_is_the_whole_text(folder):
-    says(folder, model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=-7)
+    set_config(
+        folder, model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=-7
+    )
     refused("sliding_window is -7", folder)
-    study = sr.compare(sr.dense(sr.load(says(folder, sliding_window=-1))), context=5)
+    study = sr.compare(sr.dense(sr.load(set_config(folder, sliding_window=-1))), context=5)
     assert study.totals.loc[0, "attention_flops_per_token"] == 2 * 5 * (2 * 2 * 32)
 
 

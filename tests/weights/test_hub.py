@@ -12,6 +12,7 @@ from huggingface_hub.utils import parse_hf_uri
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
+from sparsity_report.weights.loading import open_to_count
 from sparsity_report.weights.sources.model_paths import hub_place
 from sparsity_report.words.sentences import say
 
@@ -235,9 +236,11 @@ def test_pickles_are_fetched_on_request(hub, repository, model):
     refused("someone/small/pytorch_model.bin: PyTorch pickles are opened only on", "someone/small")
     refused("pickles are opened only on request", "someone/small/pytorch_model.bin")
     assert "pytorch_model.bin" not in hub.served
-    opened = sr.load("someone/small", allow_pickle=True)
-    assert opened.source == "pickle"
-    same_layers(opened, sr.load(model))
+    refused("neither safetensors nor GGUF on the Hub", "someone/small", stream=True)
+    for opened in (sr.load("someone/small", allow_pickle=True),
+                   open_to_count("someone/small", allow_pickle=True)):  # fmt: skip
+        assert opened.source == "pickle"
+        same_layers(opened, sr.load(model))
 
 
 def test_a_fetched_model_opens_without_the_hub(repository, model, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import transformers
-from helpers import swept
+from helpers import refused, swept
 from hub_layouts import LAYOUTS
 from mixtures import mixture
 from safetensors.torch import load_file, save_file
@@ -20,12 +20,9 @@ SMALL = {
 }  # fmt: skip
 
 
-def saved(folder, model, change=dict, architecture=None):
-    """Write a model whose tensors are changed, for a class that the configuration names."""
+def saved(folder, model, change=dict):
+    """Write a model whose tensors are changed."""
     model.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["architectures"] = [architecture or type(model).__name__]
-    (folder / "config.json").write_text(json.dumps(config))
     tensors = change(load_file(folder / "model.safetensors"))
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return folder
@@ -78,16 +75,14 @@ def test_tensors_of_a_module_that_the_class_lacks_are_left_out_and_named(tmp_pat
 def test_a_tensor_that_may_change_a_weight_is_refused(tmp_path, key):
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
     saved(tmp_path, model, lambda tensors: tensors | {key: torch.ones(2)})
-    with pytest.raises(sr.SparsityReportError, match=f"have no place in .* first '{key}'"):
-        sr.load(tmp_path)
+    refused(f"have no place in .* first '{key}'", tmp_path)
 
 
 def test_a_misspelled_tensor_is_refused_since_its_parameter_is_missing(tmp_path):
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
     right, wrong = "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.upproj.weight"
     saved(tmp_path, model, lambda tensors: tensors | {wrong: tensors.pop(right)})
-    with pytest.raises(sr.SparsityReportError, match=f"'{wrong}', and 1 of its .*'{right}'"):
-        sr.load(tmp_path)
+    refused(f"'{wrong}', and 1 of its .*'{right}'", tmp_path)
 
 
 def test_a_head_that_is_stored_apart_although_it_is_tied_is_named(tmp_path):

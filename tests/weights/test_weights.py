@@ -186,8 +186,7 @@ def test_sparse_tensors_with_an_index_beyond_their_shape_are_refused(tmp_path, l
     places = (torch.tensor([rows, columns]),) if layout == "coo" else (rows, columns)
     tensor = make(*places, torch.ones(2), (4, 4), check_invariants=False)
     torch.save({"fc.weight": tensor}, tmp_path / "model.bin")
-    with pytest.raises(sr.SparsityReportError, match="cannot be read as a PyTorch state dict"):
-        sr.load(tmp_path / "model.bin", allow_pickle=True)
+    refused("cannot be read as a PyTorch state dict", tmp_path / "model.bin", allow_pickle=True)
 
 
 def test_a_config_of_a_dtype_that_no_model_has(saved):
@@ -195,19 +194,6 @@ def test_a_config_of_a_dtype_that_no_model_has(saved):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dtype": "int8"}))
     refused("no model can be built from this config.*floating point", folder)
-
-
-def test_a_tensor_in_two_shards(saved):
-    folder, _ = saved
-    good = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    for name in ("a", "b"):
-        save_file(good, folder / f"{name}.safetensors")
-    refused("has 2 models; name the file of one, as in", folder)
-    key = "model.norm.weight"
-    index = {"weight_map": {**dict.fromkeys(good, "a.safetensors"), key: "b.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    refused(rf"a.safetensors holds tensor '{key}', but .* b.safetensors; download both", folder)
 
 
 def test_an_index_and_its_shards_hold_the_same(saved):
@@ -237,8 +223,6 @@ def test_an_index_and_its_shards_hold_the_same(saved):
         refused("is not a safetensors index", folder)
     says({})
     refused("names no tensor", folder)
-    says({key: "nul\0.safetensors"})
-    refused("names a shard outside its folder", folder)
 
 
 def test_configs_that_cannot_be_built(saved):

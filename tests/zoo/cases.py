@@ -20,6 +20,10 @@ GQA = {**SIZE, "intermediate_size": f, "num_key_value_heads": g}
 attention, grouped = 4 * d * d, 2 * d * d + 2 * d * kv
 gated, plain, wide = 3 * d * f, 2 * d * f, 2 * d * 4 * d
 experts, active = e * 3 * d * m, t * 3 * d * m
+latent = d * 16 + 16 * h * 12 + d * (12 + 4) + 12 * h * 16 + h * 8 * d
+# Matrices of a Mamba of width 2·d and state 4, and its other parameters.
+mamba = 2 * d * 2 * d + 2 * d * (2 + 2 * 4) + 2 * 2 * d + 2 * d * d
+beside_mamba = 2 * d + (4 * 2 * d + 2 * d) + 2 * d * 4 + 2 * d
 
 
 @dataclass
@@ -41,11 +45,11 @@ class Case:
         self.flops = self.flops or self.prunable + v * d
 
 
-def of_blocks(embedding, attention, mlp, norm, head):
-    """Return the groups of a decoder."""
+def of_blocks(embedding, attention, mlp, norm, head, **further):
+    """Return the groups of a decoder, and further ones."""
     return {
         "embedding": embedding, "attention_linear": attention, "mlp_linear": mlp, "norm": norm,
-        "lm_head": head,
+        "lm_head": head, **further,
     }  # fmt: skip
 
 
@@ -76,14 +80,10 @@ CASES = [
             tf.OPTConfig, ffn_dim=f, word_embed_proj_dim=16, do_layer_norm_before=False,
             max_position_embeddings=p, **SIZE,
         ),
-        {
-            "embedding": v * 16 + (p + 2) * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (plain + f + d),
-            "norm": 2 * b * 2 * d,
-            "other_linear": 2 * 16 * d,
-            "lm_head": 0,
-        },
+        of_blocks(
+            v * 16 + (p + 2) * d, b * (attention + 4 * d), b * (plain + f + d), 2 * b * 2 * d, 0,
+            other_linear=2 * 16 * d,
+        ),
         prunable=b * (attention + plain),
         flops=b * (attention + plain) + 2 * 16 * d + v * 16,
     ),
@@ -221,14 +221,10 @@ CASES = [
         lambda: tf.RobertaForMaskedLM(
             tf.RobertaConfig(intermediate_size=f, max_position_embeddings=p, **SIZE)
         ),
-        {
-            "embedding": v * d + p * d + 2 * d,
-            "attention_linear": b * (attention + 4 * d),
-            "mlp_linear": b * (plain + f + d),
-            "norm": (2 * b + 2) * 2 * d,
-            "other_linear": d * d + d,
-            "lm_head": v,
-        },
+        of_blocks(
+            v * d + p * d + 2 * d, b * (attention + 4 * d), b * (plain + f + d),
+            (2 * b + 2) * 2 * d, v, other_linear=d * d + d,
+        ),
         prunable=b * (attention + plain),
         flops=b * (attention + plain) + d * d + v * d,
     ),
@@ -239,14 +235,10 @@ CASES = [
                 embedding_size=16, intermediate_size=f, max_position_embeddings=p, **SIZE
             )
         ),
-        {
-            "embedding": (v + p + 2) * 16,
-            "attention_linear": attention + 4 * d,
-            "mlp_linear": plain + f + d,
-            "norm": 2 * 2 * d + 2 * 2 * 16,
-            "other_linear": 2 * 16 * d + d + 16,
-            "lm_head": v,
-        },
+        of_blocks(
+            (v + p + 2) * 16, attention + 4 * d, plain + f + d, 2 * 2 * d + 2 * 2 * 16, v,
+            other_linear=2 * 16 * d + d + 16,
+        ),
         prunable=attention + plain,
         flops=b * (attention + plain) + 2 * 16 * d + v * 16,
     ),
@@ -281,14 +273,9 @@ CASES = [
     Case(
         "Mixtral (fused experts)",
         causal(tf.MixtralConfig, num_local_experts=e, num_experts_per_tok=t, **GQA),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * e * gated,
-            "router": b * e * d,
-            "norm": (2 * b + 1) * d,
-            "lm_head": v * d,
-        },
+        of_blocks(
+            v * d, b * grouped, b * e * gated, (2 * b + 1) * d, v * d, router=b * e * d
+        ),
         prunable=b * (grouped + e * gated),
         flops=b * (grouped + t * gated + e * d) + v * d,
         gguf="llama",
@@ -300,14 +287,10 @@ CASES = [
             tf.Qwen2MoeConfig, moe_intermediate_size=m, shared_expert_intermediate_size=40,
             num_experts=e, num_experts_per_tok=t, **GQA,
         ),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (grouped + d + 2 * kv),
-            "mlp_linear": b * (experts + 3 * d * 40),
-            "router": b * (e * d + d),
-            "norm": (2 * b + 1) * d,
-            "lm_head": v * d,
-        },
+        of_blocks(
+            v * d, b * (grouped + d + 2 * kv), b * (experts + 3 * d * 40), (2 * b + 1) * d, v * d,
+            router=b * (e * d + d),
+        ),
         prunable=b * (grouped + experts + 3 * d * 40),
         flops=b * (grouped + active + 3 * d * 40 + e * d + d) + v * d,
         gguf="qwen2moe",
@@ -318,14 +301,9 @@ CASES = [
             tf.Qwen3MoeConfig, moe_intermediate_size=m, num_experts=e, num_experts_per_tok=t,
             head_dim=k, **GQA,
         ),
-        {
-            "embedding": v * d,
-            "attention_linear": b * grouped,
-            "mlp_linear": b * experts,
-            "router": b * e * d,
-            "norm": (2 * b + 1) * d + b * 2 * k,
-            "lm_head": v * d,
-        },
+        of_blocks(
+            v * d, b * grouped, b * experts, (2 * b + 1) * d + b * 2 * k, v * d, router=b * e * d
+        ),
         prunable=b * (grouped + experts),
         flops=b * (grouped + active + e * d) + v * d,
         gguf="qwen3moe",
@@ -338,18 +316,12 @@ CASES = [
             first_k_dense_replace=1, q_lora_rank=16, kv_lora_rank=12, qk_rope_head_dim=4,
             qk_nope_head_dim=8, v_head_dim=8, num_key_value_heads=h, **SIZE,
         ),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (d * 16 + 16 * h * 12 + d * (12 + 4) + 12 * h * 16 + h * 8 * d),
-            "mlp_linear": gated + experts + 3 * d * m,
-            "router": e * d,
-            "norm": (2 * b + 1) * d + b * (16 + 12),
-            "lm_head": v * d,
-        },
-        prunable=b * (d * 16 + 16 * h * 12 + d * (12 + 4) + 12 * h * 16 + h * 8 * d)
-        + gated + experts + 3 * d * m,
-        flops=b * (d * 16 + 16 * h * 12 + d * (12 + 4) + 12 * h * 16 + h * 8 * d)
-        + gated + active + 3 * d * m + e * d + v * d,
+        of_blocks(
+            v * d, b * latent, gated + experts + 3 * d * m, (2 * b + 1) * d + b * (16 + 12), v * d,
+            router=e * d,
+        ),
+        prunable=b * latent + gated + experts + 3 * d * m,
+        flops=b * latent + gated + active + 3 * d * m + e * d + v * d,
         gguf="deepseek2",
         from_names=True,
     ),
@@ -359,14 +331,10 @@ CASES = [
             tf.GptOssConfig, num_local_experts=e, num_experts_per_tok=t, head_dim=k,
             **{**GQA, "intermediate_size": m},
         ),
-        {
-            "embedding": v * d,
-            "attention_linear": b * (grouped + 2 * d + 2 * kv + h),
-            "mlp_linear": b * (experts + e * (2 * m + d)),
-            "router": b * (e * d + e),
-            "norm": (2 * b + 1) * d,
-            "lm_head": v * d,
-        },
+        of_blocks(
+            v * d, b * (grouped + 2 * d + 2 * kv + h), b * (experts + e * (2 * m + d)),
+            (2 * b + 1) * d, v * d, router=b * (e * d + e),
+        ),
         prunable=b * (grouped + experts),
         flops=b * (grouped + active + e * d) + v * d,
         gguf="gpt-oss",
@@ -376,15 +344,10 @@ CASES = [
         "Mamba",
         causal(tf.MambaConfig, hidden_size=d, num_hidden_layers=b, vocab_size=v, state_size=4),
         {
-            "embedding": v * d,
-            "ssm": b * (
-                2 * d * 2 * d + 2 * d * (2 + 2 * 4) + (2 * 2 * d + 2 * d) + 2 * d * d
-                + (4 * 2 * d + 2 * d) + 2 * d * 4 + 2 * d
-            ),
-            "norm": (b + 1) * d,
+            "embedding": v * d, "ssm": b * (mamba + beside_mamba), "norm": (b + 1) * d,
             "lm_head": 0,
         },
-        prunable=b * (2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d),
+        prunable=b * mamba,
         gguf="mamba",
     ),
     Case(
@@ -395,22 +358,12 @@ CASES = [
             attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2,
             expert_layer_offset=1, mamba_d_state=4, mamba_d_conv=4, use_mamba_kernels=False,
         ),
-        {
-            "embedding": v * d,
-            "attention_linear": 2 * grouped,
-            "ssm": 2 * (
-                2 * d * 2 * d + 2 * d * (2 + 2 * 4) + (2 * 2 * d + 2 * d) + 2 * d * d
-                + (4 * 2 * d + 2 * d) + 2 * d * 4 + 2 * d
-            ),
-            "mlp_linear": 2 * gated + 2 * e * gated,
-            "router": 2 * e * d,
-            "norm": (2 * 4 + 1) * d + 2 * (2 + 4 + 4),
-            "lm_head": v * d,
-        },
-        prunable=2 * (grouped + 2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d)
-        + 2 * gated + 2 * e * gated,
-        flops=2 * (grouped + 2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d)
-        + 2 * gated + 2 * t * gated + 2 * e * d + v * d,
+        of_blocks(
+            v * d, 2 * grouped, 2 * gated + 2 * e * gated, (2 * 4 + 1) * d + 2 * (2 + 4 + 4), v * d,
+            ssm=2 * (mamba + beside_mamba), router=2 * e * d,
+        ),
+        prunable=2 * (grouped + mamba) + 2 * gated + 2 * e * gated,
+        flops=2 * (grouped + mamba) + 2 * gated + 2 * t * gated + 2 * e * d + v * d,
         gguf="jamba",
         from_names=True,
     ),

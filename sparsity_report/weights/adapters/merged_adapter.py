@@ -81,10 +81,11 @@ class AdaptedSlice(Slice):
 
     def sources(self) -> Sequence[FileSlice]:
         """Return the slices of the base and of both matrices if all are in files."""
-        parts = [self.pair.a.values, self.pair.b.values] if self.pair else []
-        files = [part for part in parts if isinstance(part, FileSlice)]
         slices = self.values.sources()
-        return [*slices, *files] if slices and len(files) == len(parts) else ()
+        if self.pair is None or not slices:
+            return slices
+        files = Entry.in_files([self.pair.a, self.pair.b])
+        return [*slices, *files] if files else ()
 
     def pieces(self) -> Iterator[Array]:
         """Yield the changed values."""

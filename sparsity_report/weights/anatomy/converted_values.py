@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from sparsity_report.weights.array_dtypes import Array
 from sparsity_report.weights.tensor_slices import Entry, Shape, Slice
@@ -13,45 +12,35 @@ from sparsity_report.weights.tensor_slices import Entry, Shape, Slice
 _CHUNK = 2**19
 
 
-class Conversion(Protocol):
-    """A conversion of tensors on disk."""
-
-    @property
-    def sources(self) -> Sequence[tuple[str, Entry]]:
-        """Tensors on disk, each with the pattern that it matches."""
-
-    def values(self, name: str) -> Array:
-        """Return the values of a parameter, flattened."""
-
-
 @dataclass(frozen=True, eq=False)
 class Converted(Slice):
     """Values of a parameter as converted by transformers, all at once.
 
     Attributes
     ----------
-    conversion : Conversion
-    name : str
-        Name of the parameter.
+    parts : sequence of Entry
+        Tensors on disk that transformers combines.
+    convert : callable
+        Returns the values of the parameter, flattened.
     span : tuple of int
         Start, stop and total among the values that the conversion makes.
     """
 
-    conversion: Conversion
-    name: str
+    parts: Sequence[Entry]
+    convert: Callable[[], Array]
     span: tuple[int, int, int]
 
     @property
     def nbytes(self) -> int | None:
         """Share of the bytes of all combined tensors."""
-        size = Entry.file_bytes(entry for _, entry in self.conversion.sources)
+        size = Entry.file_bytes(self.parts)
         start, stop, total = self.span
         return None if size is None else size * stop // total - size * start // total
 
     @property
     def packing(self) -> str:
         """Packing of the source tensors."""
-        return Entry.packings(entry for _, entry in self.conversion.sources)
+        return Entry.packings(self.parts)
 
     def cut(self, shape: Shape) -> Iterator[Slice]:  # noqa: ARG002
         """Yield the values in one slice, since the conversion makes all at once."""
@@ -60,6 +49,6 @@ class Converted(Slice):
 
     def pieces(self) -> Iterator[Array]:
         """Read the tensors, convert them and yield the values of the parameter."""
-        values = self.conversion.values(self.name)
+        values = self.convert()
         for start in range(0, self.total, _CHUNK):
             yield values[start : start + _CHUNK]

@@ -152,7 +152,7 @@ def _read_file(
     if (parts := _in_memory(named_parts(entries))) is None:
         return None
     ties = tied_names(parts, config)
-    described = describe_names(parts, options, experts_per_token(config), ties=ties)
+    described = describe_names(parts, options, experts_per_token(config), ties)
     return None if described.unsettled else _File(class_name, config, parts, ties, described)
 
 

@@ -156,7 +156,8 @@ def _group(
     traced = [usages[name] for name in map(place.full_name, place.tensors) if name in usages]
     roles, module = {usage.role for usage in traced}, id(place.module)
     head = module == ties.output or ("lm_head" in roles and module != ties.input)
-    group = groups.classify(place.path, type(place.module).__name__, enclosing=enclosing, head=head)
+    kind = type(place.module).__name__
+    group = "lm_head" if head else groups.classify(place.path, kind, enclosing=enclosing)
     if adapter := ADAPTER.search(place.path):
         return known.get(place.path[: adapter.start()], group)
     if "router" in roles:

@@ -121,7 +121,6 @@ def classify(
     *,
     enclosing: Sequence[str] = (),
     linear: bool | None = None,
-    head: bool = False,
     rules: Mapping[str, str] | None = None,
 ) -> str:
     """Return the group of a module.
@@ -136,8 +135,6 @@ def classify(
         Class names of the modules around it, nearest first.
     linear : bool, optional
         Whether its weight is a matrix tokens are multiplied by; taken from the class if not given.
-    head : bool
-        Whether it is the model's output embedding.
     rules : mapping of pattern to group, optional
         Shell-style patterns on the dotted name (``"*.adapter.*"``); the first match wins.
 
@@ -150,8 +147,6 @@ def classify(
     """
     if group := ruled(name, rules):
         return group
-    if head:
-        return "lm_head"
     words = tuple(word.lower() for word in name.split(".") if not word.isdigit())
     return _classify(words, class_name, tuple(enclosing), linear)
 

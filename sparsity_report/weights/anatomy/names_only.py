@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -224,8 +223,8 @@ def describe_names(
     parts: Mapping[str, Sequence[Entry]],
     options: ReaderOptions,
     per_token: int | None,
+    ties: Mapping[str, str],
     *,
-    ties: Mapping[str, str] = MappingProxyType({}),
     outputs_first: bool = False,
     undecided: str = "",
 ) -> Description:
@@ -265,7 +264,7 @@ def describe_names(
     for module_name, members in owned.items():
         group = kinds[module_name]
         if group in {"other", "other_linear"} and not of_head.isdisjoint(members.values()):
-            group = groups.classify(module_name, head=True, rules=options.groups)
+            group = groups.ruled(module_name, options.groups) or "lm_head"
         parameters = []
         for name, shape in members.items():
             match = _EXPERT.match(name) if per_token else None

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -213,12 +214,15 @@ class Conversion:
         }
         results = self.run(lambda entry: outlines[id(entry)])
         totals = [result.numel() for result in results.values()]
+        parts = [each for _, each in self.sources]
         entries, done = {}, 0
         for (name, result), total in zip(results.items(), totals, strict=True):
             if (rows := self._rows(outlines, result)) is None:
                 span = done, done + total, sum(totals)
-                values = Converted(total, tensor_dtype(result.dtype), self, name, span)
-                rows = Entry(self.sources[0][1].key, tuple(result.shape), values)
+                values = Converted(
+                    total, tensor_dtype(result.dtype), parts, partial(self.values, name), span
+                )
+                rows = Entry(parts[0].key, tuple(result.shape), values)
             entries[name] = [rows]
             done += total
         return entries

@@ -108,9 +108,7 @@ class PackedSlice(Slice):
 
     def sources(self) -> Sequence[FileSlice]:
         """Return all parts of the tensor, if each is in a file."""
-        parts = [part.values for part in self.packed.parts]
-        files = [part for part in parts if isinstance(part, FileSlice)]
-        return files if len(files) == len(parts) else ()
+        return Entry.in_files(self.packed.parts)
 
     @property
     def rounding(self) -> Rounding | None:

@@ -96,7 +96,7 @@ class Contents:
         ties = tied_names(parts, config) if options.config else {}
         if undecided:
             ties = {name: owner for name, owner in ties.items() if name in parts}
-        described = describe_names(parts, options, None, ties=ties, undecided=undecided)
+        described = describe_names(parts, options, None, ties, undecided=undecided)
         return replace(self, notes=(note, *self.notes)).with_modules(parts, described)
 
     def with_modules(

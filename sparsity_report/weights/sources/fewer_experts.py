@@ -329,7 +329,7 @@ def _shared(names: Iterable[Sequence[str]]) -> list[str]:
 def _raw(entries: Iterable[Entry]) -> Iterator[Entry]:
     """Yield the tensors in files that parameters are made of."""
     for entry in entries:
-        if isinstance(entry.values, Converted):
-            yield from _raw(source for _, source in entry.values.conversion.sources)
+        if isinstance(entry.values, Converted | Packed):
+            yield from _raw(entry.values.parts)
         else:
-            yield from entry.values.parts if isinstance(entry.values, Packed) else (entry,)
+            yield entry

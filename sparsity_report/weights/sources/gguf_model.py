@@ -77,7 +77,7 @@ def _named_contents(
     is_tied = is_causal and _HEAD not in entries and _EMBEDDING in entries
     ties = {_HEAD: _EMBEDDING} if is_tied else {}
     per_token = experts_per_token(metadata)
-    description = describe_names(parts, options, per_token, ties=ties, outputs_first=True)
+    description = describe_names(parts, options, per_token, ties, outputs_first=True)
     keys = (f"{metadata.get(ARCHITECTURE)}.expert_group_{word}" for word in ("count", "used_count"))
     count, used = (metadata.get(key) or 1 for key in keys)
     modules = [

@@ -166,7 +166,7 @@ def _retry(attempt: Callable[[], T], name: str, model: str) -> T:
         except Exception as error:  # HTTP clients raise many exceptions
             wait = next(waits, None)
             response = getattr(error, "response", None)
-            if (final := refusal(error, model, None)) or (final := _final(error, response, name)):
+            if final := refusal(error, model, None) or _final(error, response, name):
                 raise final from error
             if wait is None:
                 status = getattr(response, "status_code", None)

@@ -28,10 +28,6 @@ from sparsity_report.words.sentences import say
 _CONFIGS = ("config.json", "adapter_config.json", *SETTINGS_BESIDE)
 
 
-class UnstreamableError(SparsityReportError):
-    """A model of the Hub that is not there to be read by ranges."""
-
-
 def fetch(place: HubPlace, *, allow_pickle: bool) -> tuple[Path, tuple[str, ...]]:
     """Download a Hub model; return its local folder or file, and notes on its origin.
 
@@ -79,34 +75,36 @@ class Remote:
     notes: tuple[str, ...] = ()
 
 
-def find(place: HubPlace, *, or_cached: bool) -> Remote | Path:
+def find(place: HubPlace, or_copy: bool, allow_pickle: bool) -> Remote | Path:
     """Look up the weight files of a Hub model without downloading them.
 
     Parameters
     ----------
     place : HubPlace
-    or_cached : bool
-        Return the path of a copy in the local cache where the Hub cannot be reached.
+    or_copy : bool
+        Return the path of a copy if the Hub cannot be reached, or if its files are pickles.
+    allow_pickle : bool
+        Whether a copy may be of pickles.
 
     Raises
     ------
-    UnstreamableError
-        The Hub cannot be reached, or it has neither safetensors nor GGUF files.
     SparsityReportError
-        As :func:`fetch`.
+        The Hub cannot be reached, it has neither safetensors nor GGUF files, or as :func:`fetch`.
     """
     source = _Folder(place)
-    if not or_cached:
+    if not or_copy:
         source.check_listed()
     kind, names, weight_map = source.select(place.file)
+    if kind == "pickle" and or_copy and allow_pickle:
+        return fetch(place, allow_pickle=True)[0]
     if kind == "pickle":
         source.check_listed()
         path = f"{source.path}/{place.file}".rstrip("/")
-        raise UnstreamableError(
+        raise SparsityReportError(
             f"{path} is neither safetensors nor GGUF on the Hub, and nothing else is streamed; "
             "give such files, or a local copy"
         )
-    if not source.is_listed:
+    if source.list_error:
         return source.local(place.file, names, weight_map)
     paths = [f"{place.folder}/{name}".lstrip("/") for name in names]
     files = read_in_parallel(paths, partial(HubFile.look_up, place.model, source.commit)).values()
@@ -129,26 +127,22 @@ class _Folder:
         root = _download(model, revision, self._patterns(_CONFIGS))
         # The folder of a snapshot has its commit as name; the branch may move on.
         self.commit, self.folder = root.name, root / subfolder
-        self._list_error: Exception | None = None
+        #: Reason why the Hub listed no files; those are of the local cache then.
+        self.list_error: Exception | None = None
         try:
             names = HfApi().list_repo_files(model, revision=self.commit)
         except Exception as error:  # a missing network raises many exceptions
             files = (file for file in root.rglob("*") if file.is_file())
-            self._list_error, names = error, [file.relative_to(root).as_posix() for file in files]
+            self.list_error, names = error, [file.relative_to(root).as_posix() for file in files]
         prefix = f"{subfolder}/".lstrip("/")
         paths = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         self.names = sorted(name for name in paths if "/" not in name)
         self.deeper = sorted({f.rpartition("/")[0] for f in paths if f.endswith(STREAMED)} - {""})
 
-    @property
-    def is_listed(self) -> bool:
-        """True if the Hub listed the files; else they are those of the local cache."""
-        return self._list_error is None
-
     def check_listed(self) -> None:
         """Refuse a repository whose files the Hub did not list."""
-        if (error := self._list_error) is not None:
-            raise refusal(error, self.model, self.revision) or UnstreamableError(
+        if (error := self.list_error) is not None:
+            raise refusal(error, self.model, self.revision) or SparsityReportError(
                 f"{self.model} cannot be read from the Hub ({type(error).__name__}); "
                 "try again, or load the local copy without stream"
             ) from error
@@ -215,7 +209,7 @@ def _download(
         options: Any = {"revision": revision, "allow_patterns": patterns, "tqdm_class": Bar}
         return Path(snapshot_download(model, **options))
     except Exception as error:  # a missing network raises many exceptions
-        raise refusal(error, model, revision) or UnstreamableError(
+        raise refusal(error, model, revision) or SparsityReportError(
             f"{model} is not a local path, is not in the local Hub cache, and the Hub cannot be "
             f"reached ({type(error).__name__}); on a connected machine run `hf download {model}`, "
             "or give the path of a local copy"

@@ -68,7 +68,8 @@ def choose_files(path: Path) -> tuple[str, Shards[Path]]:
 
 def _choose_in_folder(path: Path) -> tuple[str, Shards[Path]]:
     names = sorted(file.name for file in path.iterdir() if file.is_file())
-    check_folder(path, names)
+    if CONFIG in names and not any(map(_WEIGHTS.fullmatch, names)):
+        raise _refusal(path, path)
     kind, chosen, weight_map = choose_model(str(path), names, path)
     if not chosen:
         advice = "; give a folder with .safetensors, .gguf or pytorch_model.bin files"
@@ -175,12 +176,6 @@ def gather_entries(
             )
     check_tensors(path, entries)
     return entries
-
-
-def check_folder(folder: Path, names: Collection[str]) -> None:
-    """Refuse a folder that holds an adapter but no weights of a model."""
-    if CONFIG in names and not any(map(_WEIGHTS.fullmatch, names)):
-        raise _refusal(folder, folder)
 
 
 def check_tensors(path: Path, keys: Collection[str]) -> None:
