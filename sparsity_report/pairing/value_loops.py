@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.histogram import nonzero_flags
-from sparsity_report.counting.n_m_patterns import KNOWN, group_counts
+from sparsity_report.counting.n_m_patterns import KNOWN
 from sparsity_report.pairing.tally import SideCount, Tally
 from sparsity_report.weights.array_dtypes import Array, array_dtype
 
@@ -74,7 +74,8 @@ def tally_values(before: Array, after: Array, grouped: bool = False) -> Tally:
     nonzero, left, surviving, changed, *sums = map(sum, zip(*rows, strict=True))
     total = before.size
     one, other = total - nonzero, total - left
-    sides = _side(total, one, patterns[:1]), _side(total, other, patterns[1:])
+    eights = patterns if grouped else (None, None)
+    sides = _side(total, one, eights[0]), _side(total, other, eights[1])
     kept, revived, new = one - left + surviving, left - surviving, nonzero - surviving
     return Tally(*sides, total, kept, revived, new, changed, *sums)
 
@@ -89,18 +90,14 @@ def count_values(values: Array, grouped: bool = False) -> SideCount:
     """
     flags, total = nonzero_flags(values), values.size
     zeros = total - int(np.count_nonzero(flags))
-    if not grouped:
-        return SideCount(total, zeros)
-    by_group = {m: group_counts(flags[None], m) for m in {p.m for p in KNOWN}}
-    groups = tuple(int(np.count_nonzero(by_group[m] <= n)) for n, m in KNOWN)
-    return SideCount(total, zeros, groups, total)
+    return _side(total, zeros, _eights(flags) if grouped else None)
 
 
-def _side(total: int, zeros: int, patterns: Patterns) -> SideCount:
-    """Return the counts of one side, given its row of patterns of nonzeros if it is grouped."""
-    if not len(patterns):
+def _side(total: int, zeros: int, eights: Patterns | None) -> SideCount:
+    """Return the counts of one side, with N:M groups given its patterns of eight nonzeros."""
+    if eights is None:
         return SideCount(total, zeros)
-    return SideCount(total, zeros, tuple((_COMPLYING @ patterns[0]).tolist()), total)
+    return SideCount(total, zeros, tuple((_COMPLYING @ eights).tolist()), total)
 
 
 @cache
@@ -164,10 +161,15 @@ def compare(before: Values, after: Values, patterns: Patterns) -> Sums:
         differs &= (before == before) | (after == after)
     sums = _dot(one, one), _dot(change, change), _dot(one, other), square_before, square_after
     for side, row in zip((there, still), patterns, strict=False):
-        row += np.bincount(np.packbits(side[: side.size // 8 * 8]), minlength=256)
+        row += _eights(side)
     flags = there, still, both, differs
     nonzero, left, surviving, changed = (int(np.count_nonzero(each)) for each in flags)
     return (nonzero, left, surviving, changed, *sums)
+
+
+def _eights(flags: npt.NDArray[np.bool_]) -> Patterns:
+    """Return the number of groups of eight flags with each pattern, a bit for each flag."""
+    return np.bincount(np.packbits(flags[: flags.size // 8 * 8]), minlength=256)
 
 
 def _dot(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
