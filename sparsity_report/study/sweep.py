@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -89,11 +88,12 @@ def sweep(
         raise SparsityReportError("sparsities: sweep needs at least one sparsity; give [0.3]")
     counts = prunable_counts(weights, progress, executor, cache)
     distinct = list(dict.fromkeys(asked))
-    kept = _kept(counts, _levels(counts, distinct))
+    levels = _levels(counts, distinct)
     layers = LayerTable(weights, count_weights(weights)).frame("")
     places = [distinct.index(sparsity) for sparsity in asked]
-    frame = Levels(layers, _table(weights, counts, distinct, kept)).frame(places)
-    return typed("sweep", frame.assign(threshold=np.repeat(kept.thresholds[places], len(layers))))
+    frame = Levels(layers, _table(weights, counts, distinct, levels)).frame(places)
+    cuts = [level.threshold if (level := levels[place]) else None for place in places]
+    return typed("sweep", frame.assign(threshold=np.repeat(np.array(cuts, float), len(layers))))
 
 
 def level_table(weights: Weights, counted: Mapping[str, Magnitudes]) -> pd.DataFrame | None:
@@ -120,8 +120,7 @@ def level_table(weights: Weights, counted: Mapping[str, Magnitudes]) -> pd.DataF
         return None
     modules = sum(any(p.prunable for p in module.parameters) for module in weights.modules)
     sparsities = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
-    kept = _kept(counts, _remembered(weights, counts, sparsities))
-    return _table(weights, counts, sparsities, kept)
+    return _table(weights, counts, sparsities, _remembered(weights, counts, sparsities))
 
 
 def ladders(
@@ -193,14 +192,28 @@ def _remembered(
 
 
 def _table(
-    weights: Weights, counts: Mapping[str, Magnitudes], sparsities: Sequence[float], kept: _Kept
+    weights: Weights,
+    counts: Mapping[str, Magnitudes],
+    sparsities: Sequence[float],
+    levels: Sequence[Level | None],
 ) -> pd.DataFrame:
-    """Sum tensors over the modules that own them."""
-    owners = _owners(weights)
+    """Return the nonzeros of tensors at levels, summed over the modules that own them."""
+    owners, sizes, nonzeros = _owners(weights), *_sizes(counts)
     codes, modules = pd.factorize(np.array([owners[name] for name in counts], dtype=object))
-    tensors = (pd.DataFrame(numbers.T) for numbers in (kept.left, kept.slack))
+    none = np.zeros_like(sizes)
+    pruned = np.array([level.below + level.ties if level else none for level in levels])
+    slack = np.array([level.slack if level else none for level in levels])
+    # A tensor whose zeros outnumber its pruned weights keeps all its nonzeros.
+    tensors = (pd.DataFrame(each.T) for each in (np.minimum(sizes - pruned, nonzeros), slack))
     left, slack = (numbers.groupby(codes).sum().to_numpy() for numbers in tensors)
     return level_rows(list(modules), sparsities, left, slack)
+
+
+def _sizes(counts: Mapping[str, Magnitudes]) -> tuple[Integers, Integers]:
+    """Return the weights and the nonzeros of each tensor."""
+    pairs = [(tensor.total, tensor.nonzero) for tensor in counts.values()]
+    sizes, nonzeros = np.array(pairs, dtype=np.int64).T
+    return sizes, nonzeros
 
 
 def _owners(weights: Weights) -> dict[str, str]:
@@ -219,16 +232,7 @@ def _tensors(
         return None
     counts, owners = prunable_counts(weights), _owners(weights)
     codes = rows.index.get_indexer(pd.Index([owners[name] for name in counts]))
-    sizes = np.array([tensor.total for tensor in counts.values()], dtype=np.int64)
-    return sizes, np.array([tensor.nonzero for tensor in counts.values()], dtype=np.int64), codes
-
-
-class _Kept(NamedTuple):
-    """Counts per level and prunable tensor, in the order of the counts."""
-
-    left: Integers  # nonzeros, of shape (levels, tensors)
-    slack: Integers  # largest error of `left`, of the same shape
-    thresholds: np.ndarray  # of shape (levels,), NaN where nothing is pruned
+    return *_sizes(counts), codes
 
 
 def _levels(counts: Mapping[str, Magnitudes], sparsities: Sequence[float]) -> list[Level | None]:
@@ -237,14 +241,3 @@ def _levels(counts: Mapping[str, Magnitudes], sparsities: Sequence[float]) -> li
     targets = [round(sparsity * total) for sparsity in sparsities]
     levels = {level.target: level for level in find_levels(counts, sorted({*targets} - {0}))}
     return [levels.get(target) for target in targets]
-
-
-def _kept(counts: Mapping[str, Magnitudes], levels: Sequence[Level | None]) -> _Kept:
-    sizes = np.array([tensor.total for tensor in counts.values()], dtype=np.int64)
-    zeros = sizes - np.array([tensor.nonzero for tensor in counts.values()], dtype=np.int64)
-    none = np.zeros_like(sizes)
-    pruned = np.array([level.below + level.ties if level else none for level in levels])
-    slack = np.array([level.slack if level else none for level in levels])
-    thresholds = np.array([level.threshold if level else np.nan for level in levels])
-    # A tensor whose zeros outnumber its pruned weights keeps all its nonzeros.
-    return _Kept(sizes - np.maximum(pruned, zeros), slack, thresholds)
