@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -283,24 +283,19 @@ def _flags(values: Iterable[Any]) -> Flags:
     return np.fromiter(map(bool, values), dtype=np.bool_)
 
 
-class _Stored(NamedTuple):
-    """Figures of a parameter as a variant stores it; None where unknown."""
-
-    layout: str
-    elements: int | None  # that a product multiplies by
-    bytes: int | None
-    file_bytes: int | None  # None also if the file holds something else
-    expected_zeros: float | None  # by rounding
-    near_zero: int | None  # weights near zero, if zero is no level
-
-
 def _stored(
     parameter: Parameter,
     nonzero: int | None,
     cut: Cut | None,
     counted: Magnitudes | None,
     is_csr: bool,
-) -> _Stored:
+) -> tuple[str, int | None, int | None, int | None, float | None, int | None]:
+    """Return figures of a parameter as a variant stores it; None where unknown.
+
+    They are the layout, the elements that a product multiplies by, the bytes, those in the file
+    (None also if it holds something else), the expected zeros by rounding, and the weights near
+    zero if zero is no level.
+    """
     is_pruned = cut is not None and cut.changes
     # Pruning makes sparse layouts other than CSR dense.
     before = "dense" if is_pruned and parameter.layout != "csr" else parameter.layout
@@ -316,7 +311,7 @@ def _stored(
     if parameter.tied_to:
         in_memory, in_file = 0, None if in_file is None else 0
     elements = nonzero if layout == "csr" else total
-    return _Stored(layout, elements, in_memory, in_file, expected, near)
+    return layout, elements, in_memory, in_file, expected, near
 
 
 def _bytes(parameter: Parameter, nonzero: int | None, layout: str) -> int | None:
