@@ -94,14 +94,11 @@ def variant_stems(study: StudyFigures) -> Mapping[str, str]:
 
 def csv_text(frame: pd.DataFrame) -> str:
     """Return a frame as CSV text, with cells as :func:`write_csv` writes them."""
-    return _inert(frame).to_csv(index=False, lineterminator="\n")
 
-
-def _inert(frame: pd.DataFrame) -> pd.DataFrame:
     def guard(cell: object) -> object:
         return FORMULA.sub("'", legible(cell)) if isinstance(cell, str) else cell
 
     safe = frame.rename(columns=guard)
     for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:
         safe[column] = safe[column].map(guard)
-    return safe
+    return safe.to_csv(index=False, lineterminator="\n")
