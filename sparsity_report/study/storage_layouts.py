@@ -133,7 +133,7 @@ def _summed(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the sums of layers; a sum with an unknown part is unknown."""
     grouped = frame.groupby(["variant", "scope", "name", "layout"], sort=False)
     sums = summed(grouped[_SUMMED])
-    sums["lossless"] = _all(grouped["lossless"], grouped.size())
+    sums["lossless"] = _all(grouped["lossless"])
     return sums.reset_index()
 
 
@@ -200,14 +200,13 @@ def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     modules = pd.MultiIndex.from_frame(facts[["variant", "name"]])
     rows = modules.get_indexer(pd.MultiIndex.from_frame(patterns[["variant", "module_name"]]))
     sums = summed(pd.DataFrame(sizes, index=patterns.index).groupby(rows)).astype("Int64")
-    grouped = two_four.groupby(rows)
-    return sums.assign(two_four=_all(grouped, grouped.size())).reindex(facts.index)
+    return sums.assign(two_four=_all(two_four.groupby(rows))).reindex(facts.index)
 
 
-def _all(grouped: Any, size: pd.Series) -> Any:
+def _all(grouped: Any) -> Any:
     """Return whether all of a group are true; one false decides, whatever is unknown."""
     worst = grouped.min()
-    return worst.where((grouped.count() == size) | (worst == False))  # noqa: E712
+    return worst.where((grouped.count() == grouped.size()) | (worst == False))  # noqa: E712
 
 
 def _others(layers: pd.DataFrame) -> pd.DataFrame:
