@@ -20,7 +20,6 @@ from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.array_dtypes import Array
-from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
@@ -125,7 +124,13 @@ def _patterns(
     weights: Weights, prunings: Mapping[int, Pruning | None], module: Module, parameter: Parameter
 ) -> dict[int, list[dict[str, object]]]:
     """Return the rows of a tensor under every pruning, reading it once, block by block."""
-    matrix = _matrix(weights, parameter)
+    if not parameter.known:
+        raise SparsityReportError(
+            f"{weights.name}: {parameter.name} has unknown values; give a model whose values are "
+            "known, or leave patterns out"
+        )
+    matrix = parameter.stack
+    assert matrix is not None
     rows, columns = matrix.stored
     cuts = {key: cut for key, p in prunings.items() if p and (cut := p.cuts.get(parameter.name))}
     step = max(_BLOCK // max(columns, 1) // _LINES, 1) * _LINES
@@ -166,17 +171,6 @@ def _patterns(
             }
             rows_of[key].append(row | zero_figures(zeros[key], number, parameter))
     return rows_of
-
-
-def _matrix(weights: Weights, parameter: Parameter) -> Matrix:
-    """Return the sizes and direction of a matrix; refuse unknown values."""
-    if not parameter.known:
-        raise SparsityReportError(
-            f"{weights.name}: {parameter.name} has unknown values; give a model whose values are "
-            "known, or leave patterns out"
-        )
-    assert parameter.stack is not None
-    return parameter.stack
 
 
 def _drained(queue: list[Array]) -> Iterator[Array]:
