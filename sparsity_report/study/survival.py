@@ -16,7 +16,7 @@ from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import DENOMINATORS, FIGURES, SIDES, TABLES, typed
 from sparsity_report.weights.anatomy.groups import GROUPS
-from sparsity_report.weights.weights import Module, Parameter
+from sparsity_report.weights.weights import Module
 
 # Columns of layers that are summed for a figure, unless they have its name.
 _SUMMED = {
@@ -55,7 +55,7 @@ def match_frame(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
         if own_matches or module.name not in matched:
             row = _row(None, [module], own_matches, tallies) | {"alignment": "added"}
             if module.name in holders and len(own_matches) == 1:  # a parameter of the block itself
-                row["module_name"] = _parameter(own_matches[0]).name
+                row["module_name"] = next(own_matches[0].parameters).name
             rows.append(row)
     return typed("matches", pd.DataFrame(rows))
 
@@ -74,7 +74,7 @@ def _row(
     names = {p.name for p in (weights_before or weights_after)}
     sums = Tally()
     for match in matches:
-        if _parameter(match).name in names:
+        if next(match.parameters).name in names:
             sums += tallies[match.name]
     alignments = {match.alignment for match in matches}
     is_compared = sums.compared > 0
@@ -98,12 +98,6 @@ def _row(
         "n_m_before": sums.before.n_m,
         "n_m_after": sums.after.n_m,
     }
-
-
-def _parameter(match: ParameterMatch) -> Parameter:
-    part = match.before or match.after
-    assert part is not None
-    return part.parameter
 
 
 def _is_untouched(tally: Tally) -> bool:
