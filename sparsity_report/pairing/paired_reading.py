@@ -147,38 +147,22 @@ def compare_parameters(
     return tallies
 
 
-def _slices(plan: Plan, match: ParameterMatch) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:
-    """Return the slices of both parameters, none for a missing one."""
-    one, other = (
-        () if p is None else tuple(weights.as_in_memory(p.parameter.name))
-        for weights, p in ((plan.before, match.before), (plan.after, match.after))
-    )
-    return one, other
-
-
 def _split(plan: Plan, match: ParameterMatch) -> Iterator[PairedSlice]:
-    """Yield the slices of a match, or all of it if its slices differ."""
-    grouped, sides = _is_grouped(match), _slices(plan, match)
-    if match.pieces is not None:
-        total, dtype = sum(part.total for part in sides[0]), sides[0][0].dtype
-        yield PieceSlice(total, dtype, *sides, grouped, match)
-        return
-    if all(sides) and [s.total for s in sides[0]] != [s.total for s in sides[1]]:
-        yield _paired(*sides, grouped)
-        return
-    for place in range(max(map(len, sides))):
-        before, after = (side[place : place + 1] for side in sides)
-        yield _paired(before, after, grouped)
-
-
-def _paired(before: tuple[Slice, ...], after: tuple[Slice, ...], grouped: bool) -> PairedSlice:
-    slices = after or before
-    return PairedSlice(sum(part.total for part in slices), slices[0].dtype, before, after, grouped)
-
-
-def _is_grouped(match: ParameterMatch) -> bool:
-    """Return whether N:M is visible in consecutive values: whole groups along the input."""
-    return any(
+    """Yield the slices of a match, or all of it if its slices differ or rows moved."""
+    models = ((plan.before, match.before), (plan.after, match.after))
+    one, other = sides = [
+        () if part is None else tuple(weights.as_in_memory(part.parameter.name))
+        for weights, part in models
+    ]
+    parts = [(one[n : n + 1], other[n : n + 1]) for n in range(max(map(len, sides)))]
+    if match.pieces or (all(sides) and [s.total for s in one] != [s.total for s in other]):
+        parts = [(one, other)]
+    # N:M is visible in consecutive values if whole groups are along the input.
+    grouped = any(
         p.prunable and p.matrix and not p.transposed and p.matrix[1] % 8 == 0
         for p in match.parameters
     )
+    for before, after in parts:
+        slices = before or after
+        fields = sum(s.total for s in slices), slices[0].dtype, before, after, grouped
+        yield PieceSlice(*fields, match) if match.pieces else PairedSlice(*fields)
