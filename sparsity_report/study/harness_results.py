@@ -15,8 +15,9 @@ import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,16 +45,6 @@ _ROUNDING = 1e-6
 _MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
 _Object = Mapping[str, Any]
 _Key = tuple[str, str | None]
-
-
-class _Sample(NamedTuple):
-    """One document: its hashes, its number, and the scores by metric and filter."""
-
-    document: str
-    target: str
-    prompt: str
-    number: str
-    scores: Mapping[_Key, Any]
 
 
 def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd.DataFrame:
@@ -364,40 +355,39 @@ def pack(outcomes: Collection[int]) -> str:
 
 def _packed(path: Path, keys: Collection[_Key]) -> dict[_Key, tuple[str, ...]]:
     """Return the columns of :data:`PAIRING` by metric and filter; empty without hashes."""
-    samples: dict[_Key, list[_Sample]] = {key: [] for key in keys}
+    samples: dict[_Key, list[tuple[Any, ...]]] = {key: [] for key in keys}
     advice = "give one that the harness wrote, or move the results file to another folder to read "
     with _reading(path, "a file of samples", f"{advice}its scores alone"):
         for row in _json_rows(path):
             check_nesting(row)
-            if (sample := _sample(row, keys)) is None:
+            if (identity := _identity(row)) is None:
                 return {}
-            for key in sample.scores:
-                samples[key].append(sample)
+            for (metric, of_filter), listed in samples.items():
+                if metric in row and (of_filter or "none") == row.get("filter", "none"):
+                    listed.append((*identity, row[metric]))
             if any(len(each) > limits.DOCUMENTS for each in samples.values()):
                 raise ValueError(f"it has more than {limits.DOCUMENTS:,} documents")
     columns = {}
     for key, listed in samples.items():
-        listed.sort(key=lambda sample: sample[:4])
-        scores = [sample.scores[key] for sample in listed]
-        if scores and all(isinstance(s, int | float) and s in _OUTCOMES for s in scores):
-            hashes = (json.dumps([sample[place] for sample in listed]) for place in range(3))
-            prints = (hashlib.sha256(each.encode()).hexdigest()[:16] for each in hashes)
+        if not listed:
+            continue
+        listed.sort(key=itemgetter(0, 1, 2, 3))
+        *hashes, _, scores = zip(*listed, strict=True)
+        if all(isinstance(s, int | float) and s in _OUTCOMES for s in scores):
+            texts = (json.dumps(each).encode() for each in hashes)
+            prints = (hashlib.sha256(text).hexdigest()[:16] for text in texts)
             columns[key] = (*prints, pack(scores))
     return columns
 
 
-def _sample(row: Any, keys: Collection[_Key]) -> _Sample | None:
-    """Return a document; None if it was logged without hashes."""
+def _identity(row: Any) -> tuple[str, ...] | None:
+    """Return the hashes and the number of a document; None if it was logged without hashes."""
     if not isinstance(row, dict):
         raise ValueError(f"{printable(repr(row), 60)} is not an object")
     hashes: list[Any] = [row.get(f"{part}_hash") for part in ("doc", "target", "prompt")]
     if not all(isinstance(each, str) and len(each) <= limits.DIGITS * 4 for each in hashes):
         return None
-    of_filter = row.get("filter", "none")
-    known = (key for key in keys if (key[1] or "none") == of_filter and key[0] in row)
-    number = f"{row.get('doc_id')!s:.40}"
-    document, target, prompt = hashes
-    return _Sample(document, target, prompt, number, {key: row[key[0]] for key in known})
+    return (*hashes, f"{row.get('doc_id')!s:.40}")
 
 
 def _json_rows(path: Path) -> Iterator[Any]:
