@@ -61,9 +61,7 @@ def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigu
     rows = layers[layers["prunable"]]
     blocks = ["outside blocks" if pd.isna(b) else f"block {int(b)}" for b in rows["block"]]
     named = {"block": blocks, "group": list(rows["group"]), "layer": list(rows["module_name"])}
-    parts = [first.get(part, np.nan) for part in named[cut]]
-    known = np.array(parts, dtype=float)
-    known[~np.isfinite(known)] = np.nan
+    known = first.reindex(named[cut]).to_numpy(dtype=float)
     sizes = np.where(np.isnan(known), np.nan, 1.0)
     return LayerFigure(pd.Index(rows["module_name"]), known, sizes)
 
