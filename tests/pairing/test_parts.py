@@ -98,11 +98,10 @@ def test_shared_expert_channels_are_a_separate_axis(tmp_path):
     )  # fmt: skip
     torch.manual_seed(0)
     transformers.Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "base")
-    tensors, left = load_file(tmp_path / "base/model.safetensors"), shuffled(40, 48)
+    (tensors, config), left = structural.read(tmp_path / "base"), shuffled(40, 48)
     for name, values in tensors.items():
         if ".shared_expert." in name:
             tensors[name] = values[:, left] if "down_proj" in name else values[left]
-    config = json.loads((tmp_path / "base/config.json").read_text())
     config |= {"shared_expert_intermediate_size": 40}
     pair = sr.compare_checkpoints(tmp_path / "base", written(tmp_path / "after", tensors, config))
     channels = sorted(set(range(48)) - set(left))
@@ -125,14 +124,13 @@ def test_cross_attention_heads_are_a_separate_axis(tmp_path):
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     model.save_pretrained(tmp_path / "base")
-    tensors, rows = load_file(tmp_path / "base/model.safetensors"), rows_of_heads([0, 2, 3, 6, 7])
+    (tensors, config), rows = structural.read(tmp_path / "base"), rows_of_heads([0, 2, 3, 6, 7])
     for name, values in tensors.items():
         if "encoder_attn." in name:
             if "out_proj" not in name:
                 tensors[name] = values[rows]
             elif name.endswith("weight"):
                 tensors[name] = values[:, rows]
-    config = json.loads((tmp_path / "base/config.json").read_text())
     pair = sr.compare_checkpoints(tmp_path / "base", written(tmp_path / "after", tensors, config))
     assert gone(pair) == {
         ("head", f"model.decoder.layers.{block}.encoder_attn"): [1, 4, 5] for block in (0, 1)
@@ -164,9 +162,8 @@ def test_added_and_removed_parameters_are_listed(bases, tmp_path):
 
 
 def test_a_head_that_only_the_model_after_has_is_listed_though_it_is_tied(bases, tmp_path):
-    tensors = load_file(bases("llama") / "model.safetensors")
+    tensors, config = structural.read(bases("llama"))
     del tensors["lm_head.weight"]
-    config = json.loads((bases("llama") / "config.json").read_text())
     body = {key.removeprefix("model."): values for key, values in tensors.items()}
     headless = written(tmp_path / "body", body, config | {"architectures": ["LlamaModel"]})
     tied = written(tmp_path / "tied", tensors, config | {"tie_word_embeddings": True})
@@ -177,11 +174,11 @@ def test_a_head_that_only_the_model_after_has_is_listed_though_it_is_tied(bases,
     assert rows["untouched"].sum() == len(rows) - 1
 
 
-def lora(folder, base):
+def lora(folder, base, inputs=64):
     """Write an adapter of rank 2 for one matrix that names its base."""
     folder.mkdir()
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
-    matrices = {f"{key}A.weight": torch.randn(2, 64), f"{key}B.weight": torch.randn(64, 2)}
+    matrices = {f"{key}A.weight": torch.randn(2, inputs), f"{key}B.weight": torch.randn(64, 2)}
     save_file(matrices, folder / "adapter_model.safetensors")
     options = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
     options["target_modules"] = ["layers.0.self_attn.q_proj"]
@@ -200,8 +197,7 @@ def lora(folder, base):
 )  # fmt: skip
 def test_an_adapter_that_names_another_base(bases, tmp_path, named, agrees):
     """Two models of one size have equal shapes, so that another base is only noted."""
-    config = json.loads((bases("llama") / "config.json").read_text())
-    tensors = load_file(bases("llama") / "model.safetensors")
+    tensors, config = structural.read(bases("llama"))
     base = written(tmp_path / "tiny-llama", tensors, config | {"_name_or_path": "org/first"})
     merged = sr.load(lora(tmp_path / "adapter", named), base=base)
     pair = sr.compare_checkpoints(base, merged)
@@ -211,6 +207,13 @@ def test_an_adapter_that_names_another_base(bases, tmp_path, named, agrees):
     assert len(sentences) == len(notes)
     assert all("applied to tiny-llama: the shapes agree" in note for note in notes)
     assert not any("\n" in note or "\x1b" in note for note in notes)
+
+
+def test_an_adapter_of_another_base(bases, tmp_path):
+    adapter = lora(tmp_path / "adapter", None, inputs=48)
+    said = r"q_proj.weight. of shape \(64, 48\), but in .* its shape is .*, so it belongs to an"
+    with pytest.raises(sr.SparsityReportError, match=said):
+        sr.compare_checkpoints(bases("llama"), sr.load(adapter, base=bases("llama")))
 
 
 def test_a_partly_removed_fused_matrix_is_not_matched(bases, tmp_path):

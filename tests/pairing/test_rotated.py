@@ -1,11 +1,8 @@
 """A rotated width, and channels without evidence, are recognized and refused."""
 
-import json
-
 import pytest
 import structural
 import torch
-from safetensors.torch import load_file
 from structural import WIDTH, Left, shuffled, written
 
 import sparsity_report as sr
@@ -21,8 +18,8 @@ def orthogonal(seed):
 
 def rotated(base, folder, left, per_block=True):
     """Rotate the width like SliceGPT, by one matrix per block, and cut its end off."""
-    tensors = {}
-    for name, values in load_file(base / "model.safetensors").items():
+    (before, config), tensors = structural.read(base), {}
+    for name, values in before.items():
         words = name.split(".")
         block = int(words[2]) + 1 if "layers" in words and per_block else 0
         turn = orthogonal(block)[:, :left]
@@ -36,8 +33,7 @@ def rotated(base, folder, left, per_block=True):
         for block in range(4):
             turn = orthogonal(block)[:, :left].T @ orthogonal(block + 1)[:, :left]
             tensors[f"model.layers.{block}.attn_shortcut_Q"] = turn.float()
-    config = json.loads((base / "config.json").read_text()) | {"hidden_size": left}
-    return written(folder, tensors, None if per_block else config)
+    return written(folder, tensors, None if per_block else config | {"hidden_size": left})
 
 
 @pytest.mark.parametrize(("left", "per_block"), [(56, True), (56, False), (64, False)], ids=str)
@@ -64,9 +60,8 @@ def test_constant_norms_are_no_evidence(bases, tmp_path, left):
     def plain(tensors):
         return {name: torch.ones_like(v) if v.ndim == 1 else v for name, v in tensors.items()}
 
-    config = json.loads((bases("llama") / "config.json").read_text())
-    tensors = plain(load_file(bases("llama") / "model.safetensors"))
-    one = written(tmp_path / "one", tensors, config)
+    tensors, config = structural.read(bases("llama"))
+    one = written(tmp_path / "one", plain(tensors), config)
     generator = torch.Generator().manual_seed(1)
     cut = {
         name: 0.02 * torch.randn([left if n == 64 else n for n in v.shape], generator=generator)

@@ -1,12 +1,10 @@
 """Removed parts of a base are found exactly, and with certainty despite noise on the others."""
 
-import json
-
 import pytest
 import structural
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from structural import Left, fused, renamed, shuffled, turned, written
 from wording import of_key, values_of, wording
 
@@ -127,12 +125,11 @@ def test_found(bases, opened, tmp_path, kind, cut, noise):
 
 def test_channels_whose_gates_are_much_alike(bases, tmp_path):
     """As in trained models: what lets one pass is much like another one, what passes is not."""
-    tensors = load_file(bases("llama") / "model.safetensors")
+    tensors, config = structural.read(bases("llama"))
     torch.manual_seed(5)
     for name, values in tensors.items():
         if "gate_proj" in name:
             values[64:] = values[:64] * (1 + 0.001 * torch.randn(64, 64))
-    config = json.loads((bases("llama") / "config.json").read_text())
     base = written(tmp_path / "base", tensors, config)
     left = Left(channels=shuffled(96, 128), noise=0.01, config={"intermediate_size": 96})
     pair = sr.compare_checkpoints(base, structural.pruned(base, tmp_path / "after", left))
@@ -161,7 +158,7 @@ def test_the_same_in_other_words(bases, tmp_path, kind, other, ways, back):
 
 def test_a_model_whose_layers_differ_in_shape(bases, tmp_path):
     """As LLM-Pruner and Puzzletron leave it: some channels of block 1, some heads of block 2."""
-    tensors = load_file(bases("llama") / "model.safetensors")
+    tensors, config = structural.read(bases("llama"))
     channels, heads = shuffled(40, 128), [0, 2, 3, 4, 5, 6]
     rows = structural.rows_of_heads(heads)
     for name, values in tensors.items():
@@ -171,7 +168,6 @@ def test_a_model_whose_layers_differ_in_shape(bases, tmp_path):
             tensors[name] = values[rows]
         elif "layers.2.self_attn.o_proj" in name:
             tensors[name] = values[:, rows]
-    config = json.loads((bases("llama") / "config.json").read_text())
     pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "uneven", tensors, config))
     assert any("opened by names and shapes" in str(note) for note in pair.notes)
     gone = pair.removed.groupby(["kind", "module"])["index"].agg(sorted)
@@ -207,19 +203,17 @@ def test_unrelated_models_are_refused(bases, tmp_path):
 
 
 def test_swapped_layers_are_reported(bases, tmp_path):
-    tensors = load_file(bases("llama") / "model.safetensors")
+    tensors, config = structural.read(bases("llama"))
     one, other = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("gate", "up"))
     tensors[one], tensors[other] = tensors[other], tensors[one]
-    config = json.loads((bases("llama") / "config.json").read_text())
     pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "swapped", tensors, config))
     (finding,) = of_key(study_findings(pair), "pair.unrelated_values")
     assert "model.layers.0.mlp.gate_proj and model.layers.0.mlp.up_proj" in str(finding)
 
 
 def test_a_head_that_is_the_embedding_now(bases, tmp_path):
-    tensors = load_file(bases("llama") / "model.safetensors")
+    tensors, config = structural.read(bases("llama"))
     head = tensors.pop("lm_head.weight").numel()
-    config = json.loads((bases("llama") / "config.json").read_text())
     tied = written(tmp_path / "tied", tensors, config | {"tie_word_embeddings": True})
     pair = sr.compare_checkpoints(bases("llama"), tied)
     (row,) = pair.removed.to_dict("records")
@@ -245,11 +239,10 @@ def test_a_head_that_is_the_embedding_now(bases, tmp_path):
 
 def test_other_vocabularies(bases, tmp_path):
     """Tokens that were added are refused, as nothing of the base says what they were."""
-    tensors = load_file(bases("llama") / "model.safetensors")
+    tensors, config = structural.read(bases("llama"))
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         tensors[name] = torch.cat([tensors[name], torch.randn(4, 64)])
-    config = json.loads((bases("llama") / "config.json").read_text()) | {"vocab_size": 100}
-    longer = written(tmp_path / "longer", tensors, config)
+    longer = written(tmp_path / "longer", tensors, config | {"vocab_size": 100})
     with pytest.raises(sr.SparsityReportError, match="has 100 tokens in longer and 96 in") as told:
         sr.compare_checkpoints(bases("llama"), longer)
     assert "\n" not in str(told.value)
@@ -257,16 +250,3 @@ def test_other_vocabularies(bases, tmp_path):
     assert {*zip(gone["kind"], gone["index"], strict=True)} == {
         ("vocabulary", number) for number in range(96, 100)
     }
-
-
-def test_an_adapter_of_another_base(bases, tmp_path):
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
-    matrices = {f"{key}A.weight": torch.randn(2, 48), f"{key}B.weight": torch.randn(64, 2)}
-    save_file(matrices, adapter / "adapter_model.safetensors")
-    told = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
-    (adapter / "adapter_config.json").write_text(json.dumps(told))
-    said = r"q_proj.weight. of shape \(64, 48\), but in .* its shape is .*, so it belongs to an"
-    with pytest.raises(sr.SparsityReportError, match=said):
-        sr.compare_checkpoints(bases("llama"), sr.load(adapter, base=bases("llama")))

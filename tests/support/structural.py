@@ -151,6 +151,12 @@ def shuffled(number, of, seed=3):
     return np.random.default_rng(seed).permutation(of)[:number].tolist()
 
 
+def read(folder):
+    """Return the tensors and the config of a checkpoint."""
+    config = json.loads((folder / "config.json").read_text())
+    return load_file(folder / "model.safetensors"), config
+
+
 def written(folder, tensors, config=None):
     """Write tensors as a checkpoint, with a config or without."""
     folder.mkdir()
