@@ -88,6 +88,8 @@ def test_small_changes_keep_their_digits(size, one, other):
     assert result.relative_change == pytest.approx(due, rel=1e-11)
     assert result.square_after == pytest.approx(b @ b, rel=1e-11)
     assert result.product == pytest.approx(a @ b, rel=1e-11)
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert result.correlation == pytest.approx(cosine, rel=1e-11)
 
 
 @BOTH
@@ -218,8 +220,13 @@ def test_numpy_counts_as_compiled_loops_do(dtype, odd, monkeypatch):
         assert counts[0] == counts[1]
         assert counts[0].after == count_values(to_array(after), grouped)
         assert sums[0] == pytest.approx(sums[1], rel=1e-12, nan_ok=True)
-        wide = before.double().numpy(), after.double().numpy()
-        assert result.kept == int(((wide[0] == 0) & (wide[1] == 0)).sum())
+        one, other = before.double().numpy(), after.double().numpy()
+        gone, went = one == 0, other == 0
+        changed = ~gone & ~went & (one != other) & ~(np.isnan(one) & np.isnan(other))
+        fates = (gone & went, gone & ~went, ~gone & went, changed)
+        assert [result.kept, result.revived, result.new, result.changed] == [
+            int(fate.sum()) for fate in fates
+        ]
 
 
 def test_numpy_compares_where_numba_is_missing_or_may_not_compile(monkeypatch):

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import packing
 import pytest
+import structural
 import torch
 from helpers import command, small_llama
 from safetensors.torch import load_file, save_file
+from structural import written
 from wording import of_key
 
 import sparsity_report as sr
@@ -36,8 +38,7 @@ def parent(tmp_path_factory):
 @pytest.fixture(scope="module")
 def child(parent, tmp_path_factory):
     """The same after a step that changed q and v of block 0 and one bit of the last norm."""
-    folder = tmp_path_factory.mktemp("child")
-    tensors = load_file(parent / "model.safetensors")
+    tensors, config = structural.read(parent)
     torch.manual_seed(1)
     for name in ("q_proj", "v_proj"):
         key = f"model.layers.0.self_attn.{name}.weight"
@@ -45,9 +46,7 @@ def child(parent, tmp_path_factory):
             0.01 * torch.randn(tensors[key].shape) * (torch.rand(tensors[key].shape) > 0.3)
         )
     tensors["model.norm.weight"][3] += 1
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    (folder / "config.json").write_text((parent / "config.json").read_text())
-    return folder
+    return written(tmp_path_factory.mktemp("child") / "model", tensors, config)
 
 
 def arrays(folder):
@@ -112,10 +111,10 @@ def test_saved_and_read_back(parent, child, tmp_path):
 
 def test_fingerprints_differ_where_weights_do(parent, tmp_path):
     """Doubled weights have as many zeros as before."""
-    doubled = {name: 2 * values for name, values in load_file(parent / "model.safetensors").items()}
-    save_file(doubled, tmp_path / "model.safetensors", {"format": "pt"})
-    (tmp_path / "config.json").write_text((parent / "config.json").read_text())
-    same, other = (sr.compare_checkpoints(parent, after) for after in (parent, tmp_path))
+    tensors, config = structural.read(parent)
+    doubled = {name: 2 * values for name, values in tensors.items()}
+    twice = written(tmp_path / "doubled", doubled, config)
+    same, other = (sr.compare_checkpoints(parent, after) for after in (parent, twice))
     assert same.variants["fingerprint"].nunique() == 1
     assert other.variants["fingerprint"].nunique() == 2
     assert other.variants["fingerprint"][0] == same.variants["fingerprint"][0]
@@ -155,7 +154,7 @@ def test_command(parent, child, tmp_path):
 
 def test_merged_adapter_revives_zeros(parent, tmp_path):
     """Counted in the files by NumPy, and the same without a merged file."""
-    tensors, scaled = load_file(parent / "model.safetensors"), {}
+    (tensors, config), scaled = structural.read(parent), {}
     merged = dict(tensors)
     torch.manual_seed(3)
     for block in range(2):
@@ -168,13 +167,11 @@ def test_merged_adapter_revives_zeros(parent, tmp_path):
             scaled[f"base_model.model.{key}.lora_A.weight"] = a
             scaled[f"base_model.model.{key}.lora_B.weight"] = b
             merged[f"{key}.weight"] = tensors[f"{key}.weight"] + 2 * (b @ a)
-    for folder in ("adapter", "merged"):
-        (tmp_path / folder).mkdir()
+    (tmp_path / "adapter").mkdir()
     save_file(scaled, tmp_path / "adapter" / "adapter_model.safetensors")
     told = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(told))
-    save_file(merged, tmp_path / "merged" / "model.safetensors", {"format": "pt"})
-    (tmp_path / "merged" / "config.json").write_text((parent / "config.json").read_text())
+    written(tmp_path / "merged", merged, config)
     pair = sr.compare_checkpoints(parent, tmp_path / "merged")
     one, other = arrays(parent), arrays(tmp_path / "merged")
     revived = sum(((one[key] == 0) & (other[key] != 0)).sum() for key in one)
@@ -191,9 +188,8 @@ def test_zeros_that_rounding_makes_and_destroys(tmp_path, way):
     way = next(name for name in packing.WAYS if name.startswith(way))
     weight = packing.gaussian(0.5)
     after, means = packing.packed_matrix(tmp_path / "packed", way, weight)
-    (tmp_path / "plain").mkdir()
-    save_file({"layers.0.q_proj.weight": weight}, tmp_path / "plain" / "model.safetensors")
-    pair = sr.compare_checkpoints(tmp_path / "plain", after)
+    before = written(tmp_path / "plain", {"layers.0.q_proj.weight": weight})
+    pair = sr.compare_checkpoints(before, after)
     (row,) = pair.matches.to_dict("records")
     due = by_numpy(weight.numpy(), means.float().numpy().reshape(weight.shape))
     assert {name: row[name] for name in ("kept", "revived", "new", "zeros_after")} == {
@@ -218,37 +214,6 @@ def test_groups_are_those_of_the_matrix_wherever_it_is_cut(dtype):
         assert PairedSlice(40, str(dtype), *cuts, True).tally() == whole
         alone = PairedSlice(40, str(dtype), cut(before, sizes), (), True).tally()
         assert alone.before == whole.before
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("after", [torch.float32, torch.bfloat16])
-def test_sums_are_those_of_doubles(dtype, after):
-    """More than are compared at a time, each kind of change among them, and values of no number."""
-    torch.manual_seed(5)
-    one = torch.randn(2**16 + 2**15).to(dtype)
-    other = one.to(after, copy=True)
-    one[torch.rand(one.shape) < 0.5] = 0
-    one[3], other[7], other[8] = float("nan"), float("inf"), -0.0
-    other[torch.rand(one.shape) < 0.2] = 0
-    other[: 2**14] *= 1.25
-    one[4], other[4] = float("inf"), float("inf")
-    for stretch in (slice(None), slice(2**14, 2**15), slice(2**15, None)):
-        sides = one[stretch], other[stretch]
-        found = PairedSlice(
-            0, str(dtype), *(cut(side, [side.numel()]) for side in sides), False
-        ).tally()
-        a, b = (side.double().numpy() for side in sides)
-        with np.errstate(invalid="ignore"):
-            due = by_numpy(a, b)
-        zeros = due.pop("zeros_before"), due.pop("zeros_after")
-        assert (found.before.zeros, found.after.zeros) == zeros
-        assert {k: getattr(found, k) for k in due if k not in ("iou", "relative_change")} == {
-            k: v for k, v in due.items() if k not in ("iou", "relative_change")
-        }
-        if stretch.start:  # no NaN and no infinity
-            assert found.relative_change == pytest.approx(due["relative_change"], rel=1e-12)
-            cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-            assert found.correlation == pytest.approx(cosine, rel=1e-12)
 
 
 class Watched(ProcessPoolExecutor):
