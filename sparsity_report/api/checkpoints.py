@@ -108,15 +108,12 @@ def compare_checkpoints(
     notes: list[str] = [note for weights in models for note in weights.notes]
     notes += planned.alignment.order_notes()
     counts = [_counts(planned, tallies, side) for side in SIDES]
-    variants = [Variant(name, w, None, "dense") for name, w in zip(NAMES, models, strict=True)]
     digests = _fingerprints(planned, tallies, counts)
-    described = [
-        variant_row(*each, context=None) for each in zip(variants, counts, digests, strict=True)
-    ]
-    layers = [
-        LayerTable(v.weights, counted).frame(v.name)
-        for v, counted in zip(variants, counts, strict=True)
-    ]
+    described, layers = [], []
+    for name, weights, counted, digest in zip(NAMES, models, counts, digests, strict=True):
+        variant = Variant(name, weights, None, "dense")
+        described.append(variant_row(variant, counted, digest, context=None))
+        layers.append(LayerTable(weights, counted).frame(name))
     return Study(
         variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(layers, ignore_index=True),
