@@ -130,9 +130,12 @@ class Alignment:
     def read_rows(self, base: bool, part: Part, expert: int | None = None) -> Floats:
         """Return the rows of a matrix, with the columns that both models have."""
         side = self.before if base else self.after
-        in_width = [segment.axis for segment in part.columns] == ["width"]
-        columns = self.columns if base and in_width else None
+        columns = self._remaining_columns(part) if base else None
         return fingerprints.pick_columns(read_matrix(side.weights, part, expert), columns)
+
+    def _remaining_columns(self, part: Part) -> Index | None:
+        """Return the columns of a matrix of the base that both models have; None for all."""
+        return self.columns if [s.axis for s in part.columns] == ["width"] else None
 
     def sample(
         self,
@@ -156,11 +159,10 @@ class Alignment:
         number : int
             Rows to sample.
         """
-        in_width = [segment.axis for segment in parts[0].columns] == ["width"]
         sizes = [sum(s.size for s in part.columns) for part in parts]
         first, start, many = lines or (0, 0, sum(s.size for s in parts[0].rows))
         some = np.unique(np.linspace(0, many - 1, number).round().astype(np.int64))
-        columns = self.columns if in_width else None
+        columns = self._remaining_columns(parts[0])
         columns = np.arange(sizes[0]) if columns is None else columns
         if columns.size != sizes[1]:
             return None

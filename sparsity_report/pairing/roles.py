@@ -9,7 +9,7 @@ the width is the width.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -155,7 +155,7 @@ class ModelRoles:
     weights: Weights
     parts: tuple[Part, ...]
     head: int | None
-    places: Mapping[Place, Parts] = field(default_factory=dict)
+    places: Mapping[Place, Parts]
 
     def at(self, stack: str, block: int | None, expert: int | None = None) -> Parts:
         """Return the parts in a place, by role and leaf."""
