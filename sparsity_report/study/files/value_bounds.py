@@ -102,7 +102,7 @@ def _check_matches(study: StudyFrames) -> None:
         if matches is not removed:
             raise ValueError("matches: are not those of two checkpoints with removed parts")
         return
-    _check_order("matches", matches)
+    _check_rows("matches", study, matches)
     for parts, most in (
         (["kept", "revived", "new", "changed"], "compared"),
         (["kept", "revived"], "zeros_before"),
@@ -118,15 +118,10 @@ def _check_rows(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
         refuse(table, known, "variant: is not among the variants")
     if keys := _UNIQUE.get(table):
         refuse(table, ~frame.duplicated(keys), f"{keys[-1]}: occurs twice")
-    _check_order(table, frame)
-
-
-def _check_order(table: str, frame: pd.DataFrame) -> None:
-    for part, most in (
-        pair for names in _RISING.get(table, ()) for pair in pairwise(names.split())
-    ):
-        within = ~(frame[part] > frame[most]).fillna(False)
-        refuse(table, within, f"{part}: is more than {most}")
+    for names in _RISING.get(table, ()):
+        for part, most in pairwise(names.split()):
+            within = ~(frame[part] > frame[most]).fillna(False)
+            refuse(table, within, f"{part}: is more than {most}")
 
 
 def _check_patterns(frame: pd.DataFrame, layers: pd.DataFrame) -> None:
