@@ -41,12 +41,21 @@ def test_python_names_no_command_and_loaded_libraries_only(demo_study, monkeypat
     assert study.with_measured().provenance["versions"]["torch"] == torch.__version__
 
 
+def read_edited(study, file, edit):
+    """Read a study whose file was edited."""
+    data = json.loads(study.save(file).read_text(encoding="utf-8"))
+    edit(data)
+    file.write_text(json.dumps(data))
+    return sr.read_study(file)
+
+
 def test_a_study_that_is_read_and_extended_keeps_its_origin(demo_study, tmp_path):
-    data = json.loads(demo_study.save(tmp_path / "s.json").read_text(encoding="utf-8"))
-    data["provenance"] |= {"command": "sparsity-report run <b>$x", "date": "2001-02-03T04:05:06Z"}
-    data["provenance"]["versions"] |= {"numpy": "1.0", "later": "9"}
-    (tmp_path / "s.json").write_text(json.dumps(data))
-    study = sr.read_study(tmp_path / "s.json").with_measured()
+    def edit(data):
+        origin = {"command": "sparsity-report run <b>$x", "date": "2001-02-03T04:05:06Z"}
+        data["provenance"] |= origin
+        data["provenance"]["versions"] |= {"numpy": "1.0", "later": "9"}
+
+    study = read_edited(demo_study, tmp_path / "s.json", edit).with_measured()
     for suffix, text in ((".html", "run &lt;b&gt;$x"), (".md", r"run \<b\>\$x")):
         report = sr.write_report(study, tmp_path / f"r{suffix}").read_text(encoding="utf-8")
         for part in (text, "2001-02-03T04:05:06Z", "numpy 1.0", study.fingerprint):
@@ -57,10 +66,7 @@ def test_a_study_that_is_read_and_extended_keeps_its_origin(demo_study, tmp_path
 
 
 def test_files_without_provenance_are_read(demo_study, tmp_path):
-    data = json.loads(demo_study.save(tmp_path / "s.json").read_text(encoding="utf-8"))
-    del data["provenance"]
-    (tmp_path / "s.json").write_text(json.dumps(data))
-    study = sr.read_study(tmp_path / "s.json")
+    study = read_edited(demo_study, tmp_path / "s.json", lambda data: data.pop("provenance"))
     assert study.provenance is None
     page = sr.write_report(study, tmp_path / "r.md").read_text(encoding="utf-8")
     assert say("cite.unknown").split(",")[0] in page
@@ -70,8 +76,5 @@ def test_files_without_provenance_are_read(demo_study, tmp_path):
     "wrong", [{"date": "yesterday"}, {"command": 3}, {"versions": []}, {"platform": None}]
 )
 def test_other_values_than_texts_are_refused(demo_study, tmp_path, wrong):
-    data = json.loads(demo_study.save(tmp_path / "s.json").read_text(encoding="utf-8"))
-    data["provenance"] |= wrong
-    (tmp_path / "s.json").write_text(json.dumps(data))
     with pytest.raises(sr.SparsityReportError, match="damaged"):
-        sr.read_study(tmp_path / "s.json")
+        read_edited(demo_study, tmp_path / "s.json", lambda data: data["provenance"].update(wrong))
