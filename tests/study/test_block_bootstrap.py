@@ -101,12 +101,6 @@ def test_coverage(correlation, units):
     assert 0.975 <= np.mean(wide) <= 0.999
 
 
-def test_blocks_are_needed():
-    """Intervals that take correlated units for independent ones cover far too little."""
-    means = [mean_over(row, block=1) for row in series(0.5, 150, 1000)]
-    assert np.mean([mean.interval()[0] <= 0 <= mean.interval()[1] for mean in means]) < 0.8
-
-
 def test_few_or_infinite_values_have_no_interval():
     assert mean_over([1.0] * 4, block=1) is None
     assert mean_over([1.0, math.nan] * 50) is None
