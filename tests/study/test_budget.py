@@ -60,11 +60,6 @@ def mixture_of(spread):
     return sr.load(model, name="mixture")
 
 
-@pytest.fixture(scope="module")
-def mixture():
-    return mixture_of(0.001)
-
-
 def exact_flops(weights, layers, levels):
     """Yield the FLOPs per token as CSR at every level, by a stable sort of all magnitudes."""
     layers = layers.set_index("module_name")
@@ -102,8 +97,9 @@ def test_the_level_is_the_lowest_within_the_budget(spread, tmp_path):
         sr.level_within(study, f"{costs[-1] - 1} FLOPs")
 
 
-def test_the_most_that_a_level_may_take_is_that_of_the_worst_distribution(mixture):
+def test_the_most_that_a_level_may_take_is_that_of_the_worst_distribution():
     """Linear programming over the zeros of each module, whose sum is known."""
+    mixture = mixture_of(0.001)
     study = sr.compare(sr.dense(mixture))
     levels, layers = study.by_policy["global_magnitude"], study.layers
     frame = sr.sweep(mixture, levels.sparsities)

@@ -1,20 +1,10 @@
-"""Prunings of one model side by side, and the heads, experts and rows inside their matrices."""
+"""Heads, experts and rows inside the matrices of a variant."""
 
 import pandas as pd
-import pytest
 import torch
 
 import sparsity_report as sr
 from sparsity_report.study.derived.heads_experts import dead, parts
-
-
-@pytest.fixture(scope="module")
-def study(demo):
-    policies = (
-        sr.global_magnitude(demo, 0.5), sr.layerwise_magnitude(demo, 0.5), sr.n_m(demo, 2, 4),
-        sr.global_magnitude(demo, 0.3),
-    )  # fmt: skip
-    return sr.compare(sr.dense(demo), *map(sr.masked, policies), patterns=True)
 
 
 def test_dead_rows_and_columns_are_counted():
@@ -29,11 +19,13 @@ def test_dead_rows_and_columns_are_counted():
     assert found.layers == ["1"]
 
 
-def test_heads_come_as_they_were_counted(study):
+def test_heads_come_as_they_were_counted(demo):
+    study = sr.compare(sr.masked(sr.global_magnitude(demo, 0.5)), patterns=True)
     heads = {part.projection: part.rows for part in study.facts.parts("Masked50")}
     assert set(heads) == {"q_proj", "k_proj", "v_proj", "out_proj"}
-    rows = study.patterns[study.patterns["variant"] == "Masked50"].set_index("module_name")
-    counted = rows["head_sparsity"]["model.decoder.layers.1.self_attn.q_proj"]
+    counted = study.patterns.set_index("module_name")["head_sparsity"][
+        "model.decoder.layers.1.self_attn.q_proj"
+    ]
     shown = heads["q_proj"][heads["q_proj"]["block"] == 1].sort_values("part")["sparsity"]
     assert shown.tolist() == list(counted)
 
