@@ -229,13 +229,14 @@ def overlap_note(one: KeptExperts, other: KeptExperts) -> str:
     due = frame["both"] + frame["first"]
     counts = {"kept": int(frame["both"].sum()), "due": int(due.sum()), "modules": len(frame)}
     mean = mean_over(frame["both"], due, block=1)
-    low, high = mean.interval() if mean and mean.error else (None, None)
-    key = OVERLAPS[low is not None]
-    ends = {} if low is None else {"low": max(low, 0.0), "high": min(high or 1.0, 1.0)}
+    ends = {}
+    if mean and mean.error:
+        low, high = mean.interval()
+        ends = {"low": max(low, 0.0), "high": min(high, 1.0)}
     names = {"method": one.method, "experts": one.label.replace("of", " of ")}
     texts = {"text": one.basis and one.basis.name, "other": other.basis and other.basis.name}
     share = counts["kept"] / counts["due"]
-    return say(key, **names, **texts, **counts, share=share, **ends)
+    return say(OVERLAPS[bool(ends)], **names, **texts, **counts, share=share, **ends)
 
 
 def router_use(study: StudyFrames) -> dict[str, pd.DataFrame]:
