@@ -107,21 +107,23 @@ class Paired:
         """The correction of intervals as a clause; empty for one comparison."""
         return say("format.correction", number=len(self.contrasts))
 
+    def first(self, variant: str | None) -> str:
+        """Return the variant that stands for those with the zeros of a variant."""
+        return self.first_alike.get(str(variant), str(variant))
+
     def are_alike(self, variant: str, against: str | None) -> bool:
         """Return whether two variants have the same weights."""
-        one, other = (self.first_alike.get(str(name), str(name)) for name in (variant, against))
-        return one == other
+        return self.first(variant) == self.first(against)
 
     def get(self, variant: str, against: str | None) -> Contrast | None:
         """Return a comparison with dense or with a lower perplexity; None if it is unknown."""
-        one, other = (self.first_alike.get(str(name), str(name)) for name in (variant, against))
-        return self.contrasts.get((one, other))
+        return self.contrasts.get((self.first(variant), self.first(against)))
 
     def from_dense(self, variant: str) -> Contrast | None:
         """Return the comparison with dense; None if it is unknown or the variant guesses."""
         if variant in self.guessing:
             return None
-        return self.get(variant, self.dense.get(self.first_alike.get(variant, variant)))
+        return self.get(variant, self.dense.get(self.first(variant)))
 
     def why(self, rivals: Sequence[str]) -> str:
         """Return why none of the rivals is called lowest; empty if some are, or all alike.
@@ -284,7 +286,7 @@ def score_pairs(facts: Any) -> pd.DataFrame | None:
             rows.append([*shared, "perplexity_difference", *contrast.gap])
         for row, figure in product(listed, DISTANCES):
             name, known = row["variant"], distance(row, figure, pairs)
-            if known and pairs.first_alike.get(name, name) == name:
+            if known and pairs.first(name) == name:
                 rows.append([*keys, name, row["against"], None, None, figure, *known])
     frame = pd.DataFrame(rows, columns=_COLUMNS).dropna(subset="low", ignore_index=True)
     return None if frame.empty else frame
