@@ -25,9 +25,7 @@ _LETTERS = 45
 _OTHERS = re.compile(r"[^A-Za-z0-9_.-]+")
 # Columns by name of a metric; braces hold cells of the same row.
 _TOTALS = {
-    "{variant}/sparsity/prunable": "sparsity_prunable",
-    "{variant}/sparsity/non_embedding": "sparsity_non_embedding",
-    "{variant}/sparsity/model": "sparsity_model",
+    **{f"{{variant}}/sparsity/{part}": f"sparsity_{part}" for part in DENOMINATORS},
     "{variant}/parameters/total": "total",
     "{variant}/parameters/nonzero": "nonzero",
     "{variant}/parameters/active": "active_total",
