@@ -15,11 +15,10 @@ from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.weights import Parameter
 
 
-def figures(mask, head_dim=None, axis=0, step=None):
-    """Count the zeros of a mask in blocks of `step` rows."""
+def figures(mask, head_dim=None, axis=0):
+    """Count the zeros of a mask."""
     count = MatrixCount(Matrix(*mask.shape), KNOWN, blocks=BLOCKS)
-    for row in range(0, len(mask), step or len(mask)):
-        count.add(0, row, mask[row : row + (step or len(mask))])
+    count.add(0, 0, mask)
     facts = {"matrix": mask.shape, "head_dim": head_dim, "head_axis": axis}
     parameter = Parameter("w", mask.shape, "float32", **facts)
     return zero_figures(count, 0, parameter)
@@ -30,8 +29,8 @@ def best_n_m(mask):
     return found["n_m"], found["n_m_share"]
 
 
-def block_fill(mask, step=None):
-    return {size: figures(mask, step=step)[f"fill_{size}"] for size in BLOCKS}
+def block_fill(mask):
+    return {size: figures(mask)[f"fill_{size}"] for size in BLOCKS}
 
 
 def head_sparsity(mask, head_dim, axis):

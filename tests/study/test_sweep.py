@@ -12,16 +12,14 @@ from sparsity_report.study.schema import TABLES
 SAME = ("module_name", "block", "group", "total", "nonzero", "weight_total", "weight_nonzero")
 
 
-def pruned_one_by_one(weights, sparsity):
-    """The rows of a level, by pruning at that level alone."""
-    pruning = sr.global_magnitude(weights, sparsity)
-    return sr.masked(pruning).layers(), sr.csr(pruning).layers()
-
-
-def agrees(weights, sparsities):
+@settings(max_examples=20)
+@given(models(), st.lists(st.floats(0, 1), min_size=1, max_size=4, unique=True))
+def test_every_level_is_what_pruning_there_gives(model, sparsities):
+    weights = sr.load(model)
     frame = sr.sweep(weights, sparsities)
     for sparsity in sparsities:
-        masked, csr = pruned_one_by_one(weights, sparsity)
+        pruning = sr.global_magnitude(weights, sparsity)
+        masked, csr = sr.masked(pruning).layers(), sr.csr(pruning).layers()
         here = frame[frame["sparsity"] == sparsity].reset_index(drop=True)
         assert here["nonzero"].sum() == masked["nonzero"].sum()
         assert ((here["nonzero"] - masked["nonzero"]).abs() <= here["uncertainty"]).all()
@@ -30,13 +28,6 @@ def agrees(weights, sparsities):
             assert here[column][exact].equals(masked[column][exact]), column
         assert here["dense_bytes"].equals(masked["stored_bytes"])
         assert here["csr_bytes"][exact].equals(csr["stored_bytes"][exact])
-    return frame
-
-
-@settings(max_examples=20)
-@given(models(), st.lists(st.floats(0, 1), min_size=1, max_size=4, unique=True))
-def test_every_level_is_what_pruning_there_gives(model, sparsities):
-    agrees(sr.load(model), sparsities)
 
 
 def test_the_default_levels(demo):

@@ -59,15 +59,11 @@ def test_default_names_stay_and_colons_become_underscores():
     assert study.metrics()["Masked2_4/sparsity/prunable"] == 0.5
 
 
-def hostile_study():
+def test_hostile_names_stay_apart_and_in_their_part():
     weights = sr.load(Tiny(), name="t")
     prunings = [sr.global_magnitude(weights, 0.01 * n) for n in range(len(HOSTILE))]
     named = zip(prunings, HOSTILE, strict=True)
-    return sr.compare(*(sr.masked(pruning, name=name or " ") for pruning, name in named))
-
-
-def test_hostile_names_stay_apart_and_in_their_part():
-    study = hostile_study()
+    study = sr.compare(*(sr.masked(pruning, name=name or " ") for pruning, name in named))
     metrics = study.metrics()
     check_names(metrics)
     shares = {k: v for k, v in metrics.items() if re.fullmatch(r"[^/]+/sparsity/prunable", k)}
