@@ -198,8 +198,7 @@ def bar_plot(
         start=y_min,
         tips=(*marks.tips(group="label.group"), ("label", axis)),
     )
-    chart = marks.bars(rows, shape)
-    chart = titled(chart, title, "", alt_text)
+    chart = titled(marks.bars(rows, shape), title, "", alt_text)
     if file_name is not None:
         chart.save(Path(directory or ".") / file_name)
     return chart

@@ -1,7 +1,7 @@
 """Heat map, bars, curve and named lines, for page and paper.
 
-Each mark has rows and a shape. Names of models and modules are rows or domains,
-never fields or expressions: Vega compiles those. One pixel is one point.
+Names of models and modules are rows or domains, never fields or expressions: Vega compiles those.
+One pixel is one point.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sparsity_report.draw import theme
 from sparsity_report.draw.heat_map_svg import INKS, HeatMap, digits
@@ -17,6 +17,8 @@ from sparsity_report.draw.theme import BLACK, BLUE, INK, LABEL, MUTED
 from sparsity_report.draw.vega_lite import Rows, VegaLite, layer, layered, nominal, quantity, titled
 from sparsity_report.words.sentences import say
 
+#: Fields of a tooltip, and their titles.
+Tips: TypeAlias = Sequence[tuple[str, str]]
 #: Settings of an axis without line and ticks.
 BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _QUARTERS = [0, 0.25, 0.5, 0.75, 1]
@@ -26,85 +28,45 @@ _UNKNOWN, _KNOWN = {"filter": "!isValid(datum.value)"}, {"filter": "isValid(datu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A mark without its data.
+class Bars:
+    """A bar chart without its data, with one bar per row.
+
+    Its rows have ``group``, ``value`` (null: no bar), ``label`` and the fields of `tips`.
 
     Attributes
     ----------
     width : float
         Width of the plot.
-    kind : str
-        Notation on axes and in legends, see :func:`sparsity_report.draw.theme.tick`.
-    tips : tuple of (str, str)
-        Fields of a row in its tooltip, and their titles.
-    """
-
-    width: float
-    kind: str = "share"
-    tips: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bars(Shape):
-    """A bar chart with one bar per row.
-
-    Its rows have ``group``, ``value`` (null: no bar) and ``label``.
-
-    Attributes
-    ----------
     axis : str
         Title of the axis.
     least : float
         Smallest reach of the axis, so that noise does not look like a finding.
+    tips : sequence of (str, str)
+        Fields of a row in its tooltip, and their titles.
+    kind : str
+        Notation on the axis, see :func:`sparsity_report.draw.theme.tick`.
     start : float, optional
         Start of the axis and of the bars; without it, bars start at 0 and go to both sides.
     row : float
         Height of a bar and of the space to the next.
     """
 
+    width: float
     axis: str
     least: float
+    tips: Tips = ()
+    kind: str = "share"
     start: float | None = None
     row: float = 20
 
 
 class Line(NamedTuple):
-    """Name, color and dash of a line."""
+    """Name, color and dash of a line, and the text beside its last point."""
 
     name: str
     color: str
     dash: list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lines(Shape):
-    """Lines over a logarithmic axis, with their names at their ends.
-
-    Rows have ``x``, ``value``, ``line``, the fields of `tips`, and ``form``: the shape of the
-    point, ``"triangle-up"`` for a value beyond the axis, empty without a point. A line needs two.
-    Rows with ``low`` and ``high`` have an interval.
-
-    Attributes
-    ----------
-    lines : tuple of Line
-    names : mapping of str to str
-        Text beside the last point of each line.
-    x_title, y_title : str
-    x_domain, y_domain : tuple of float
-    ticks : tuple of float
-        Ticks of y.
-    edge : str
-        Text at the upper edge of y, where values beyond it are.
-    """
-
-    lines: tuple[Line, ...]
-    names: Mapping[str, str]
-    x_title: str
-    y_title: str
-    x_domain: tuple[float, float]
-    y_domain: tuple[float, float]
-    ticks: tuple[float, ...]
-    edge: str = ""
+    label: str = ""
 
 
 def share_axis(
@@ -119,6 +81,13 @@ def share_axis(
 def height_axis(title: str, top: float, axis: dict[str, Any]) -> dict[str, Any]:
     """Return a vertical axis of numbers from 0."""
     return quantity("value", title=title, scale={"domain": [0, top]}, axis=axis)
+
+
+def log_axis(title: str, domain: tuple[float, float]) -> dict[str, Any]:
+    """Return a vertical logarithmic axis of numbers."""
+    ticks = {"labelExpr": theme.tick("number"), "values": theme.log_ticks(*domain)}
+    scale = {"type": "log", "domain": list(domain)}
+    return quantity("value", title=title, scale=scale, axis={**ticks, "format": ".3~s"})
 
 
 def names_axis(
@@ -144,7 +113,7 @@ def tips(**keys: str) -> tuple[tuple[str, str], ...]:
     return tuple((field, say(key)) for field, key in keys.items())
 
 
-def tooltips(tips: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def tooltips(tips: Tips) -> dict[str, Any]:
     """Return encodings of a tooltip and of the same text for a static picture."""
     fields = [nominal(field, title=title) for field, title in tips]
     parts = [f"{theme.quoted(f'{title}: ')} + datum[{theme.quoted(f)}]" for f, title in tips]
@@ -250,10 +219,13 @@ def curve(
     # White around the letters keeps them legible on another line.
     halo: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 3}
     text = {**base, "text": nominal("label")}
+    columns = 4 if width > 430 else 2 if width >= theme.NARROW else 1
+    form = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220, "columns": columns}
+    legend = {"title": None, "orient": "bottom" if width <= 300 else "top", **form}
     share = tooltips([("label", x["title"])])
     both = tooltips([("tip", x["title"]), ("label", y["title"])])
     layers = [
-        layer(rows, "line", base | _strokes(lines, width), clip=True, strokeWidth=1.6),
+        layer(rows, "line", base | _looks(lines, legend), clip=True, strokeWidth=1.6),
         layer(rings, "point", base | share, color=BLACK, size=34, **ring),
         layer(rings, "text", text, **halo, **place),
         layer(rings, "text", text, color=INK, **place),
@@ -264,40 +236,63 @@ def curve(
     return layered(layers, width, _height(width))
 
 
-def lines(rows: Rows, shape: Lines) -> VegaLite:
-    """Return lines, each with its name right of the plot and a rule from its end to the name."""
-    scale = {"type": "log", "domain": list(shape.y_domain)}
-    ticks = {"labelExpr": theme.tick("number"), "values": list(shape.ticks), "format": ".3~s"}
-    axis = {"title": shape.y_title, "scale": scale, "axis": ticks}
-    x = share_axis("x", shape.x_title, shape.x_domain)
-    base = {"x": x, "y": quantity("value", **axis)}
-    names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
-    looks = channels("line", names, None, color=colors, strokeDash=dashes)
+def lines(
+    rows: Rows,
+    lines: Sequence[Line],
+    width: float,
+    axes: tuple[dict[str, Any], dict[str, Any]],
+    *,
+    tips: Tips,
+    edge: str,
+) -> VegaLite:
+    """Return lines, each with its label right of the plot and a rule from its end to the label.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Rows with ``x``, ``value``, ``line``, the fields of `tips`, and ``form``: the shape of the
+        point, ``"triangle-up"`` for a value beyond the axis, empty without a point. A line needs
+        two. Rows with ``low`` and ``high`` have an interval.
+    lines : sequence of Line
+    width : float
+        In points, everything included.
+    axes : tuple of dict
+        Encodings of x and y, from :func:`share_axis` and :func:`log_axis`.
+    tips : sequence of (str, str)
+        Fields of a row in its tooltip, and their titles.
+    edge : str
+        Text at the upper edge of y, where values beyond it are.
+    """
+    x, y = axes
+    base = {"x": x, "y": y}
+    looks = _looks(lines, None)
     color = {"color": looks["color"]}
     several = [row for row in rows if sum(r["line"] == row["line"] for r in rows) > 1]
-    ends, right = _ends(rows, shape), {"value": "width"}
+    labels = {line.name: line.label for line in lines}
+    ends, right = _ends(rows, labels, y["scale"]["domain"], _height(width)), {"value": "width"}
     leader = base | {"x2": right, "y2": {"field": "place"}} | color
-    text = {"x": right, "y": quantity("place", scale=scale), "text": nominal("name")}
+    text = {"x": right, "y": quantity("place", scale=y["scale"]), "text": nominal("name")}
     layers = [
         layer(ends, "rule", leader, strokeWidth=0.8, opacity=0.6, x2Offset=7),
         layer(several, "line", base | looks, strokeWidth=2),
         layer(ends, "text", text, align="left", dx=10, fontSize=LABEL, color=INK),
     ]
-    if spans := _intervals(rows, 0.01 * (shape.x_domain[1] - shape.x_domain[0])):
-        bar = {"x": x, "y": quantity("low", **axis), "y2": {"field": "high"}, **color}
+    first, last = x["scale"]["domain"]
+    if spans := _intervals(rows, 0.01 * (last - first)):
+        bar = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, **color}
         bar["strokeWidth"] = quantity("wide", scale=None)
         layers.append(layer(spans, "rule", bar, opacity=0.6))
     for form in ("circle", "triangle-up"):
         some, look = {"filter": f"datum.form == '{form}'"}, {"filled": True, "size": 44}
-        point = base | color | tooltips(shape.tips)
+        point = base | color | tooltips(tips)
         layers.append(layer(rows, "point", point, some, shape=form, opacity=1, **look))
-    if shape.edge:
-        top, left = {"y": {"value": 0}}, {"x": {"value": 0}, "text": {"value": shape.edge}}
+    if edge:
+        top, left = {"y": {"value": 0}}, {"x": {"value": 0}, "text": {"value": edge}}
         layers += [
             layer([{}], "rule", top, color=MUTED, strokeDash=[2, 2]),
             layer([{}], "text", top | left, align="left", dy=-7, fontSize=LABEL, color=MUTED),
         ]
-    return layered(layers, shape.width, _height(shape.width))
+    return layered(layers, width, _height(width))
 
 
 def _height(width: float) -> float:
@@ -322,16 +317,17 @@ def _intervals(rows: Rows, step: float) -> Rows:
     return [{**row, "wide": 1.5 + 2.5 * n} for row, n in zip(spans, later, strict=True)]
 
 
-def _ends(rows: Rows, shape: Lines) -> Rows:
-    """Return the last point of each line with its name and the name's place on y."""
+def _ends(
+    rows: Rows, labels: Mapping[str, str], domain: tuple[float, float], height: float
+) -> Rows:
+    """Return the last point of each line with its label and the label's place on y."""
     last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
-    low, high = shape.y_domain
-    height = _height(shape.width)
+    low, high = domain
     scale = height / math.log(high / low)
     heights = [math.log(high / row["value"]) * scale for row in last.values()]
     places = spaced(heights, 1.3 * LABEL, height)
     return [
-        {**row, "name": shape.names[line], "place": high * math.exp(-place / scale)}
+        {**row, "name": labels[line], "place": high * math.exp(-place / scale)}
         for (line, row), place in zip(last.items(), places, strict=True)
     ]
 
@@ -362,10 +358,7 @@ def spaced(places: Sequence[float], gap: float, length: float) -> list[float]:
     return [moved[place] for place in range(len(places))]
 
 
-def _strokes(lines: Sequence[Line], width: float) -> dict[str, Any]:
+def _looks(lines: Sequence[Line], legend: dict[str, Any] | None) -> dict[str, Any]:
     """Return color and dash by line with one legend."""
-    names, colors, dashes = (list(part) for part in zip(*lines, strict=True))
-    columns = 4 if width > 430 else 2 if width >= theme.NARROW else 1
-    form = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220, "columns": columns}
-    legend = {"title": None, "orient": "bottom" if width <= 300 else "top", **form}
+    names, colors, dashes, _ = (list(part) for part in zip(*lines, strict=True))
     return channels("line", names, legend, color=colors, strokeDash=dashes)

@@ -1,7 +1,7 @@
 """Charts of measurements: perplexity by sparsity, sensitivity, and speed with its control."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -65,8 +65,8 @@ def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> VegaLite | 
     # Layouts of one pruning have one text.
     texts = dict.fromkeys(f"{row['line']}, {row['tip']}: {row['label']}" for row in ranked)
     styles = theme.styles(study, lines.values())
-    strokes = tuple(marks.Line(names[key], *styles[policy]) for key, policy in lines.items())
-    chart = marks.lines(_from_dense(drawn), _shape(drawn, strokes, width, quality_axis(study)))
+    strokes = [marks.Line(names[key], *styles[policy]) for key, policy in lines.items()]
+    chart = _lines(drawn, strokes, width, quality_axis(study))
     alt_text = say(f"chart.perplexity_alt.{quality_axis(study)}", rows="; ".join(texts))
     title = say(f"chart.perplexity_title.{quality_axis(study)}")
     return titled(chart, title, " · ".join(notes), alt_text)
@@ -130,7 +130,8 @@ def _from_dense(rows: Rows) -> Rows:
     return [*begun, *pruned, *dense, *ends]
 
 
-def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float, axis: str) -> marks.Lines:
+def _lines(rows: Rows, lines: Sequence[marks.Line], width: float, axis: str) -> VegaLite:
+    """Return perplexities as lines from dense on, up to that of uniform guessing."""
     values = [row[key] for row in rows for key in ("value", "low", "high") if key in row]
     low, high = min(values), max(values)
     room, edge = (high / low) ** 0.1, ""
@@ -139,26 +140,16 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float, axis: str) -
         ends, edge = (ends[0], high), say("name.worse_than_uniform_guessing")
     right = max(0.1, *(round(row["x"], 4) for row in rows))
     last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
-    return marks.Lines(
-        lines=lines,
-        names={
-            line: line if row["form"] == "triangle-up" else f"{line} {row['label']}"
-            for line, row in last.items()
-        },
-        width=width,
-        x_title=say(f"chart.x.{axis}"),
-        y_title=say("label.perplexity"),
-        x_domain=(-0.03 * right, right),
-        y_domain=ends,
-        ticks=tuple(theme.log_ticks(*ends)),
-        edge=edge,
-        tips=marks.tips(
-            line="label.policy",
-            variant="label.variant",
-            tip=f"chart.x.{axis}",
-            label="label.perplexity",
-        ),
-    )
+    labels = {
+        line: line if row["form"] == "triangle-up" else f"{line} {row['label']}"
+        for line, row in last.items()
+    }
+    x, y = say(f"chart.x.{axis}"), say("label.perplexity")
+    axes = marks.share_axis("x", x, (-0.03 * right, right)), marks.log_axis(y, ends)
+    named = marks.tips(line="label.policy", variant="label.variant")
+    tips = (*named, ("tip", x), ("label", y))
+    labeled = [line._replace(label=labels[line.name]) for line in lines]
+    return marks.lines(_from_dense(rows), labeled, width, axes, tips=tips, edge=edge)
 
 
 # Labels in place of a speed-up that noise may explain, by verdict.
