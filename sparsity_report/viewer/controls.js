@@ -184,7 +184,7 @@ export class Controls {
 
   // Show a level in percent: exactly, or the nearest one where the kernel does not count it.
   async type(field, side) {
-    const [, key, share] = side;
+    const [, policyKey, share] = side;
     const { figures, store, text, viewer } = this;
     const content = field.value;
     const number = content.replace(/[%\s]/g, "").replace(",", ".");
@@ -195,10 +195,13 @@ export class Controls {
       return viewer.tools.tell(text.say("level_unread", { content: clip(content, 40) }));
     }
     const before = store.state;
-    const policy = figures.policyOf({ policy: before[key] });
+    const policy = figures.policyOf({ policy: before[policyKey] });
     const k = figures.place(policy, sparsity);
     let level = policy.levels[k];
-    let said = Math.abs(level - sparsity) < 1e-9 ? "" : this.nearest(policy, sparsity);
+    const nearest = policy.patterns?.[k] ?? text.level(level);
+    const about = { level: text.level(sparsity), policy: policy.label, nearest };
+    const key = policy.patterns ? "level_pattern" : "level_nearest";
+    let said = Math.abs(level - sparsity) < 1e-9 ? "" : text.say(key, about);
     const isExact = !said && !policy.slack[k];
     if (!isExact && viewer.kernel && figures.data.hasWeights && !policy.patterns) {
       const answer = await viewer.ask({ type: "level", level: { policy: policy.key, sparsity } });
@@ -208,17 +211,8 @@ export class Controls {
     // A longer payload has another viewer. What was done meanwhile is the later wish.
     const { tools, store: current } = viewer.root.viewer;
     if (side.some((name) => current.state[name] !== before[name])) return;
-    current.set({ [key]: policy.key, [share]: level });
+    current.set({ [policyKey]: policy.key, [share]: level });
     tools.tell(said, side);
-  }
-
-  // Say which level is shown for one that is not there.
-  nearest(policy, sparsity) {
-    const { figures, text } = this;
-    const k = figures.place(policy, sparsity);
-    const nearest = policy.patterns?.[k] ?? text.level(policy.levels[k]);
-    const key = policy.patterns ? "level_pattern" : "level_nearest";
-    return text.say(key, { level: text.level(sparsity), policy: policy.label, nearest });
   }
 
   // Move the slider to the level that keeps a budget in the layout in view; name those of others.

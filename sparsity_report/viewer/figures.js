@@ -34,8 +34,8 @@ export function grouped(members, keyOf) {
   const groups = new Map();
   for (const one of members) {
     const key = keyOf(one);
-    if (groups.has(key)) groups.get(key).push(one);
-    else groups.set(key, [one]);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(one);
   }
   return [...groups];
 }
