@@ -39,10 +39,8 @@ class CopiedCode:
 
     def __init__(self, study: StudyFigures) -> None:
         self._first = study.variants["fingerprint"].iloc[0]
-        self.study_code, self.repeated = _statements(study)
-        source = _source(study)
-        words = "sparsity-report", "run", source, "--by-names" if _is_by_names(study) else ""
-        self.command = None if _is_module(study) else shlex.join(filter(None, words))
+        opening, self.command = _opening(study)
+        self.study_code, self.repeated = _statements(study, opening)
 
     def of_variant(self, row: Mapping[str, Any]) -> str | None:
         """Return the options that prune a variant so; None if the command line does not."""
@@ -50,9 +48,9 @@ class CopiedCode:
         return None if policy is None else policy.command(_known(row["asked_sparsity"]))
 
 
-def _statements(study: StudyFigures) -> tuple[str, frozenset[str]]:
+def _statements(study: StudyFigures, opening: str) -> tuple[str, frozenset[str]]:
     """Return statements that repeat a study, and the variants that they repeat."""
-    lines = ["import sparsity_report as sr", "", _opening(study)]
+    lines = ["import sparsity_report as sr", "", opening]
     variants, known = [], set()
     first = study.variants["fingerprint"].iloc[0]
     prunings: dict[tuple[Any, ...], str] = {}
@@ -91,25 +89,18 @@ def _known(asked: Any) -> float | None:
     return None if pd.isna(asked) else float(asked)
 
 
-def _opening(study: StudyFigures) -> str:
-    """Return the line that opens the model."""
-    if _is_module(study):
+def _opening(study: StudyFigures) -> tuple[str, str | None]:
+    """Return the statement and the command that open the model; no command for a module."""
+    if study.variants["source"].iloc[0] == "module":
         name = str(study.variants["model"].iloc[0])
-        return f"weights = sr.load(model)  # the module that was opened as {name!r}"
+        return f"weights = sr.load(model)  # the module that was opened as {name!r}", None
     source = _source(study)
-    arguments = [*([repr(source)] if source else []), *["config=False"] * _is_by_names(study)]
-    return f"weights = sr.load({', '.join(arguments)})"
-
-
-def _is_module(study: StudyFigures) -> bool:
-    """Return whether the first model was a module in memory."""
-    return bool(study.variants["source"].iloc[0] == "module")
-
-
-def _is_by_names(study: StudyFigures) -> bool:
-    """Return whether the groups of the first model follow from names; unknown for saved studies."""
     notes = () if study.weights is None else study.weights.notes
-    return any(says(note, "note.config_unused") for note in notes)
+    # Unknown for saved studies.
+    is_by_names = any(says(note, "note.config_unused") for note in notes)
+    arguments = [*([repr(source)] if source else []), *["config=False"] * is_by_names]
+    words = "sparsity-report", "run", source, "--by-names" if is_by_names else ""
+    return f"weights = sr.load({', '.join(arguments)})", shlex.join(filter(None, words))
 
 
 def _source(study: StudyFigures) -> str:
