@@ -25,7 +25,7 @@ PALETTES: dict[str, list[str]] = json.loads(
     Path(__file__).with_name("palette.json").read_text(encoding="utf-8")
 )
 #: Digits on dark and on light colors; pure black and white would follow the theme of the page.
-INKS = _ON_DARK, _ON_LIGHT = "#fefefe", "#010101"
+INKS = "#fefefe", "#010101"
 #: Attribute that a drawing inside a page does without.
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
 UNKNOWN = "#8c8c8c29"
