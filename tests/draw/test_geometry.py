@@ -153,12 +153,6 @@ def bars_of(values, metric="sparsity", **options):
     return x_domain(sr.bar_plot(frame, "part", metric, "t", **options).to_dict())
 
 
-def test_bars_have_room_for_their_labels_and_no_more():
-    low, high = bars_of([0.5, 0.25, None])
-    assert low == 0
-    assert 1.08 < high / 0.5 < 1.3
-
-
 def test_axes_of_bars_do_not_magnify_noise():
     """Shares reach to a tenth, numbers to one, beyond where the axis starts."""
     scale = bars_of([0.5])[1] / 0.5

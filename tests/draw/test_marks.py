@@ -80,14 +80,5 @@ def test_lines_beside_each_other_have_a_legend():
     assert [text for text in texts(svg) if text in names] == names
 
 
-@pytest.mark.parametrize(
-    ("value", "kind", "text"),
-    [(0.3004, "share", "30.0 %"), (1e-6, "share", "< 0.1 %"), (1.329, "ratio", "1.33 ×"),
-     (1234, "number", "1.23k"), (None, "share", "–"), (float("nan"), "number", "–")],
-)  # fmt: skip
-def test_values_are_written_by_their_kind(value, kind, text):
-    assert theme.write(value, kind) == text
-
-
 def test_hostile_words_stay_words():
     assert theme.quoted("l'œuvre\\n\n'+alert(1)+'") == "'l\\'œuvre n \\'+alert(1)+\\''"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from helpers import study_of
 from page_elements import Page
 from torch import nn
 
@@ -25,14 +26,9 @@ def model(names=("fc1", "fc2"), blocks=2):
     return nn.ModuleDict({"layers": nn.ModuleList(block() for _ in range(blocks))})
 
 
-def three(weights, sparsity=0.3):
-    pruning = sr.global_magnitude(weights, sparsity)
-    return sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
-
-
 @pytest.fixture(scope="module")
 def study():
-    return three(sr.load(model(), name="two-blocks"))
+    return study_of(sr.load(model(), name="two-blocks"))
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +186,7 @@ class TestTemplates:
     def test_values_are_escaped_in_users_templates_too(self, tmp_path):
         (tmp_path / "report.html.j2").write_text("<html>{{ '<b>' }}{{ models }}</html>")
         weights = sr.load(model(), name="<i>a</i>")
-        text = written(three(weights), tmp_path, template_dir=tmp_path)
+        text = written(study_of(weights), tmp_path, template_dir=tmp_path)
         assert text == "<html>&lt;b&gt;&lt;i&gt;a&lt;/i&gt;</html>"
 
     @pytest.mark.parametrize(

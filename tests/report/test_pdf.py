@@ -9,6 +9,7 @@ import hostile
 import pytest
 import torch
 import typst
+from helpers import study_of
 from papers import (
     bare,
     eight_variants,
@@ -38,10 +39,7 @@ MM = 72 / 25.4
 
 @pytest.fixture(scope="module")
 def study(demo):
-    pruning = sr.global_magnitude(demo, 0.3)
-    return sr.compare(
-        sr.dense(demo), sr.masked(pruning), sr.csr(pruning), patterns=True, context=64
-    )
+    return study_of(demo, patterns=True, context=64)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import sys
 import hostile
 import pytest
 import torch
-from helpers import need
+from helpers import need, study_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 from measurements import latency, put_in, quality, sensitivity
@@ -26,8 +26,7 @@ POINTS = 72 / 2.54
 
 @pytest.fixture(scope="module")
 def study(demo):
-    pruning = sr.global_magnitude(demo, 0.3)
-    return sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(pruning), patterns=True)
+    return study_of(demo, patterns=True)
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +194,7 @@ def test_one_run_sets_every_kit_on_full_pages(demo, smollm2_path, tmp_path, kind
     if kind == "nine prunings":
         study = nine_prunings(demo)
     elif kind == "packed":
-        pruning = sr.global_magnitude(sr.load(smollm2_path), 0.5)
-        study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        study = study_of(sr.load(smollm2_path), 0.5)
     else:
         study = sr.compare_checkpoints(demo, sr.global_magnitude(demo, 0.5))
     sr.write_thesis(study, tmp_path)
