@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,13 @@ LABEL, TITLE = 9, 12
 # Height of a map's row.
 ROW = 20
 
+_WRITERS: Mapping[str, Callable[[Any], str]] = {
+    "share": partial(number_format.percent, space=" "),
+    "points": number_format.points,
+    "nats": lambda value: number_format.figures(value, "+.3f").replace("-", "−"),
+    "own": lambda value: number_format.figures(value, "#.2g").replace("-", "−"),
+    "ratio": partial(number_format.times, space=" "),
+}
 # Numbers with too many digits.
 _TINY, _HUGE = "(datum.value && abs(datum.value) < 0.001)", "abs(datum.value) >= 100000"
 
@@ -55,17 +62,7 @@ def write(value: Any, kind: str) -> str:
     """
     if number_format.known(value) and math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if kind == "share":
-        return number_format.percent(value, space=" ")
-    if kind == "points":
-        return number_format.points(value)
-    if kind == "nats":
-        return number_format.figures(value, "+.3f").replace("-", "−")
-    if kind == "own":
-        return number_format.figures(value, "#.2g").replace("-", "−")
-    if kind == "ratio":
-        return number_format.times(value, " ")
-    return number_format.scaled(value, space="")
+    return _WRITERS.get(kind, partial(number_format.scaled, space=""))(value)
 
 
 def tick(kind: str) -> str:
