@@ -6,12 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from browser import Visit, drawn
 from pairs import two_policies
 from torch import nn
+from viewer_pages import Page
 
 import sparsity_report as sr
-from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.viewer.view_state import RefusedValueError
 
@@ -21,40 +20,31 @@ def scale(low, high):
     return [f"{np.floor(100 * low):.0f} %", f"{np.ceil(100 * high):.0f} %"]
 
 
-class Shown(Visit):
-    """A page with a viewer alone."""
+class Shown(Page):
+    """A page with a viewer alone, and the colors in view."""
 
     def __init__(self, browser, folder, study, width=1200):
-        path = folder / "viewer.html"
-        fragment = embed(study_payload(study), "still")
-        path.write_text(f"<!DOCTYPE html><meta charset=utf-8>{fragment}")
-        super().__init__(browser, path, viewport={"width": width, "height": 900})
-
-    def run(self, code):
-        found = f"(viewer => {code})(document.querySelector('.sv-ready').viewer)"
-        return drawn(self.page).evaluate(found)
+        super().__init__(browser, folder, study_payload(study), width)
 
     def set(self, rest=True, **traits):
         """Change the state; then let the slider rest, or not."""
-        viewer = "document.querySelector('.sv-ready').viewer"
-        self.page.evaluate(f"traits => {viewer}.set(traits, {{ rest: false }})", traits)
+        super().set(**traits)
         if rest:
             self.run("viewer.store.rest()")
-        drawn(self.page)
 
     @property
     def ends(self):
-        return drawn(self.page).locator(".sv-legend text").all_text_contents()[:2]
+        return self.page.locator(".sv-legend text").all_text_contents()[:2]
 
     @property
     def note(self):
-        return drawn(self.page).locator(".sv-legend text").last.text_content() or ""
+        return self.page.locator(".sv-legend text").last.text_content() or ""
 
     @property
     def fills(self):
         code = """cells => cells.map(({ style }) => "#" + style.fill.match(/[0-9]+/g)
             .map((part) => Number(part).toString(16).padStart(2, "0")).join(""))"""
-        return drawn(self.page).locator(".sv-cell").evaluate_all(code)
+        return self.page.locator(".sv-cell").evaluate_all(code)
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ import packing
 import pandas as pd
 import pytest
 import torch
-from browser import drawn, node
+from browser import node
 from budgets import BUDGETS, NO_BUDGETS
 from helpers import Tiny, study_of
 from measurements import put_in, quality
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
+from viewer_pages import Page
 
 import sparsity_report as sr
 from sparsity_report.counting.pruning_policies import families
@@ -24,7 +25,7 @@ from sparsity_report.study.budget import read_budget
 from sparsity_report.study.layers import used
 from sparsity_report.study.levels import bytes_beside, in_layout
 from sparsity_report.study.schema import METRICS
-from sparsity_report.viewer.embed import embed, widget_module
+from sparsity_report.viewer.embed import widget_module
 from sparsity_report.viewer.payload import encode
 from sparsity_report.viewer.study_payload import policy_label, study_contents, study_payload
 from sparsity_report.viewer.view_state import AT_LEVEL, LayerValues, with_consequences
@@ -458,24 +459,15 @@ def sentence(study, state):
 
 def test_chromium_shows_the_sentence_of_python(chromium, smollm2, tmp_path):
     study = sr.compare(sr.dense(smollm2), sr.csr(sr.global_magnitude(smollm2, 0.5)))
-    (tmp_path / "page.html").write_text(
-        f"<meta charset=utf-8>{embed(study_payload(study))}", encoding="utf-8"
-    )
-    page = chromium.new_page()
-    page.goto((tmp_path / "page.html").as_uri())
-    page.locator(".sv-ready").wait_for()
-    for state in states(study, 15):
-        if state["variant"] != AT_LEVEL:
-            own = study.facts.layouts[state["variant"]]
-            state = state | {"layout": "csr" if own == "csr" else "dense"}
-        shown = {"variant": state["variant"], "layout": state["layout"]}
-        level = {"policy": state["policy"], "sparsity": state["sparsity"]}
-        page.evaluate(
-            "(traits) => document.querySelector('.sparsity-viewer').viewer.set(traits)",
-            {**shown, **(level if state["variant"] == AT_LEVEL else {})},
-        )
-        assert drawn(page).locator(".sv-sentence").text_content() == sentence(study, state)
-    page.close()
+    with Page(chromium, tmp_path, study_payload(study)) as page:
+        for state in states(study, 15):
+            if state["variant"] != AT_LEVEL:
+                own = study.facts.layouts[state["variant"]]
+                state = state | {"layout": "csr" if own == "csr" else "dense"}
+            shown = {"variant": state["variant"], "layout": state["layout"]}
+            level = {"policy": state["policy"], "sparsity": state["sparsity"]}
+            page.set(**shown, **(level if state["variant"] == AT_LEVEL else {}))
+            assert page.page.locator(".sv-sentence").text_content() == sentence(study, state)
 
 
 def test_bytes_of_packed_weights_are_compared_with_the_file(tmp_path):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from browser import Visit, drawn
+from helpers import study_of
 from pairs import gone, two_policies
 from transformers import MixtralConfig, MixtralForCausalLM
+from viewer_pages import Page
 
 import sparsity_report as sr
-from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.study_payload import study_payload
 
 WIDTHS = (390, 610, 800, 1100, 1440)
@@ -81,9 +81,7 @@ CUT = """() => {
 
 
 def of_demo():
-    weights = sr.load()
-    pruning = sr.global_magnitude(weights, 0.5)
-    return sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning), patterns=True)
+    return study_of(sr.load(), 0.5, patterns=True)
 
 
 def of_pair():
@@ -101,19 +99,11 @@ def of_mixture():
     return sr.compare(sr.dense(weights), sr.csr(sr.global_magnitude(weights, 0.5)))
 
 
-class Shown(Visit):
+class Shown(Page):
     """A page with a viewer alone, of a width."""
 
-    def __init__(self, browser, folder, payload, width):
-        path = folder / "viewer.html"
-        path.write_text(f"<!DOCTYPE html><meta charset=utf-8>{embed(payload, 'still')}")
-        super().__init__(browser, path, viewport={"width": width, "height": 900})
-
-    def run(self, code):
-        return self.page.evaluate(f"(viewer => {code})(document.querySelector('.sv-ready').viewer)")
-
     def cut(self):
-        return drawn(self.page).evaluate(CUT)
+        return self.page.evaluate(CUT)
 
 
 @pytest.mark.parametrize("made", [of_demo, of_pair, of_mixture])
@@ -130,10 +120,10 @@ def test_no_text_is_cut(chromium, tmp_path, made):
                 assert shown.page.locator(".sv-tip").inner_text()
                 views[f"tip {place}"] = shown.cut()
             for metric in shown.run("viewer.figures.metrics.map(({ key }) => key)"):
-                shown.run(f"viewer.set({{ metric: '{metric}' }})")
+                shown.set(metric=metric)
                 views[metric] = shown.cut()
             if not shown.run("viewer.figures.isPair"):
-                shown.run("viewer.set({ sparsity: 0.9, metric: 'difference', layout: 'bitmask' })")
+                shown.set(sparsity=0.9, metric="difference", layout="bitmask")
                 views["level"] = shown.cut()
             found |= {(width, name): cut for name, cut in views.items() if cut}
     assert found == {}

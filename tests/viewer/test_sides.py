@@ -2,15 +2,13 @@
 
 import json
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from browser import drawn
 from helpers import Tiny
+from viewer_pages import Page
 
 import sparsity_report as sr
-from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.viewer.view_state import AT_LEVEL
 from sparsity_report.words.number_format import percent, points
@@ -115,43 +113,28 @@ def test_two_prunings_at_one_level_open_beside_each_other(demo):
     assert opening(explorer) == ["sparsity", "Masked50", "Masked30"]
 
 
+class Shown(Page):
+    """A page with a viewer alone, and its texts."""
+
+    def text(self, name):
+        return self.page.locator(name).inner_text().replace("\u202f", " ").replace("\xa0", " ")
+
+
 @pytest.fixture
 def page(chromium, study, tmp_path):
-    place = tmp_path / "page.html"
-    place.write_text(f"<meta charset=utf-8>{embed(study_payload(study))}", encoding="utf-8")
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    complaints = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(place.as_uri())
-    page.locator(".sv-ready").wait_for()
-
-    def run(code):
-        return page.evaluate(
-            f"() => {{ const {{ viewer }} = document.querySelector('.sparsity-viewer');"
-            f" return {code}; }}"
-        )
-
-    def show(**state):
-        run(f"viewer.set({json.dumps(state)})")
-        drawn(page)
-
-    def text(name):
-        return page.locator(name).inner_text().replace("\u202f", " ").replace("\xa0", " ")
-
-    yield SimpleNamespace(page=page, run=run, show=show, text=text)
-    page.close()
-    assert complaints == []
+    with Shown(chromium, tmp_path, study_payload(study)) as page:
+        yield page
+        assert page.complaints == []
 
 
 @pytest.mark.tools
 def test_controls_of_both_sides(page, study, zeros):
     """The menu and the level of side B, the sentence, the table, the bars and the swap."""
-    page.show(variant="Masked2:4", metric="difference")
+    page.set(variant="Masked2:4", metric="difference")
     page.page.select_option(".sv-against", "policy layerwise_magnitude")
     level = page.page.locator(".sv-against-level")
     level.fill("60")
     level.press("Enter")
-    drawn(page.page)
     name = "model.decoder.layers.0.fc1"
     a, b = (zeros[side][name].mean() for side in ("variant", "layerwise"))
     sentence = page.text(".sv-sentence")
@@ -164,19 +147,17 @@ def test_controls_of_both_sides(page, study, zeros):
     row = page.page.locator(".sv-row", has_text="0.fc1").locator("> div").all_inner_texts()
     shares = [percent(share, space=" ") for share in (a, b)]
     assert [cell.replace("\u202f", " ") for cell in row[1:4]] == [*shares, points(a - b)]
-    page.show(sort="-sparsity_b", metric="sparsity")
+    page.set(sort="-sparsity_b", metric="sparsity")
     explorer = sr.explore(study)
-    explorer.select(**{**page.run("viewer.state"), "detail": None})
+    explorer.select(**{**page.state, "detail": None})
     order = explorer.layers()["module_name"].tolist()
     assert page.run("viewer.table.rows.map((i) => viewer.figures.modules.names[i])") == order
-    page.show(metric="difference", sort="")
+    page.set(metric="difference", sort="")
     page.page.locator("[data-panel=groups]").click()
-    drawn(page.page)
     bars = page.page.locator(".sv-details").text_content().replace("\u202f", " ")
     assert "A 50.0 %, B 60.0 %" in bars
     page.page.locator(".sv-swap").click()
-    drawn(page.page)
-    state = page.run("viewer.state")
+    state = page.state
     assert (state["variant"], state["policy"], state["sparsity"]) == (
         AT_LEVEL, "layerwise_magnitude", 0.6
     )  # fmt: skip
@@ -192,12 +173,12 @@ def test_controls_of_both_sides(page, study, zeros):
 
 @pytest.mark.tools
 def test_a_layer_shows_both_thresholds(page, demo):
-    page.show(**beside(SIDES["layerwise"][0], {"policy": "global_magnitude", "sparsity": 0.3}))
+    page.set(**beside(SIDES["layerwise"][0], {"policy": "global_magnitude", "sparsity": 0.3}))
     labels = page.page.locator(".sv-details svg text").all_text_contents()
     cut = sr.global_magnitude(demo, 0.3).threshold
     assert any(label.startswith("A smallest 60.0") for label in labels)
     assert any(label.startswith(f"B |w| ≈ {cut:.2g}"[:12]) for label in labels)
-    page.show(against="Masked2:4")
+    page.set(against="Masked2:4")
     labels = page.page.locator(".sv-details svg text").all_text_contents()
     assert not any(label.startswith("B ") for label in labels)
 
@@ -205,7 +186,7 @@ def test_a_layer_shows_both_thresholds(page, demo):
 @pytest.mark.tools
 @pytest.mark.parametrize("width", [244, 505])
 def test_a_saved_picture_names_both_sides_and_the_layer(page, width):
-    page.show(**beside(SIDES["layerwise"][0], SIDES["global"][0]))
+    page.set(**beside(SIDES["layerwise"][0], SIDES["global"][0]))
     shapes = page.run(
         f"viewer.tools.picture(viewer.store.state, {width})"
         ".parts.flatMap(([{ shapes }, x]) => shapes.map((one) => ({ ...one, x: one.x + x })))"
@@ -224,7 +205,7 @@ def test_a_saved_picture_names_both_sides_and_the_layer(page, width):
 
 @pytest.mark.tools
 def test_unknown_layers_are_said(page):
-    page.show(variant="Dense", metric="difference", against="Tiny")
+    page.set(variant="Dense", metric="difference", against="Tiny")
     assert "Unknown layers: 24." in page.text(".sv-sentence")
     row = page.page.locator(".sv-row").first.locator("> div").all_inner_texts()
     assert row[2:4] == ["–", "–"]
@@ -233,7 +214,7 @@ def test_unknown_layers_are_said(page):
     # The last state is kept by name, and others are refused.
     kept = {"against": "none", "against_policy": "N:4", "against_sparsity": 0.51}
     page.run(f"viewer.recall({json.dumps(kept)})")
-    state = page.run("viewer.state")
+    state = page.state
     assert (state["against"], state["against_policy"], state["against_sparsity"]) == (
         "Tiny", "N:4", 0.5
     )  # fmt: skip
