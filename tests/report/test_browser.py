@@ -8,7 +8,7 @@ import pytest
 import torch
 from browser import Visit, violations
 from drawings import contrast
-from helpers import Tiny
+from helpers import Tiny, study_of
 from measurements import put_in, quality
 from papers import poppler
 from torch import nn
@@ -23,19 +23,10 @@ def weights_of(names, model_name):
     return sr.load(nn.ModuleDict({"layers": nn.ModuleList(blocks)}), name=model_name)
 
 
-def study_of(names, model_name, variants=("Dense", "Masked", "CSR")):
-    weights = weights_of(names, model_name)
-    pruning = sr.global_magnitude(weights, 0.3)
-    dense, masked, csr = variants
-    return sr.compare(
-        sr.dense(weights, name=dense), sr.masked(pruning, name=masked), sr.csr(pruning, name=csr)
-    )
-
-
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plain")
-    return sr.write_report(study_of(["fc1", "fc2"], "three-blocks"), folder / "report.html")
+    study = study_of(weights_of(["fc1", "fc2"], "three-blocks"))
+    return sr.write_report(study, tmp_path_factory.mktemp("plain") / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +140,7 @@ def test_printed_to_pdf_nothing_is_missing(chromium, report, tmp_path):
 
 
 def test_ready_within_a_second(chromium, smollm2, tmp_path):
-    pruning = sr.global_magnitude(smollm2, 0.3)
-    study = sr.compare(sr.dense(smollm2), sr.masked(pruning), sr.csr(pruning))
+    study = study_of(smollm2)
     path = sr.write_report(study, tmp_path / "smollm2.html")
     assert path.stat().st_size < 1_200_000
     with Visit(chromium, path) as visit:

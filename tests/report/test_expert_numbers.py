@@ -28,16 +28,12 @@ def times(value):
     return "–" if math.isnan(value) else f"{value:.2f}\u202f×"
 
 
-def made():
+@pytest.fixture(scope="module")
+def study():
     weights = experts.mixture(BLOCKS, COUNT)
     study = sr.compare(sr.dense(weights), sr.dense(weights, name="Kept"), patterns=True)
     tables = [experts.table(name, BLOCKS, COUNT) for name in ("Dense", "Kept")]
     return study.with_measured(experts=pd.concat(tables, ignore_index=True))
-
-
-@pytest.fixture(scope="module")
-def study():
-    return made()
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,20 @@
 
 import errno
 import os
+import shutil
 import signal
-import sys
 from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 from faults import calls, fail, tree
-from helpers import command, small_llama
+from helpers import command, small_files, small_llama
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.counting import checkpoint_writer
 from sparsity_report.errors import SparsityReportError
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +66,8 @@ def test_a_disk_that_is_full_in_the_middle(variant, tmp_path, monkeypatch, write
 
 
 def test_too_long_a_file_leaves_nothing(variant, tmp_path):
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
+    with small_files(20_000):
         refused(variant, tmp_path / "out", "cannot write .*out: File too large; ")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -106,10 +99,7 @@ def test_the_model_and_other_files_stay(variant, source, tmp_path):
 
 
 def test_a_model_that_changed_since_it_was_counted(source, tmp_path):
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in source.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = shutil.copytree(source, tmp_path / "copy")
     variant = sr.masked(sr.global_magnitude(sr.load(copy), 0.5))
     file = next(copy.glob("*.safetensors"))
     state = file.stat()
