@@ -105,7 +105,7 @@ function zerosOf(figures, state, i) {
   const zeros = counts.weights[i] - counts.left[i];
   const error = counts.slack?.[i] ?? 0;
   const share = figures.write(figures.metric({ ...state, metric: "sparsity" }), [i]);
-  const count = text.count(known(zeros) ? zeros : null) + (error ? ` ± ${text.count(error)}` : "");
+  const count = text.count(zeros) + (error ? ` ± ${text.count(error)}` : "");
   return text.say("layer_zeros", { share, zeros: count, weights: text.count(counts.weights[i]) });
 }
 

@@ -406,10 +406,7 @@ export class Figures {
    */
   extreme(state) {
     const metric = this.metric(state);
-    const size = (i) => {
-      const value = this.value(metric, [i]);
-      return value === null ? null : Math.abs(value);
-    };
+    const size = (i) => Math.abs(this.value(metric, [i]) ?? NaN);
     return ordered(this.scope(state.modules, state), size, false)[0] ?? -1;
   }
 

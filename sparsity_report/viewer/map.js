@@ -86,8 +86,7 @@ const span = (all, range) => all.filter(Number.isFinite).reduce(wider, range);
 export function scale(figures, state, members, held = [Infinity, -Infinity]) {
   const metric = figures.metric(state);
   const valuesOf = (one) => members.map((i) => figures.value(one, [i]));
-  const list = valuesOf(metric);
-  const own = span(list, [Infinity, -Infinity]);
+  const own = span(valuesOf(metric), [Infinity, -Infinity]);
   const range = span(own, held);
   const seen = range[0] <= range[1] ? range : [0, 0];
   const far = Math.max(NARROW, ...seen.map(Math.abs));

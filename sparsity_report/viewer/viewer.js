@@ -1,7 +1,7 @@
 // The viewer: one screen over a payload; a kernel is asked only for what the payload cannot hold.
 import { Controls } from "./controls.js";
 import { fail, open, stored } from "./data.js";
-import { make } from "./elements.js";
+import { make, setAttributes } from "./elements.js";
 import { AT_LEVEL, Figures, SIDES } from "./figures.js";
 import { holdFocus, listenToKeys } from "./keyboard.js";
 import { HeatMap } from "./map.js";
@@ -49,7 +49,7 @@ class Viewer {
       kernel?.share(this.store.traits(state));
       this.keep();
       count(this);
-      root.dispatchEvent(new CustomEvent("viewer-change", { bubbles: true, detail: state }));
+      root.dispatchEvent(new Event("viewer-change", { bubbles: true }));
     });
     this.ended = new AbortController();
     listenToKeys(this, this.ended.signal);
@@ -100,8 +100,7 @@ class Viewer {
     root.replaceChildren(this.controls.bar, this.controls.said,
       make("div", { className: "sv-body" }, left, right), this.tools.selection);
     root.classList.toggle("sv-pair", figures.isPair);
-    root.setAttribute("role", "group");
-    root.setAttribute("aria-label", text.say("viewer", { title: data.title }));
+    setAttributes(root, { role: "group", "aria-label": text.say("viewer", { title: data.title }) });
     const redraw = () => this.redraw();
     this.map = new HeatMap(left, figures, store, redraw);
     this.panel = new Panel(right, figures, store);
@@ -184,8 +183,7 @@ export async function mount(root, payload,
     root.viewer?.close();
     root.viewer = new Viewer(root, data, { start, kernel, key, seen });
     root.classList.add("sv-ready");
-    const detail = root.viewer.store.state;
-    root.dispatchEvent(new CustomEvent("viewer-change", { bubbles: true, detail }));
+    root.dispatchEvent(new Event("viewer-change", { bubbles: true }));
     return root.viewer;
   } catch (error) {
     return fail(root, error);
