@@ -1,11 +1,9 @@
 // Elements of a page, files to save, and texts that spreadsheets do not read as formulas.
 import formula from "../study/files/formula.json" with { type: "json" };
 
-// Set attributes of an element; undefined ones are left out.
+// Set attributes of an element.
 export function setAttributes(made, named) {
-  for (const [key, value] of Object.entries(named)) {
-    if (value !== undefined) made.setAttribute(key, value);
-  }
+  for (const [key, value] of Object.entries(named)) made.setAttribute(key, value);
 }
 
 // Create an element from properties, attributes and listeners; strings become text, never markup.

@@ -1,6 +1,6 @@
 // Pictures as lists of shapes, drawn as elements of the page, SVG or PNG.
 import palette from "../draw/palette.json" with { type: "json" };
-import { element, make, setAttributes, svgFile } from "./elements.js";
+import { element, make, svgFile } from "./elements.js";
 
 const FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif";
 
@@ -58,17 +58,36 @@ function painted(shape, color) {
     "paint-order": t === "text" ? "stroke" : undefined, "stroke-dasharray": dash, opacity };
 }
 
-// Draw shapes as elements; their colors follow the theme of the page.
+// Elements of the shapes of a picture, with what was set in each.
+const drawn = new WeakMap();
+
+// Draw shapes as elements; their colors follow the theme of the page. Only what changed is set.
 export function draw(svg, { shapes, width, height }) {
   const color = (name) => (name.startsWith("#") ? name : `var(--sv-${name})`);
-  setAttributes(svg, { viewBox: `0 0 ${width} ${height}` });
-  svg.replaceChildren(...shapes.map((shape) => {
-    const { fill, stroke = "", ...rest } = painted(shape, color);
-    const made = element(shape.t, rest, shape.text ?? "");
-    if (shape.tip) made.append(element("title", {}, shape.tip));
-    Object.assign(made.style, { fill, stroke });
-    return made;
-  }));
+  const before = drawn.get(svg) ?? [];
+  const now = shapes.map((shape, k) => {
+    const { t, text = "", tip = "" } = shape;
+    const old = before[k]?.made.tagName === t ? before[k] : { made: element(t), set: {} };
+    const [{ made }, set] = [old, painted(shape, color)];
+    if (old.text !== text || old.tip !== tip) {
+      made.replaceChildren(text, ...(tip ? [element("title", {}, tip)] : []));
+    }
+    // Shapes of one kind have the same attributes.
+    for (const [key, value] of Object.entries(set)) {
+      if (value === old.set[key]) continue;
+      if (key === "fill" || key === "stroke") made.style[key] = value ?? "";
+      else if (value === undefined) made.removeAttribute(key);
+      else made.setAttribute(key, value);
+    }
+    return { made, set, text, tip };
+  });
+  drawn.set(svg, now);
+  const [box, { childNodes }] = [`0 0 ${width} ${height}`, svg];
+  if (svg.getAttribute("viewBox") !== box) svg.setAttribute("viewBox", box);
+  const isSame = (_, k) => now[k]?.made === childNodes[k];
+  if (now.length !== childNodes.length || !now.every(isSame)) {
+    svg.replaceChildren(...now.map(({ made }) => made));
+  }
 }
 
 /**
