@@ -49,7 +49,7 @@ def in_order(
                 remote = executor if part.sources() else None
                 with _errors_of(name, remote):
                     if remote is not None:
-                        future = remote.submit(_run_remotely, work, part, os.getpid())
+                        future = remote.submit(_run_remotely, work, part)
                     elif part.total <= _SMALL:
                         future = Future[T]()
                         future.set_result(work(part))
@@ -65,9 +65,7 @@ def in_order(
                 future.cancel()
 
 
-def _run_remotely(work: Callable[[S], T], part: S, home: int) -> T:
-    if os.getpid() == home:
-        return work(part)
+def _run_remotely(work: Callable[[S], T], part: S) -> T:
     with unflushed():
         return work(part)
 
