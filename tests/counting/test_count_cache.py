@@ -50,11 +50,19 @@ def test_entry_of_another_key_is_rejected(model, tmp_path):
     assert count_notes(weights) == (cache_note("damaged", "layers.1.fc1.weight"),)
 
 
-def test_damage_is_noted_once(model, tmp_path):
+DAMAGED = {
+    "flipped": lambda data: data[:-1] + bytes([data[-1] ^ 1]), "cut short": lambda data: data[:-1],
+    "empty": lambda _: b"", "foreign": lambda _: b"something else altogether" * 100,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_damage_is_noted_once(model, tmp_path, damage):
     counted(model, tmp_path / "kept")
     for entry in (tmp_path / "kept").iterdir():
-        entry.write_bytes(entry.read_bytes()[:-1])
+        entry.write_bytes(damage(entry.read_bytes()))
     weights = counted(model, tmp_path / "kept")
+    same_counts(weights, sr.load(model))
     _, note = study_of(weights).notes  # the first says that there is no config
     assert note == cache_note("damaged", "layers.0.fc1.weight", "layers.1.fc1.weight")
     assert note.startswith("the cache held damaged counts")

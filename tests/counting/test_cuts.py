@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import DTYPES
+from helpers import DTYPES, counts_as_derived
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -46,9 +46,7 @@ def test_rows_lose_their_lowest_scores(data):
     keep = lowest(layer.weight, norms, [each + (row < more) for row in range(outputs)])
     np.testing.assert_array_equal(pruning.mask("weight"), keep)
     assert pruning.pruned == count == int((~keep).sum())
-    variant = sr.masked(pruning, name="M")
-    real, _ = sr.analyze_layers(variant.module(), "M")
-    assert real["nonzero"].tolist() == variant.layers()["nonzero"].tolist()
+    counts_as_derived(sr.masked(pruning, name="M"))
 
 
 @pytest.mark.parametrize("block", [1, 7, 40])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import Tiny, small_llama
+from helpers import Tiny, counts_as_derived, small_llama
 from torch import nn
 from wording import of_key
 from zoo.cases import CASES
@@ -111,6 +111,16 @@ def reference(weight, norms, sparsity=0.5, prune_n=0, prune_m=0):
     return mask
 
 
+def matrices(pruning, calibration):
+    """Yield parameter, pruned places, weights and input norms of each matrix."""
+    for p in pruning.weights.prunable:
+        kept, values = (
+            rows(p, each) for each in (pruning.mask(p.name), pruning.weights.tensor(p.name))
+        )
+        norms = calibration.scales[p.name].norms
+        yield from ((p, ~kept[e], values[e], norms[e]) for e in range(len(norms)))
+
+
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("asked", [0.3, (2, 4)])
 def test_masks_are_those_of_the_reference(kind, asked):
@@ -118,23 +128,17 @@ def test_masks_are_those_of_the_reference(kind, asked):
     pattern = asked if isinstance(asked, tuple) else None
     pruning = sr.wanda(weights, None if pattern else asked, calibration, n_m=pattern)
     pruned, total = 0, sum(p.total for p in weights.prunable)
-    for p in weights.prunable:
-        keep = rows(p, pruning.mask(p.name))
-        for expert, weight in enumerate(rows(p, weights.tensor(p.name))):
-            norms = calibration.scales[p.name].norms[expert]
-            options = {"prune_n": asked[1] - asked[0], "prune_m": asked[1]} if pattern else {}
-            due = reference(weight, norms, 0.0 if pattern else asked, **options)
-            gone = ~keep[expert]
-            if pattern or (asked * weight.shape[1]).is_integer():
-                assert torch.equal(gone, due), p.name
-            assert (gone | ~due).all(), p.name
-            assert ((gone & ~due).sum(dim=1) <= 1).all(), p.name
-            pruned += int(gone.sum())
+    options = {"prune_n": asked[1] - asked[0], "prune_m": asked[1]} if pattern else {}
+    for p, gone, weight, norms in matrices(pruning, calibration):
+        due = reference(weight, norms, 0.0 if pattern else asked, **options)
+        if pattern or (asked * weight.shape[1]).is_integer():
+            assert torch.equal(gone, due), p.name
+        assert (gone | ~due).all(), p.name
+        assert ((gone & ~due).sum(dim=1) <= 1).all(), p.name
+        pruned += int(gone.sum())
     assert pruning.pruned == pruned == round((0.5 if pattern else asked) * total)
     assert pruning.method == ("wanda_one_pass" + (f", {asked[0]}:{asked[1]}" if pattern else ""))
-    for variant in (sr.masked(pruning), sr.csr(pruning)):
-        real, _ = sr.analyze_layers(variant.module(), variant.name)
-        assert real["nonzero"].tolist() == variant.layers()["nonzero"].tolist()
+    counts_as_derived(sr.masked(pruning), sr.csr(pruning))
     if kind not in {"GPT-2", "Mixtral"}:
         return
     patterns = sr.weight_patterns(sr.masked(pruning))
@@ -152,13 +156,9 @@ def test_other_ways_to_multiply(name):
     words = model.get_input_embeddings().weight.shape[0]
     calibration = sr.calibrate(weights, torch.randint(3, words, (512,)), window=8)
     pruning = sr.wanda(weights, 0.5, calibration)
-    for p in weights.prunable:
-        keep = rows(p, pruning.mask(p.name))
-        for expert, weight in enumerate(rows(p, weights.tensor(p.name))):
-            norms = calibration.scales[p.name].norms[expert]
-            assert torch.equal(~keep[expert], reference(weight, norms)), p.name
-    real, _ = sr.analyze_layers(sr.masked(pruning).module(), "x")
-    assert real["nonzero"].tolist() == sr.masked(pruning).layers()["nonzero"].tolist()
+    for p, gone, weight, norms in matrices(pruning, calibration):
+        assert torch.equal(gone, reference(weight, norms)), p.name
+    counts_as_derived(sr.masked(pruning))
 
 
 def owl_reference(weights, calibration, sparsity, m, lam):
@@ -231,14 +231,20 @@ def test_blocks_alike_get_the_same():
     assert set(frame["sparsity"]) == {0.5}
 
 
-def test_a_study_says_what_it_was_calibrated_on(tmp_path):
+@pytest.fixture(scope="module")
+def on_two_texts():
+    """Prunings calibrated on two texts, the first twice, and one without a text."""
     weights, calibration = calibrated("Llama")
     other = sr.calibrate(weights, IDS.flip(0), window=16)
     assert other.fingerprint != calibration.fingerprint
-    prunings = [sr.wanda(weights, 0.5, each) for each in (calibration, other, calibration)]
-    names = ("One", "Other", "Again")
-    variants = [sr.masked(p, name=n) for p, n in zip(prunings, names, strict=True)]
-    study = sr.compare(sr.dense(weights), *variants, sr.masked(sr.global_magnitude(weights, 0.5)))
+    texts = {"One": calibration, "Other": other, "Again": calibration}
+    variants = [sr.masked(sr.wanda(weights, 0.5, each), name=name) for name, each in texts.items()]
+    variants.append(sr.masked(sr.global_magnitude(weights, 0.5)))
+    return variants, sr.compare(sr.dense(weights), *variants), other.fingerprint
+
+
+def test_a_study_says_what_it_was_calibrated_on(on_two_texts, tmp_path):
+    _, study, fingerprint = on_two_texts
     study.save(tmp_path / "study.json")
     read = sr.read_study(tmp_path / "study.json", strict=True)
     rows = read.variants.set_index("variant")
@@ -247,22 +253,17 @@ def test_a_study_says_what_it_was_calibrated_on(tmp_path):
     assert rows["basis_fingerprint"].nunique() == 2
     assert rows.loc["Dense", "basis_windows"] is pd.NA
     assert read.facts.prunings == ("One", "Other", "Masked50")
-    source = {"name": "token ids", "fingerprint": other.fingerprint}
+    source = {"name": "token ids", "fingerprint": fingerprint}
     assert say("note.calibrated", windows=3, window=16, **source) in read.notes
 
 
-def test_scores_on_the_calibration_text_are_flagged():
-    weights, calibration = calibrated("Llama")
-    other = sr.calibrate(weights, IDS.flip(0), window=16)
-    prunings = [sr.wanda(weights, 0.5, each) for each in (calibration, other)]
-    variants = [sr.masked(p, name=n) for p, n in zip(prunings, ("One", "Other"), strict=True)]
-    variants.append(sr.masked(sr.global_magnitude(weights, 0.5)))
-    study = sr.compare(sr.dense(weights), *variants)
+def test_scores_on_the_calibration_text_are_flagged(on_two_texts):
+    variants, study, _ = on_two_texts
     key = "audit.calibrated_on_evaluation_text"
     assert not of_key(audit(study), key)
     scored = study.with_measured(quality=sr.perplexity(variants, IDS))
     (finding,) = of_key(audit(scored), key)
-    assert finding == say(key, variants=["One"], text="token ids")
+    assert finding == say(key, variants=["One", "Again"], text="token ids")
 
 
 def small(**options):

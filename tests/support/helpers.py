@@ -244,6 +244,13 @@ def same_counts(one, other):
         assert np.array_equal(seen.counts, right[name].counts)
 
 
+def counts_as_derived(*variants):
+    """Compare the nonzeros of materialized variants with the derived ones."""
+    for variant in variants:
+        real, _ = sr.analyze_layers(variant.module(), variant.name)
+        assert real["nonzero"].tolist() == variant.layers()["nonzero"].tolist()
+
+
 @st.composite
 def models(draw):
     """Random layers whose weights come from few values, so that ties are everywhere."""
