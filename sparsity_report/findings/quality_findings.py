@@ -19,13 +19,6 @@ _CHARACTERS = 200
 _PROMPTS = 2
 
 
-def quality_findings(study: StudyFigures) -> Iterator[str]:
-    """Yield the findings about measurements of quality other than comparisons of perplexities."""
-    yield from _continuations(study)
-    yield from _task_pairs(study)
-    yield from _sensitivities(study)
-
-
 def paired_findings(study: StudyFigures) -> Iterator[str]:
     """Yield comparisons of prunings of one sparsity, or the reasons for which they do not pair.
 
@@ -65,7 +58,7 @@ def _compared(
         yield say(key, **sides, level=level, **ends)
 
 
-def _continuations(study: StudyFigures) -> Iterator[str]:
+def continuations(study: StudyFigures) -> Iterator[str]:
     """Yield the greedy continuations of the first prompts with the variants that wrote them."""
     if (frame := study.continuations) is None:
         return
@@ -79,7 +72,7 @@ def _on_one_line(text: str) -> str:
     return clip(" ".join(text.split()), _CHARACTERS)
 
 
-def _task_pairs(study: StudyFigures) -> Iterator[str]:
+def task_pairs(study: StudyFigures) -> Iterator[str]:
     """Yield the paired difference of most documents for each pair, and prunings that beat all."""
     frame = study.task_pairs
     if frame is None or (known := frame[frame["p"].notna()]).empty:
@@ -102,7 +95,7 @@ def _task_pairs(study: StudyFigures) -> Iterator[str]:
         yield say("finding.task_winner", variant=variant, tasks=list(dict.fromkeys(tasks)))
 
 
-def _sensitivities(study: StudyFigures) -> Iterator[str]:
+def sensitivities(study: StudyFigures) -> Iterator[str]:
     """Yield the parts that cost most and least when pruned alone."""
     frame = study.sensitivity
     if frame is None or len(frame) < 2:

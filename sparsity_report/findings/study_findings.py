@@ -6,10 +6,10 @@ from weakref import WeakKeyDictionary
 
 import pandas as pd
 
+from sparsity_report.findings import quality_findings as quality
 from sparsity_report.findings import storage_findings as storage
 from sparsity_report.findings.already_pruned import already_pruned, zeros_explained
 from sparsity_report.findings.checkpoint_findings import checkpoint_topics
-from sparsity_report.findings.quality_findings import paired_findings, quality_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.training_findings import training_sentences
 from sparsity_report.findings.verdict import SENTENCES, verdict
@@ -200,8 +200,8 @@ _BY_TOPIC: dict[str, tuple[Callable[[StudyFigures], Iterator[str]], ...]] = {
     ),
     "flops": (_arithmetic, _attention),
     "speed": (speed_findings,),
-    "rivals": (paired_findings,),
-    "quality": (quality_findings,),
+    "rivals": (quality.paired_findings,),
+    "quality": (quality.continuations, quality.task_pairs, quality.sensitivities),
     "runtimes": (storage.runtime_findings,),
     "method": (_unclassified,),
 }  # fmt: skip

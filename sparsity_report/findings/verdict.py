@@ -5,6 +5,7 @@ about the best at the highest sparsity that they share.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from sparsity_report.findings.already_pruned import place_of_zeros
 from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
@@ -60,8 +61,9 @@ def _statements(study: StudyFigures) -> Iterator[str]:
         yield from [*_fewer_experts(study)] or zeros
         return
     share, names = study.facts.main_level
+    level, cause = say("level.share", share=share), partial(_cause, study, share)
     # Nothing was pruned where the highest sparsity is 0 %.
-    opening = [*_quality(study, share, names)] if share else [_zeros(study, names[0])]
+    opening = [*_ranked(study, names, level, cause)] if share else [_zeros(study, names[0])]
     yield from _came_pruned(study, names[0], has_opening=bool(opening))
     yield from opening
     yield from _size(study, names, None if opening or names[0] in facts.already_pruned else share)
@@ -95,12 +97,6 @@ def _zeros(study: StudyFigures, variant: str) -> str:
     key = "verdict.sparsity_packed" if packings else "verdict.sparsity"
     values = {"share": share, "number": number, "variant": variant, "packings": packings}
     return say(key if share else "verdict.no_zeros", **values)
-
-
-def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterator[str]:
-    """Yield the perplexity before and after the best pruning at a sparsity, and its rank."""
-    level = say("level.share", share=share)
-    yield from _ranked(study, names, level, lambda name: _cause(study, name, share))
 
 
 def _ranked(
@@ -195,7 +191,7 @@ def _effect(score: Scored, tokens: int | None) -> str:
     return "verdict.perplexity_rises" if is_higher else "verdict.perplexity_falls"
 
 
-def _cause(study: StudyFigures, variant: str, share: float) -> str:
+def _cause(study: StudyFigures, share: float, variant: str) -> str:
     """Return the change of sparsity by a pruning, from the zeros before it.
 
     It names the method where the study has several.
