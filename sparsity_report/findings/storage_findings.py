@@ -1,5 +1,6 @@
 """Findings about bytes, the smallest lossless layout, and runtimes that use the zeros."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from sparsity_report.sparse.runtime_support import (
@@ -67,14 +68,11 @@ def runtime_findings(study: StudyFigures) -> Iterator[str]:
     variant = study.facts.pruning or study.facts.headline
     rows = study.runtimes[study.runtimes["variant"] == variant]
     for layout, cells in rows.groupby("layout", sort=False):
-        by_verdict: dict[str, list[str]] = {DENSE: [], SPARSE: [], MISREAD: [], SOME: []}
+        by_verdict = defaultdict[str, list[str]](list)
         for runtime, verdict in zip(cells["runtime"], cells["verdict"], strict=True):
             if RUNTIMES[runtime].ended is None:
-                by_verdict.setdefault(verdict, []).append(RUNTIMES[runtime].name)
-        figures = {
-            "layout": say(f"runtime_layout.{layout}"),
-            "date": LOOKED_AT,
-        }
+                by_verdict[verdict].append(RUNTIMES[runtime].name)
+        figures = {"layout": say(f"runtime_layout.{layout}"), "date": LOOKED_AT}
         if by_verdict[DENSE]:
             yield say("runtimes.dense", names=by_verdict[DENSE], **figures)
         names = by_verdict[SPARSE]
