@@ -189,8 +189,7 @@ class TrackedModel:
 
     def _reshard(self) -> None:
         """Reshard what a pass gathered."""
-        every: Iterable[Any] = self._model.modules()
-        for module in filter(_is_fully_sharded, every):
+        for module in _fully_sharded(self._model):
             module.reshard()
         if self._has_shards() != self.is_sharded:
             raise self.weights.wrong("was sharded after track(); call track() after fully_shard()")
@@ -280,10 +279,9 @@ def _ones(bits: Any) -> int:
 @contextmanager
 def _as_before_sharding(model: nn.Module) -> Iterator[None]:
     """Undo for a while what ``fully_shard`` did to the classes and the hooks of modules."""
-    every: Iterable[Any] = model.modules()
     states = [
         (module, type(module), module._forward_pre_hooks, module._forward_hooks)
-        for module in filter(_is_fully_sharded, every)
+        for module in _fully_sharded(model)
     ]
     for module, kind, _, _ in states:
         module.__class__ = kind.__bases__[1]
@@ -296,8 +294,9 @@ def _as_before_sharding(model: nn.Module) -> Iterator[None]:
             module._forward_pre_hooks, module._forward_hooks = before, after
 
 
-def _is_fully_sharded(module: nn.Module) -> bool:
-    return any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
+def _fully_sharded(model: nn.Module) -> list[Any]:
+    """Return the modules to which ``fully_shard`` was applied."""
+    return [o for o in model.modules() if "FSDPModule" in (c.__name__ for c in type(o).__mro__)]
 
 
 def _adapters(model: nn.Module) -> dict[int, list[Any]]:
