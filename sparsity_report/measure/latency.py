@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
 from sparsity_report.measure import timed_calls
 from sparsity_report.measure.clock import TAIL, Clock, Floats, Timing, resampled, timed
-from sparsity_report.measure.machine import Watch, streamed_bytes, this_machine
+from sparsity_report.measure.machine import CACHE_AT_MOST, Watch, this_machine
 from sparsity_report.measure.timed_calls import Timed, shapes_of
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.sparse.shares import ratio
@@ -59,8 +59,8 @@ class Bench:
             self._progress(self._done, self._all, name)
         left = self._all - self._done
         self._done += 1
-        cold = cache == "out of cache"
-        streamed = streamed_bytes(self._machine["cache_bytes"]) if cold else None
+        held = self._machine["cache_bytes"] or CACHE_AT_MOST
+        streamed = 2 * held if cache == "out of cache" else None
         ready = timed_calls.prepared(calls, streamed) if calls else None
         if ready is None:
             return None

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 _CACHES = Path("/sys/devices/system/cpu")
-# Assumed size of the last-level cache if it cannot be read.
-_CACHE_AT_MOST = 256 * 2**20
+#: Assumed size of the last-level cache if it cannot be read.
+CACHE_AT_MOST = 256 * 2**20
 # Seconds over which load is measured; the kernel counts in hundredths.
 _WINDOW = 1.0
 # Columns of /proc/stat that are not work: idle, and waiting for a disk.
@@ -70,11 +70,6 @@ def cache_bytes(root: Path = _CACHES) -> int | None:
         return None
     last = max((level for level, _ in sizes), default=0)
     return sum(size for (level, _), size in sizes.items() if level == last) or None
-
-
-def streamed_bytes(cached: int | None) -> int:
-    """Return a number of bytes that a cache of this size cannot hold."""
-    return 2 * (cached or _CACHE_AT_MOST)
 
 
 class Watch:

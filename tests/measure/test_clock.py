@@ -247,7 +247,6 @@ def test_the_last_level_cache_is_all_its_parts(tmp_path):
         tell(tmp_path, cpu, 1, level=2, type="Unified", size="512K", shared_cpu_list=cpu)
         tell(tmp_path, cpu, 2, level=3, type="Unified", size="16384K", shared_cpu_list=shared)
     assert machine.cache_bytes(tmp_path) == 2 * 16 * 2**20
-    assert machine.streamed_bytes(2**20) == 2 * 2**20
     assert machine.cache_bytes(tmp_path / "none") is None
     tell(tmp_path, 9, 3, level="x", type="Unified", size="1K", shared_cpu_list=9)
     assert machine.cache_bytes(tmp_path) is None
