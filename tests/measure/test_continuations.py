@@ -43,13 +43,11 @@ def test_refusals(demo):
     for prompt in ("", 3, "half \ud800", [], ["a", ""], ["a", 3]):
         with pytest.raises(sr.SparsityReportError, match="is empty or not text"):
             sr.continuations(dense, prompt)
-    for tokens in (0, 4097):
-        with pytest.raises(
-            sr.SparsityReportError, match=r"tokens=\d+ is out of range; use 1 to 4,096"
-        ):
+    out_of_range = r"tokens=\d+ is out of range; use 1 to 4,096"
+    too_long = "the model accepts 256; shorten"
+    for tokens, said in ((0, out_of_range), (4097, out_of_range), (250, too_long)):
+        with pytest.raises(sr.SparsityReportError, match=said):
             sr.continuations(dense, PROMPT, tokens=tokens)
-    with pytest.raises(sr.SparsityReportError, match="the model accepts 256; shorten"):
-        sr.continuations(dense, PROMPT, tokens=250)
     bert = built(next(case for case in CASES if case.name.startswith("BERT")))
     with pytest.raises(sr.SparsityReportError, match="no causal language model head"):
         sr.continuations(sr.dense(bert), PROMPT)

@@ -145,25 +145,18 @@ def test_a_window_longer_than_the_text_is_the_text(demo):
 
 def test_refusals(demo):
     dense = sr.dense(demo)
-    for text in ([{"content": "x"}], [1, 2], 5):
-        with pytest.raises(sr.SparsityReportError, match="items that are texts or have a key"):
-            sr.perplexity(sr.dense(demo), text)
-    with pytest.raises(sr.SparsityReportError, match="is empty"):
-        sr.perplexity(dense, " \n")
-    with pytest.raises(sr.SparsityReportError, match="unpaired surrogates"):
-        sr.perplexity(dense, "half\ud800 a word")
-    with pytest.raises(sr.SparsityReportError, match="at least two"):
-        sr.perplexity(dense, torch.tensor([3]))
-    with pytest.raises(
-        sr.SparsityReportError, match="window=300 is out of range; use 2 to the model's 256"
-    ):
-        sr.perplexity(dense, TEXT, window=300)
-    with pytest.raises(sr.SparsityReportError, match="stride=30 is out of range"):
-        sr.perplexity(dense, TEXT, window=20, stride=30)
-    with pytest.raises(sr.SparsityReportError, match="token 5000, beyond"):
-        sr.perplexity(dense, torch.tensor([1, 5000]))
-    with pytest.raises(sr.SparsityReportError, match="cannot read the text nowhere"):
-        sr.perplexity(dense, DEMO.__class__("nowhere"))
+    items = "items that are texts or have a key"
+    for said, text, options in (
+        (items, [{"content": "x"}], {}), (items, [1, 2], {}), (items, 5, {}),
+        ("is empty", " \n", {}), ("unpaired surrogates", "half\ud800 a word", {}),
+        ("at least two", torch.tensor([3]), {}),
+        ("window=300 is out of range; use 2 to the model's 256", TEXT, {"window": 300}),
+        ("stride=30 is out of range", TEXT, {"window": 20, "stride": 30}),
+        ("token 5000, beyond", torch.tensor([1, 5000]), {}),
+        ("cannot read the text nowhere", DEMO.__class__("nowhere"), {}),
+    ):  # fmt: skip
+        with pytest.raises(sr.SparsityReportError, match=said):
+            sr.perplexity(dense, text, **options)
     with pytest.raises(sr.SparsityReportError, match=r"by=.* is unknown; use one of"):
         sr.sensitivity(demo, 0.3, by="head")
     for name in ("BERT", "T5", "RoBERTa"):

@@ -246,20 +246,17 @@ def test_a_lack_of_memory_is_not_a_fault_of_the_file(tmp_path, monkeypatch):
 
 def test_options_outside_a_protocol_are_refused(demo, tmp_path):
     dense, small = sr.dense(demo), sr.dense(sr.load(long_llama(), name="small"))
-    with pytest.raises(sr.SparsityReportError, match="no protocol 'c4'; use one of sliding, wiki"):
-        sr.perplexity(dense, protocol="c4")
-    with pytest.raises(sr.SparsityReportError, match="fixed windows; leave window and stride"):
-        sr.perplexity(dense, tokens(99), protocol="wikitext2-2048", window=64, stride=64)
-    with pytest.raises(
-        sr.SparsityReportError,
-        match="windows of 2,048 tokens, but the model accepts 256; use wikitext2-max",
-    ):
-        sr.perplexity(dense, tokens(5000), protocol="wikitext2-2048")
-    with pytest.raises(
-        sr.SparsityReportError,
-        match="2,047 tokens, too few for protocol c4-256x2048; give at least",
-    ):
-        sr.perplexity(small, tokens(2047), protocol="c4-256x2048")
+    for variant, number, options, said in (
+        (dense, 99, {"protocol": "c4"}, "no protocol 'c4'; use one of sliding, wiki"),
+        (dense, 99, {"protocol": "wikitext2-2048", "window": 64, "stride": 64},
+         "fixed windows; leave window and stride"),
+        (dense, 5000, {"protocol": "wikitext2-2048"},
+         "windows of 2,048 tokens, but the model accepts 256; use wikitext2-max"),
+        (small, 2047, {"protocol": "c4-256x2048"},
+         "2,047 tokens, too few for protocol c4-256x2048; give at least"),
+    ):  # fmt: skip
+        with pytest.raises(sr.SparsityReportError, match=said):
+            sr.perplexity(variant, tokens(number), **options)
     assert sr.perplexity(small, tokens(2048), protocol="c4-256x2048").loc[0, "scored"] == 2047
     model = long_llama()
     vars(model.config)["max_position_embeddings"] = None
