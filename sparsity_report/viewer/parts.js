@@ -87,8 +87,8 @@ export function parts(figures, state, i) {
     shares.map((share, number) => ({ number, share, weights: weights[k] / shares.length }));
   const block = hasExperts(figures, state, i) ? blockOf(figures, i) : [i];
   const heads = { kind: kindOf(figures, state, i), key: i, items: equal(i, zerosOf(i)?.heads) };
-  const expert = (key, items) => ({ kind: "expert", key, items });
-  const fused = block.map((k) => expert(k, equal(k, zerosOf(k)?.experts)));
+  const expert = (key, items, members) => ({ kind: "expert", key, items, members });
+  const fused = block.map((k) => expert(k, equal(k, zerosOf(k)?.experts), [k]));
   // Experts of several modules each.
   const nameOf = (k) => figures.modules.names[k].match(EXPERT) ?? [];
   const inExperts = block.filter((k) => nameOf(k).length && known(of.total[k]) && weights[k]);
@@ -98,7 +98,9 @@ export function parts(figures, state, i) {
     return { stack, number, members, weights: all, share: ratio(all - sum(left), all),
       slack: slack ? sum(slack) : 0 };
   });
-  const stacks = grouped(experts, ({ stack }) => stack).map((one) => expert(...one));
+  const stacks = grouped(experts, ({ stack }) => stack).map(([key, items]) =>
+    expert(key, items, items.flatMap(({ members }) => members))
+  );
   return [heads, ...fused, ...stacks].filter(({ items }) => items.length > 1);
 }
 
@@ -106,17 +108,16 @@ export function parts(figures, state, i) {
 function expertSize(figures, state, shown) {
   const [{ text }, { of }] = [figures, figures.counts(state)];
   const experts = shown.filter(({ kind }) => kind === "expert");
-  const counts = new Set(experts.map(({ items }) => items.length));
-  if (counts.size !== 1) return "";
-  const [[count], sum] = [counts, (array) => members.reduce((all, k) => all + array[k], 0)];
-  const members = experts.flatMap(({ key, items }) =>
-    items.flatMap((item) => item.members ?? (item === items[0] ? [key] : []))
+  const [items, count] = [experts.flatMap((one) => one.items), experts[0]?.items.length];
+  if (items.length !== experts.length * count) return "";
+  const [parameters, bytes] = [of.total, of.base].map((sizes) =>
+    experts.flatMap((one) => one.members).reduce((all, k) => all + sizes[k], 0) / count
   );
-  const [parameters, bytes, k] = [sum(of.total), sum(of.base), members[0]];
-  const size = text.say("expert_size", { parameters: text.count(Math.round(parameters / count)),
-    bytes: text.scaled(bytes / count, "B"), bits: text.figures(8 * bytes / parameters, 2) });
+  const [k] = experts[0].members;
   const used = count * of.usesTop[k] / of.usesBottom[k];
-  return used < count ? `${size} ${text.say("experts_used", { used, count })}` : size;
+  return text.say("expert_size", { parameters: text.count(Math.round(parameters)),
+    bytes: text.scaled(bytes, "B"), bits: text.figures(8 * bytes / parameters, 2) })
+    + (used < count ? ` ${text.say("experts_used", { used, count })}` : "");
 }
 
 /**
