@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -120,10 +121,10 @@ def describe(
 
 def _behavior(places: Sequence[Place]) -> Behavior:
     """Return the traced use of a model, or only a note that it cannot run."""
-    from transformers import PreTrainedModel
-
     model = places[0].module
-    if not isinstance(model, PreTrainedModel):
+    # The module of their class takes seconds to load, and models of it have loaded it.
+    loaded = sys.modules.get("transformers.modeling_utils")
+    if loaded is None or not isinstance(model, loaded.PreTrainedModel):
         return Behavior({}, None)
     try:
         return trace_uses(places)
