@@ -45,7 +45,7 @@ class Track(ZeroHistory):
         The model as one variant, when tracking began.
     settings : mapping
         Fingerprint of model and mask, and options of :func:`track`.
-    records : list of pandas.DataFrame
+    records : dict of int to pandas.DataFrame
         Rows of :attr:`history` by step.
 
     Examples
@@ -209,7 +209,7 @@ class Tracker(Track):
         """
         layers = self._model.count()
         if self._log and not self._log.exists():
-            self._write(log_header(self) + "".join(map(log_line, self.records)))
+            self._write(log_header(self) + "".join(map(log_line, self.records.values())))
         self._add(layers)
         if self.settings["mode"] == "raise" and layers["revived"].any():
             loss = next(training_sentences(self.history)).removesuffix(".")
@@ -254,10 +254,10 @@ class Tracker(Track):
         self._write(log_line(record))
         add_record(self, record)
 
-    def _resumed(self) -> list[pd.DataFrame]:
+    def _resumed(self) -> dict[int, pd.DataFrame]:
         """Return the records of the log, whose last line is completed; none of a new one."""
         if self._log is None or not self._log.exists() or not self._log.stat().st_size:
-            return []
+            return {}
         past = read_log(self._log)
         if past.settings != self.settings:
             raise SparsityReportError(

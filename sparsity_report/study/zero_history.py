@@ -50,13 +50,13 @@ class ZeroHistory:
         The model as one variant, when tracking began.
     settings : mapping
         Fingerprint of model and mask, and options of :func:`track`.
-    records : list of pandas.DataFrame
+    records : dict of int to pandas.DataFrame
         Rows of the table ``history`` by step; steps rise.
     """
 
     first: StudyFigures
     settings: Mapping[str, Any]
-    records: list[pd.DataFrame] = field(default_factory=list)
+    records: dict[int, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def steps(self) -> list[int]:
@@ -72,7 +72,7 @@ class ZeroHistory:
         >>> tracker.steps
         [0, 2]
         """
-        return [int(record["step"].iloc[0]) for record in self.records]
+        return [*self.records]
 
     @property
     def history(self) -> pd.DataFrame:
@@ -91,7 +91,7 @@ class ZeroHistory:
         >>> sr.track(model).history.dropna(subset="kept")["n_m_kept"].unique().tolist()
         [1.0]
         """
-        return pd.concat(self.records, ignore_index=True)
+        return pd.concat(self.records.values(), ignore_index=True)
 
     @property
     def totals(self) -> pd.DataFrame:
@@ -125,8 +125,8 @@ class ZeroHistory:
             raise SparsityReportError(
                 "study: one step is recorded, and a history needs two; train, or call record()"
             )
-        first, ends, steps = self.first, (self.records[0], self.records[-1]), self.steps
-        names = [f"Step {step}" for step in (steps[0], steps[-1])]
+        first, places = self.first, [self.steps[0], self.steps[-1]]
+        names, ends = [f"Step {step}" for step in places], [self.records[step] for step in places]
         states = (repr((self.settings["fingerprint"], end.to_csv())).encode() for end in ends)
         prints = [hashlib.sha256(state).hexdigest()[:16] for state in states]
         rows = pd.concat([first.variants] * 2, ignore_index=True)
@@ -134,8 +134,8 @@ class ZeroHistory:
         every, mode, chosen = self.settings["every"], self.settings["mode"], self._chosen()
         when = say("track.each_step") if every == 1 else say("track.every", every=every)
         notes = [say(f"note.tracked.{mode}", when=when)]
-        if len(chosen) < len(steps):
-            notes.append(say("note.tracked_steps", shown=len(chosen), records=len(steps)))
+        if len(chosen) < len(self.records):
+            notes.append(say("note.tracked_steps", shown=len(chosen), records=len(self.records)))
         return replace(
             first,
             notes=(*first.notes, *notes),
@@ -150,13 +150,13 @@ class ZeroHistory:
         """Return records at even distances, with both ends and the first losses of modules."""
         count, steps, history = len(self.records), self.steps, self.history
         if count <= _MOST:
-            return self.records
+            return [*self.records.values()]
         lost = history[history["revived"].gt(0).fillna(False)].groupby("module_name")["step"].min()
         places = {steps.index(step) for step in sorted({*lost})[: _MOST // 2]}
         places |= {place - 1 for place in sorted(places)[:1] if place}
         rest = _MOST - len(places)
         places |= {round(i * (count - 1) / (rest - 1)) for i in range(rest)}
-        return [self.records[place] for place in sorted(places)]
+        return [self.records[steps[place]] for place in sorted(places)]
 
     def _layers(self, record: pd.DataFrame, name: str) -> pd.DataFrame:
         """Return the layers at a record as those of a variant."""
@@ -168,8 +168,8 @@ class ZeroHistory:
     def _sums(
         self, summed: Callable[[pd.DataFrame], pd.DataFrame], keys: list[str]
     ) -> pd.DataFrame:
-        ends = zip(self.records, map(str, self.steps), strict=True)
-        sums = summed(pd.concat([self._layers(*end) for end in ends], ignore_index=True))
+        layers = [self._layers(record, str(step)) for step, record in self.records.items()]
+        sums = summed(pd.concat(layers, ignore_index=True))
         sums = sums.assign(step=sums["variant"].astype("int64"))
         shares = [name for name in map(str, sums) if name.startswith("sparsity_")]
         fates = fate_sums(self.history, ["step", *keys])[[*FATES, "kept_share"]]
@@ -178,9 +178,10 @@ class ZeroHistory:
 
 def add_record(history: ZeroHistory, record: pd.DataFrame) -> None:
     """Add a record; it supersedes those from its step on, of training that was restarted."""
-    while history.records and history.steps[-1] >= record["step"].iloc[0]:
-        history.records.pop()
-    history.records.append(record)
+    step = int(record["step"].iloc[0])
+    while history.records and next(reversed(history.records)) >= step:
+        history.records.popitem()
+    history.records[step] = record
 
 
 def first_revival(history: pd.DataFrame) -> Revival | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,8 @@ def read_log(path: str | os.PathLike[str]) -> ZeroHistory:
         lines = whole_lines(source)
         history = _read_header(source, next(lines, b""))
         names = history.first.layers["module_name"].tolist()
-        for number, line in enumerate(lines, 2):
-            add_record(history, _read_record(f"{source}: line {number:,}", line, names))
+        for record in _read_records(source, [*lines], names):
+            add_record(history, record)
     return history
 
 
@@ -75,13 +77,28 @@ def _line(data: Mapping[str, Any]) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
+def _read_records(source: Path, lines: list[bytes], names: list[str]) -> list[pd.DataFrame]:
+    """Return the records of lines, read as one table; one by one where a line is damaged."""
+    with suppress(LookupError, TypeError, ValueError, SparsityReportError):
+        tables = [parse_json(line, once=True, finite=True) for line in lines]
+        alike = {"columns": tables[0]["columns"], "rows": [*chain(*(t["rows"] for t in tables))]}
+        if all(t["columns"] == alike["columns"] and len(t["rows"]) == len(names) for t in tables):
+            rows = read("history", alike)
+            ends = range(0, len(rows), len(names))
+            return [_checked(rows.iloc[end : end + len(names)], names) for end in ends]
+    return [_read_record(f"{source}: line {n:,}", line, names) for n, line in enumerate(lines, 2)]
+
+
 def _read_record(where: str, line: bytes, names: list[str]) -> pd.DataFrame:
     kinds = LookupError, TypeError, ValueError
     with explained(lambda error: f"{where} is damaged: {error}; remove it", *kinds):
-        record = read("history", parse_json(line, once=True, finite=True))
-        if record["module_name"].tolist() != names or record["step"].nunique() != 1:
-            raise ValueError("its modules are not those of the first line")
-    return record
+        return _checked(read("history", parse_json(line, once=True, finite=True)), names)
+
+
+def _checked(record: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    if record["module_name"].tolist() != names or record["step"].nunique() != 1:
+        raise ValueError("its modules are not those of the first line")
+    return record.reset_index(drop=True)
 
 
 def _read_header(source: Path, line: bytes) -> ZeroHistory:
