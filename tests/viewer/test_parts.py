@@ -193,7 +193,7 @@ def test_experts_of_a_block_are_squares(storage, chromium, tmp_path):
     )  # fmt: skip
     each = 3 * 16 * 24 if fused else 3 * 8 * 6
     wanted = sentences("expert", zeros, each)
-    texts = {"parameters": f"{each:,}".replace(",", "\u202f"), "bytes": scaled(4 * each, "B")}
+    texts = {"parameters": f"{each:,}".replace(",", "\u202f"), "bytes": scaled(4 * each, "B", " ")}
     size = say("viewer.expert_size", base="dense", bits="32.00", **texts)
     used = say("viewer.experts_used", used=2, count=8)
     with Opened(chromium, tmp_path, study) as opened:
