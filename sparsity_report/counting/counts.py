@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,16 +12,19 @@ from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
 from sparsity_report.counting.count_cache import CacheFolder, Entries
-from sparsity_report.counting.histogram import Magnitudes, count_slice
+from sparsity_report.counting.histogram import Magnitudes, count_slice, count_together
 from sparsity_report.counting.progress import Progress, bar
-from sparsity_report.counting.workers import in_order
-from sparsity_report.weights.weights import Weights
+from sparsity_report.counting.workers import SMALL, in_order, unflushed
+from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
 NOT_A_NUMBER, INFINITE = "note.weights_nan", "note.weights_infinite"
 """Keys of the notes about weights that are not finite."""
 # Tensors that such a note lists.
 _NAMED = 3
+# Dtypes and number of small tensors that are counted together.
+_TOGETHER = ("float64", "float32", "bfloat16", "float16")
+_BATCH = 1024
 # Values whose histograms torch's loop speeds up by more than the import of torch takes.
 _MANY = 2**30
 
@@ -87,6 +91,8 @@ def count_weights(
     for p in [p for name, p in stored.items() if name not in counts] if entries.in_use else ():
         if tally := entries.get(p.name, list(weights.slices(p.name)), p.prunable):
             counts[p.name] = tally
+    with unflushed():
+        counts |= _count_small(weights, [p for name, p in stored.items() if name not in counts])
     so_far = {name: Magnitudes(0, 0) for name in stored if name not in counts}
     size = sum(p.total * p.itemsize for p in stored.values())
     done = size - sum(stored[name].total * stored[name].itemsize for name in so_far)
@@ -109,3 +115,18 @@ def count_weights(
     memory.notes = tuple(entries.notes())
     memory.complete = True
     return MappingProxyType(counts)
+
+
+def _count_small(
+    weights: Weights, waiting: Iterable[Parameter]
+) -> Iterator[tuple[str, Magnitudes]]:
+    """Count small floats of a module, many of one dtype at a time."""
+    groups: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for p in waiting if weights.source == "module" else ():
+        if p.total <= SMALL and p.dtype in _TOGETHER:
+            groups[p.dtype, p.prunable].append(p.name)
+    for (_, is_prunable), names in groups.items():
+        for start in range(0, len(names), _BATCH):
+            some = names[start : start + _BATCH]
+            arrays = [weights.array(name) for name in some]
+            yield from zip(some, count_together(arrays, is_prunable), strict=True)

@@ -25,14 +25,14 @@ import numpy.typing as npt
 from sparsity_report.counting.matrix_counts import narrow_magnitudes
 from sparsity_report.counting.workers import work_through
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.weights.array_dtypes import array_dtype
+from sparsity_report.weights.array_dtypes import array_dtype, dtype_name
 from sparsity_report.weights.tensor_slices import Rounding, Slice
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Values = npt.NDArray[Any]
 
-_BUCKETS = 2**15
+BUCKETS = 2**15
 # Values per chunk: enough to outweigh the bins and the handover of Python's lock.
 _CHUNK = 2**20
 # Values converted to double at a time, so that they stay in the processor's cache.
@@ -234,19 +234,16 @@ def count_slice(part: Slice, histogram: bool) -> Magnitudes:
         nonzero = sum(int(np.count_nonzero(nonzero_flags(chunk))) for chunk in _chunks(part))
         return Magnitudes(part.total, nonzero)
     counter = StepCounter(part, part.rounding) if part.rounding else None
-    exact, tiny = is_exact(part), 0
-    magnitudes, buckets = _meaning(part.dtype if exact else "")
-    tally = np.zeros(buckets.size, dtype=np.int64)
+    exact, tally, tiny = is_exact(part), np.zeros(2**16, dtype=np.int64), 0
     for chunk in _chunks(counter or part):
         added = _bincount(_numbers(chunk, exact))
         tally[: added.size] += added
         if not exact and added[0]:  # the first bucket holds tiny values besides zeros
             tiny += int(added[0]) - int(np.count_nonzero(_real(chunk) == 0))
-    present = np.flatnonzero(tally > 0)
-    counts = np.bincount(buckets[present], tally[present], 1).astype(np.int64)
-    kept = np.flatnonzero(counts > 0)
-    is_nan = np.isnan(magnitudes[kept])
-    nan, kept = int(counts[kept[is_nan]].sum()), kept[~is_nan]
+    magnitudes, buckets = _meaning(part.dtype if exact else "")
+    counts = np.bincount(buckets, tally[: buckets.size]).astype(np.int64)
+    is_nan = np.isnan(magnitudes)
+    kept, nan = np.flatnonzero(counts * ~is_nan), int(counts[is_nan].sum())
     steps = counter.steps() if counter else None
     pair = magnitudes[kept], counts[kept]
     zeros = int(counts[0]) - tiny
@@ -317,6 +314,27 @@ class Moments:
         return math.sqrt(max(square - mean * mean, 0.0)) if square > _LEAST_SQUARE else math.nan
 
 
+def count_together(arrays: Sequence[Values], histogram: bool) -> Iterator[Magnitudes]:
+    """Yield the counts of small arrays of one floating-point dtype, with few calls for all."""
+    values, sizes = np.concatenate([a.reshape(-1) for a in arrays]), [a.size for a in arrays]
+    starts = np.cumsum([0, *sizes[:-1]])
+    nonzeros = np.add.reduceat(nonzero_flags(values), starts, dtype=np.int64).tolist()
+    if not histogram:
+        yield from map(Magnitudes, sizes, nonzeros)
+        return
+    exact = values.itemsize <= 2
+    magnitudes, buckets = _meaning(dtype_name(values.dtype) if exact else "")
+    codes = buckets[_numbers(values, exact)]
+    owners = np.repeat(np.arange(len(sizes)) * BUCKETS, sizes)
+    present, counts = np.unique(owners + codes, return_counts=True)
+    smallest = magnitudes[present % BUCKETS]
+    edges = np.searchsorted(present, np.arange(len(sizes) + 1) * BUCKETS).tolist()
+    for total, nonzero, start, stop in zip(sizes, nonzeros, edges, edges[1:], strict=False):
+        nan = int(counts[stop - 1]) if np.isnan(smallest[stop - 1]) else 0
+        inside = slice(start, stop - bool(nan))
+        yield Magnitudes(total, nonzero, nan, smallest[inside], counts[inside], exact)
+
+
 def _bincount(numbers: Values) -> Integers:
     """Count equal numbers; torch's loop, where torch is loaded, releases Python's lock."""
     if bincount := getattr(sys.modules.get("torch"), "bincount", None):
@@ -357,7 +375,7 @@ def _meaning(dtype: str) -> tuple[Floats, npt.NDArray[np.intp]]:
     Without a dtype, return the smallest magnitudes of buckets, and the index of each bucket.
     """
     if not dtype:
-        buckets = np.minimum(np.arange(_BUCKETS), _INFINITE + 1)
+        buckets = np.minimum(np.arange(BUCKETS), _INFINITE + 1)
         return smallest_of(np.arange(_INFINITE + 2)), buckets
     bits = 8 * value_bytes(dtype)
     patterns = np.arange(2**bits, dtype=np.uint8 if bits == 8 else np.uint16)

@@ -20,8 +20,8 @@ from sparsity_report.weights.tensor_slices import Slice
 S = TypeVar("S", bound=Slice)
 T = TypeVar("T")
 
-# Values that are counted in the calling thread, as handing them over would take longer.
-_SMALL = 2**12
+SMALL = 2**12
+"""Values that are counted in the calling thread, as handing them over would take longer."""
 _THREADS = min(4, os.cpu_count() or 1)
 # Tasks submitted ahead of their results: enough to feed every worker, with bounded memory.
 _THREADS_AHEAD, _REMOTE_AHEAD = 8 * _THREADS, 1024
@@ -50,7 +50,7 @@ def in_order(
                 with _errors_of(name, remote):
                     if remote is not None:
                         future = remote.submit(_run_remotely, work, part)
-                    elif part.total <= _SMALL:
+                    elif part.total <= SMALL:
                         future = Future[T]()
                         future.set_result(work(part))
                     else:

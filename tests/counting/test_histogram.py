@@ -9,8 +9,8 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting import counts
-from sparsity_report.counting.histogram import bucket_of, count_slice, refine_slices
-from sparsity_report.weights.torch_tensors import tensor_slices
+from sparsity_report.counting.histogram import bucket_of, count_slice, count_together, refine_slices
+from sparsity_report.weights.torch_tensors import tensor_slices, to_array
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 FLOAT8 = [torch.float8_e4m3fn, torch.float8_e5m2]
@@ -58,6 +58,23 @@ def test_counts_are_those_of_python(dtype):
             assert sum(inside.values()) == size
             values, counts = refine_slices({"": tensor_slices(tensor)}, int(bucket))[""]
             assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == inside
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_small_tensors_counted_together_equal_each_alone(dtype):
+    odd = torch.tensor([0.0, -0.0, 1e-45, 5e-324, np.inf, -np.inf, np.nan, 1.0, 1.001, 1e300])
+    tensors = [odd.to(dtype), odd[:2].to(dtype), odd[6:7].to(dtype), torch.zeros(1, dtype=dtype)]
+    tensors += [torch.randn(size).to(dtype) for size in (1, 7, 4096)]
+    for histogram in (True, False):
+        together = [*count_together([*map(to_array, tensors)], histogram)]
+        for tensor, tally in zip(tensors, together, strict=True):
+            (alone,) = (count_slice(part, histogram) for part in tensor_slices(tensor))
+            for name in ("total", "nonzero", "nan", "exact", "infinite"):
+                assert getattr(tally, name) == getattr(alone, name)
+            # Fingerprints cover the text of numbers.
+            assert repr(tally.nonzero) == repr(alone.nonzero)
+            np.testing.assert_array_equal(tally.values, alone.values)
+            np.testing.assert_array_equal(tally.counts, alone.counts)
 
 
 def test_int8_minimum_is_128_not_negative():
